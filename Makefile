@@ -1,0 +1,38 @@
+# Everything runs in .venv; the first target that needs it installs it.
+PORT ?= 8091
+REPLICAS ?= 1
+PIPELINE ?= tts
+METRICS ?= 1
+
+PYTHON3 := $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+RUN := .venv/bin/python -m
+
+.PHONY: help venv demo serve lint test clean
+
+help:
+	@echo "make demo   [PIPELINE=tts|omni]   serve, speak, compare /metrics with the client"
+	@echo "make serve  [PORT=8091 REPLICAS=1 PIPELINE=tts|omni|llm METRICS=1]   a server for curl"
+	@echo "make test   every check and test, against the real engine"
+	@echo "make lint   ruff and mypy alone"
+	@echo "make venv   install the engine, the plugin and the tools into .venv"
+	@echo "make clean  remove .venv and everything generated"
+
+venv:
+	@$(PYTHON3) -m testbed.install
+
+demo: venv
+	@$(RUN) testbed.demo --pipeline $(PIPELINE)
+
+serve: venv
+	@exec $(RUN) testbed.serve --pipeline $(PIPELINE) --replicas $(REPLICAS) --port $(PORT) --metrics $(METRICS)
+
+lint: venv
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+test: lint
+	$(RUN) pytest
+
+clean:
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build *.egg-info

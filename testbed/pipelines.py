@@ -1,0 +1,53 @@
+"""What the launcher can serve: a tiny model and how its stages are deployed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from testbed.paths import MODELS, TESTBED
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """``deploy`` is None for a plain vLLM server without vLLM-Omni's stages."""
+
+    name: str
+    model: Path
+    deploy: Path | None
+    #: The stage of which there may be several replicas.
+    replicated_stage: int = 0
+    max_replicas: int = 1
+
+
+PIPELINES = {
+    pipeline.name: pipeline
+    for pipeline in (
+        Pipeline("tts", MODELS / "qwen3-tts", TESTBED / "deploy" / "tts.yaml", 1, 4),
+        Pipeline("omni", MODELS / "qwen3-omni", TESTBED / "deploy" / "omni.yaml"),
+        Pipeline("llm", MODELS / "llm", None),
+    )
+}
+
+
+def deployment(pipeline: Pipeline, replicas: int, async_chunk: bool) -> dict[str, Any]:
+    """The deploy file's content for this many replicas; raises ValueError for too many."""
+    if not 1 <= replicas <= pipeline.max_replicas:
+        raise ValueError(
+            f"pipeline {pipeline.name} runs with 1 to {pipeline.max_replicas} replicas, "
+            f"not {replicas}"
+        )
+    assert pipeline.deploy is not None
+    content: dict[str, Any] = yaml.safe_load(pipeline.deploy.read_text())
+    content["async_chunk"] = async_chunk
+    device = 0
+    for stage in content["stages"]:
+        count = replicas if stage["stage_id"] == pipeline.replicated_stage else 1
+        if count > 1:
+            stage["num_replicas"] = count
+        stage["devices"] = ",".join(str(device + n) for n in range(count))
+        device += count
+    return content

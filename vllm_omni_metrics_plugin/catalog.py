@@ -1,0 +1,186 @@
+"""Every metric family of the plugin, as data.
+
+Exposition, documentation and tests derive from :data:`FAMILIES`; no metric name is written twice.
+A family is published only with values that were measured. Where a value could not be had, the
+family's row in ``metrics_missing_samples_total`` counts it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+PREFIX = "vllm:omni_"
+
+Kind = Literal["counter", "gauge", "histogram"]
+#: How prometheus_client adds a gauge up over several API server processes.
+Aggregate = Literal["livesum", "livemax"]
+
+MODEL = ("model_name",)
+STAGE = ("model_name", "stage", "replica")
+
+#: 10 ms to 7,680 s: dense where people wait, with the usual objectives as bounds.
+SECONDS = (
+    *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5),
+    *(10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 3840.0, 7680.0),
+)
+#: The same without the sparse end: nobody waits an hour for a first packet or in a queue.
+WAIT_SECONDS = (0.001, 0.0025, 0.005, *(bound for bound in SECONDS if bound <= 240.0))
+#: Dense around 1, where a listener starts to hear gaps.
+RTF = (
+    *(0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
+    *(1.05, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0),
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One metric family.
+
+    ``event`` is the hook whose events feed it, ``formula`` how a sample is made from their fields.
+    """
+
+    stem: str
+    kind: Kind
+    labels: tuple[str, ...]
+    unit: str
+    help: str
+    event: str
+    formula: str
+    buckets: tuple[float, ...] = ()
+    aggregate: Aggregate = "livesum"
+
+    @property
+    def name(self) -> str:
+        """The name on /metrics, as Prometheus shows it."""
+        return PREFIX + self.stem
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        stem="num_requests_running",
+        kind="gauge",
+        labels=MODEL,
+        unit="requests",
+        help="Requests dispatched to a stage and not finished.",
+        event="omni_stage_submitted",
+        formula="+1 at a request's first stage submit, -1 at its end",
+    ),
+    Family(
+        stem="num_requests_waiting",
+        kind="gauge",
+        labels=MODEL,
+        unit="requests",
+        help="Requests accepted and not yet dispatched to any stage.",
+        event="omni_request_arrived",
+        formula="+1 at arrival, -1 at the first stage submit or the end, whichever is first",
+    ),
+    Family(
+        stem="requests_success_total",
+        kind="counter",
+        labels=("model_name", "finished_reason"),
+        unit="requests",
+        help="Every accepted request once, by how it ended; only stop and length are successes.",
+        event="omni_request_finished",
+        formula="+1 per request whose outcome is not 'rejected'",
+    ),
+    Family(
+        stem="e2e_request_latency_seconds",
+        kind="histogram",
+        labels=MODEL,
+        unit="seconds",
+        help="Arrival to complete response of naturally finished requests (not abort, not error).",
+        event="omni_request_finished",
+        formula="end_to_end_seconds",
+        buckets=SECONDS,
+    ),
+    Family(
+        stem="request_queue_time_seconds",
+        kind="histogram",
+        labels=MODEL,
+        unit="seconds",
+        help="Arrival to the first stage submit of accepted requests that reached a stage.",
+        event="omni_request_finished",
+        formula="queue_seconds",
+        buckets=WAIT_SECONDS,
+    ),
+    Family(
+        stem="audio_ttfp_seconds",
+        kind="histogram",
+        labels=STAGE,
+        unit="seconds",
+        help="Arrival to the first audio packet that leaves the engine; streamed requests only.",
+        event="omni_media_packet",
+        formula="since_arrival_seconds of the packet with index 0, if streamed",
+        buckets=WAIT_SECONDS,
+    ),
+    Family(
+        stem="audio_duration_seconds",
+        kind="histogram",
+        labels=STAGE,
+        unit="seconds",
+        help="Length of the audio of a completed request.",
+        event="omni_audio_finished",
+        formula="frames / sample_rate",
+        buckets=SECONDS,
+    ),
+    Family(
+        stem="audio_rtf",
+        kind="histogram",
+        labels=STAGE,
+        unit="ratio",
+        help="Stage generation time over audio length; above 1 the listener hears gaps.",
+        event="omni_audio_finished",
+        formula="generation_seconds / duration_seconds",
+        buckets=RTF,
+    ),
+    Family(
+        stem="audio_frames_total",
+        kind="counter",
+        labels=STAGE,
+        unit="samples per channel",
+        help="Audio samples per channel that left the engine, aborted requests included.",
+        event="omni_media_packet",
+        formula="+ samples",
+    ),
+    Family(
+        stem="stage_info",
+        kind="gauge",
+        labels=(*STAGE, "stage_name", "stage_type"),
+        unit="1",
+        help="Always 1; joins a stage number to its name and type.",
+        event="omni_replica_joined",
+        formula="1",
+        aggregate="livemax",
+    ),
+    Family(
+        stem="metrics_patch_info",
+        kind="gauge",
+        labels=("patch", "target", "status", "reason"),
+        unit="1",
+        help="Always 1; one per seam of the plugin, with what became of it in this engine.",
+        event="omni_patch_reported",
+        formula="1",
+        aggregate="livemax",
+    ),
+    Family(
+        stem="metrics_missing_samples_total",
+        kind="counter",
+        labels=("family", "reason"),
+        unit="samples",
+        help="Samples that a family should have had and that could not be measured.",
+        event="omni_audio_finished",
+        formula="+1 per family and reason",
+    ),
+    Family(
+        stem="metrics_hook_errors_total",
+        kind="counter",
+        labels=("plugin", "hook"),
+        unit="errors",
+        help="Exceptions raised by hook implementations; none of them reached the engine.",
+        event="(the dispatcher itself)",
+        formula="+1 per exception",
+    ),
+)
+
+BY_STEM: dict[str, Family] = {family.stem: family for family in FAMILIES}

@@ -1,0 +1,1 @@
+"""Hook implementations that ship with the plugin; they use nothing that others cannot."""

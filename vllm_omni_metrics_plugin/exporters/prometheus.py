@@ -1,0 +1,226 @@
+"""The Prometheus families, fed by the hooks like any other listener.
+
+The families live in a registry of their own, which one collector without a name shows to the
+default registry. vLLM drops collectors by their names whenever it builds a stat logger (any name
+with "vllm" in it, later the prefix ``vllm:``), so this collector stays, and so do its counts.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from vllm_omni_metrics_plugin import catalog
+from vllm_omni_metrics_plugin.catalog import Family
+from vllm_omni_metrics_plugin.hooks import (
+    AudioFinished,
+    MediaPacket,
+    PatchReported,
+    ReplicaJoined,
+    RequestArrived,
+    RequestFinished,
+    StageSubmitted,
+    dispatch,
+    hookimpl,
+)
+
+#: Outcomes of requests that the server never accepted or that did not run to their natural end.
+_NOT_ACCEPTED = frozenset({"rejected"})
+_CUT_SHORT = frozenset({"abort", "error"})
+
+
+class Window(Collector):
+    """Shows one registry's families to another one."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterable[Metric]:
+        return self._registry.collect()
+
+    def describe(self) -> Iterable[Metric]:
+        return self._registry.collect()
+
+
+class AudioChildren:
+    """The label children of one stage replica's audio families, bound once."""
+
+    __slots__ = ("duration", "frames", "rtf", "ttfp")
+
+    def __init__(self, families: Mapping[str, Any], labels: tuple[str, str, str]) -> None:
+        self.ttfp = families["audio_ttfp_seconds"].labels(*labels)
+        self.duration = families["audio_duration_seconds"].labels(*labels)
+        self.rtf = families["audio_rtf"].labels(*labels)
+        self.frames = families["audio_frames_total"].labels(*labels)
+
+
+class PrometheusExporter:
+    """Turns events into samples. Nothing is published before an engine's first replica joins."""
+
+    def __init__(
+        self,
+        buckets: Mapping[str, tuple[float, ...]],
+        publish_in: CollectorRegistry = REGISTRY,
+    ) -> None:
+        """``buckets`` replace the catalogue's, by family stem."""
+        registry = CollectorRegistry()
+        self._families: dict[str, Any] = {
+            family.stem: _metric(family, buckets.get(family.stem, family.buckets), registry)
+            for family in catalog.FAMILIES
+        }
+        self._window = Window(registry)
+        self._publish_in = publish_in
+        self._published = False
+        #: Open requests, by id, that no stage was given yet, with their model names.
+        self._waiting: dict[str, str] = {}
+        #: Open requests that a stage was given.
+        self._running: set[str] = set()
+        #: Held while a request changes between the two, which two threads do.
+        self._lock = threading.Lock()
+        self._patches: dict[str, tuple[str, ...]] = {}
+        self._audio: dict[tuple[str, int, int], AudioChildren] = {}
+        dispatch.error_listeners.append(self._count_hook_error)
+
+    def close(self) -> None:
+        """Withdraw the families and stop counting hook errors."""
+        dispatch.error_listeners.remove(self._count_hook_error)
+        if self._published:
+            self._publish_in.unregister(self._window)
+            self._published = False
+
+    @hookimpl
+    def omni_patch_reported(self, event: PatchReported) -> None:
+        info = self._families["metrics_patch_info"]
+        earlier = self._patches.get(event.name)
+        if earlier is not None:
+            info.remove(*earlier)
+        labels = (event.name, event.target, event.status, event.reason)
+        self._patches[event.name] = labels
+        info.labels(*labels).set(1)
+
+    @hookimpl
+    def omni_replica_joined(self, event: ReplicaJoined) -> None:
+        if not self._published:
+            self._publish_in.register(self._window)
+            self._published = True
+        for stem in ("num_requests_running", "num_requests_waiting"):
+            self._families[stem].labels(event.model_name)
+        self._families["stage_info"].labels(
+            event.model_name,
+            str(event.stage),
+            str(event.replica),
+            event.stage_name,
+            event.stage_type,
+        ).set(1)
+
+    @hookimpl
+    def omni_request_arrived(self, event: RequestArrived) -> None:
+        with self._lock:
+            self._waiting[event.request_id] = event.model_name
+        self._families["num_requests_waiting"].labels(event.model_name).inc()
+
+    @hookimpl
+    def omni_stage_submitted(self, event: StageSubmitted) -> None:
+        with self._lock:
+            model_name = self._waiting.pop(event.request_id, None)
+            if model_name is None:
+                return
+            self._running.add(event.request_id)
+        self._families["num_requests_waiting"].labels(model_name).dec()
+        self._families["num_requests_running"].labels(model_name).inc()
+
+    @hookimpl
+    def omni_media_packet(self, event: MediaPacket) -> None:
+        if event.replica is None:
+            self._missing("audio_frames_total", "unknown_replica")
+            if event.index == 0 and event.streamed:
+                self._missing("audio_ttfp_seconds", "unknown_replica")
+            return
+        children = self._audio_children(event.model_name, event.stage, event.replica)
+        children.frames.inc(event.samples)
+        if event.index == 0 and event.streamed:
+            children.ttfp.observe(event.since_arrival_seconds)
+
+    @hookimpl
+    def omni_audio_finished(self, event: AudioFinished) -> None:
+        if event.frames == 0 and event.streamed:
+            self._missing("audio_ttfp_seconds", "empty_audio")
+        if event.duration_seconds is None or event.replica is None:
+            reason = _why_no_duration(event)
+            self._missing("audio_duration_seconds", reason)
+            self._missing("audio_rtf", reason)
+            return
+        children = self._audio_children(event.model_name, event.stage, event.replica)
+        children.duration.observe(event.duration_seconds)
+        if event.generation_seconds is None:
+            self._missing("audio_rtf", "no_generation_time")
+        else:
+            children.rtf.observe(event.generation_seconds / event.duration_seconds)
+
+    @hookimpl
+    def omni_request_finished(self, event: RequestFinished) -> None:
+        with self._lock:
+            waiting = self._waiting.pop(event.request_id, None) is not None
+            running = event.request_id in self._running
+            self._running.discard(event.request_id)
+        if waiting:
+            self._families["num_requests_waiting"].labels(event.model_name).dec()
+        elif running:
+            self._families["num_requests_running"].labels(event.model_name).dec()
+        if event.outcome in _NOT_ACCEPTED:
+            return
+        self._families["requests_success_total"].labels(event.model_name, event.outcome).inc()
+        if event.queue_seconds is not None:
+            self._families["request_queue_time_seconds"].labels(event.model_name).observe(
+                event.queue_seconds
+            )
+        if event.outcome not in _CUT_SHORT:
+            self._families["e2e_request_latency_seconds"].labels(event.model_name).observe(
+                event.end_to_end_seconds
+            )
+
+    def _audio_children(self, model_name: str, stage: int, replica: int) -> AudioChildren:
+        key = (model_name, stage, replica)
+        children = self._audio.get(key)
+        if children is None:
+            labels = (model_name, str(stage), str(replica))
+            children = self._audio[key] = AudioChildren(self._families, labels)
+        return children
+
+    def _missing(self, stem: str, reason: str) -> None:
+        self._families["metrics_missing_samples_total"].labels(
+            catalog.BY_STEM[stem].name, reason
+        ).inc()
+
+    def _count_hook_error(self, plugin: str, hook: str) -> None:
+        self._families["metrics_hook_errors_total"].labels(plugin, hook).inc()
+
+
+def _why_no_duration(event: AudioFinished) -> str:
+    if event.frames == 0:
+        return "empty_audio"
+    return "no_sample_rate" if event.sample_rate is None else "unknown_replica"
+
+
+def _metric(
+    family: Family, buckets: tuple[float, ...], registry: CollectorRegistry
+) -> MetricWrapperBase:
+    if family.kind == "histogram":
+        return Histogram(
+            family.name, family.help, family.labels, buckets=buckets, registry=registry
+        )
+    if family.kind == "counter":
+        return Counter(family.name, family.help, family.labels, registry=registry)
+    return Gauge(
+        family.name,
+        family.help,
+        family.labels,
+        multiprocess_mode=family.aggregate,
+        registry=registry,
+    )

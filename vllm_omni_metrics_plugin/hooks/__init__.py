@@ -1,0 +1,50 @@
+"""The public API for hook authors.
+
+A hook plugin is a module or object with functions marked ``@hookimpl``, installed under the entry
+point group ``vllm_omni_metrics_plugin.hooks`` or registered at run time::
+
+    from vllm_omni_metrics_plugin.hooks import hookimpl, plugins
+
+    class Log:
+        @hookimpl
+        def omni_request_finished(self, event):
+            print(event.outcome, event.end_to_end_seconds)
+
+    plugins.register(Log())
+"""
+
+from __future__ import annotations
+
+from vllm_omni_metrics_plugin.hooks.events import (
+    AudioFinished,
+    Configured,
+    Event,
+    MediaPacket,
+    PatchReported,
+    ReplicaJoined,
+    RequestArrived,
+    RequestFinished,
+    StageFinished,
+    StageSubmitted,
+)
+from vllm_omni_metrics_plugin.hooks.manager import HookManager
+from vllm_omni_metrics_plugin.hooks.specs import hookimpl
+
+__all__ = [
+    "AudioFinished",
+    "Configured",
+    "Event",
+    "HookManager",
+    "MediaPacket",
+    "PatchReported",
+    "ReplicaJoined",
+    "RequestArrived",
+    "RequestFinished",
+    "StageFinished",
+    "StageSubmitted",
+    "hookimpl",
+    "plugins",
+]
+
+#: The hook plugins of this process.
+plugins = HookManager()

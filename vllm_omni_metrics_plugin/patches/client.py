@@ -1,0 +1,202 @@
+"""The client-facing engine: arrival, what leaves for the client, and the end of each request.
+
+Every endpoint that is not a duplex session ends in ``AsyncOmni.generate``, so this is where
+audio leaves for SSE, raw streams and every websocket alike.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+import weakref
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+from vllm_omni_metrics_plugin import faults
+from vllm_omni_metrics_plugin.patches.state import open_requests
+from vllm_omni_metrics_plugin.requests import OpenRequest
+
+#: An endpoint that says when the request reached it is believed up to this age, so that a
+#: stepped wall clock cannot make up an hour of waiting.
+_OLDEST_ARRIVAL_SECONDS = 60.0
+
+_VISUAL = frozenset({"image", "images", "video", "videos"})
+
+
+class Call:
+    """One call of ``generate``; its request begins when the engine gives it its internal id."""
+
+    __slots__ = ("arrived_at", "external_request_id", "model_name", "request")
+
+    def __init__(self, model_name: str, external_request_id: str, arrived_at: float) -> None:
+        self.model_name = model_name
+        self.external_request_id = external_request_id
+        self.arrived_at = arrived_at
+        self.request: OpenRequest | None = None
+
+    def begin(self, request_id: str) -> None:
+        self.request = open_requests.begin(
+            request_id, self.external_request_id, self.model_name, self.arrived_at
+        )
+
+
+_current_call: ContextVar[Call | None] = ContextVar("omni_metrics_call", default=None)
+
+
+def wrap_generate(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``AsyncOmni.generate``: the request's life as its client sees it."""
+
+    @functools.wraps(original)
+    async def generate(
+        self: Any, prompt: Any, sampling_params: Any = None, request_id: str = "", **keywords: Any
+    ) -> AsyncGenerator[Any, None]:
+        call = Call(model_name(self), request_id, _arrival(keywords.get("arrival_time")))
+        outputs = original(self, prompt, sampling_params, request_id, **keywords)
+        error: BaseException | None = None
+        try:
+            output = await _first_output(outputs, call)
+            while True:
+                if call.request is not None:
+                    _observe(call.request, output)
+                yield output
+                output = await outputs.__anext__()
+        except StopAsyncIteration:
+            return
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            if call.request is not None:
+                _end(call.request, error, keywords.get("sampling_params_list"))
+            await outputs.aclose()
+
+    return generate
+
+
+async def _first_output(outputs: AsyncGenerator[Any, None], call: Call) -> Any:
+    # The engine makes the internal id on the way to its first output, in this same context.
+    token = _current_call.set(call)
+    try:
+        return await outputs.__anext__()
+    finally:
+        _current_call.reset(token)
+
+
+def wrap_request_id(original: Callable[..., str]) -> Callable[..., str]:
+    """``AsyncOmni._get_unique_request_id``: the internal id of the call that is beginning."""
+
+    @functools.wraps(original)
+    def _get_unique_request_id(external_request_id: str) -> str:
+        request_id = original(external_request_id)
+        call = _current_call.get()
+        if call is not None and call.request is None:
+            try:
+                call.begin(request_id)
+            except Exception:
+                faults.contain("the beginning of a request")
+        return request_id
+
+    return _get_unique_request_id
+
+
+def wrap_result(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``OmniBase._process_single_result``: whether this is the request's last output."""
+
+    @functools.wraps(original)
+    def _process_single_result(self: Any, result: Any, *args: Any, **keywords: Any) -> Any:
+        output = original(self, result, *args, **keywords)
+        if getattr(result, "finished", False):
+            request = open_requests.by_id.get(result.request_id)
+            if request is not None:
+                request.complete = True
+        return output
+
+    return _process_single_result
+
+
+_model_names: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+
+
+def model_name(omni: Any) -> str:
+    """The name that vLLM's own families carry for this engine; never raises."""
+    try:
+        name = _model_names.get(omni)
+        if name is None:
+            name = _model_names[omni] = _served_name(omni)
+        return name
+    except Exception:
+        faults.contain("finding the model's name")
+        return "unknown"
+
+
+def _served_name(omni: Any) -> str:
+    for config in omni.engine.stage_vllm_configs:
+        served = getattr(getattr(config, "model_config", None), "served_model_name", None)
+        if served:
+            return str(served)
+    return str(omni.model)
+
+
+def _arrival(wall_clock: object) -> float:
+    """Monotonic arrival time, from the endpoint's own time stamp where it passes one on."""
+    now = time.monotonic()
+    if not isinstance(wall_clock, (int, float)):
+        return now
+    age = time.time() - wall_clock
+    return now - age if 0.0 <= age <= _OLDEST_ARRIVAL_SECONDS else now
+
+
+def _observe(request: OpenRequest, output: Any) -> None:
+    try:
+        request.delivered = True
+        completions = getattr(output, "outputs", None) or ()
+        finished = bool(getattr(output, "finished", False))
+        if finished:
+            for completion in completions:
+                reason = getattr(completion, "finish_reason", None)
+                if reason is not None:
+                    request.finish_reasons.add(str(reason))
+        output_type = getattr(output, "final_output_type", None)
+        payloads = [] if output_type in _VISUAL else _audio_payloads(output, completions)
+        if payloads or output_type == "audio":
+            request.audio_output(payloads, output.stage_id, output.replica_id, finished=finished)
+    except Exception:
+        faults.contain("reading an output")
+
+
+def _audio_payloads(output: Any, completions: Any) -> list[Mapping[str, Any]]:
+    payloads = [getattr(completion, "multimodal_output", None) for completion in completions]
+    if not any(payloads):
+        # Diffusion stages carry it on the output itself. Where a completion has one, the
+        # output's property shows the same object again.
+        payloads = [getattr(output, "multimodal_output", None)]
+    return [
+        payload
+        for payload in payloads
+        if isinstance(payload, Mapping) and ("audio" in payload or "model_outputs" in payload)
+    ]
+
+
+def _end(request: OpenRequest, error: BaseException | None, sampling_params_list: Any) -> None:
+    try:
+        refused = _is_client_error(error) and not _is_streamed(sampling_params_list)
+        request.end(error, refused=refused)
+    except Exception:
+        faults.contain("the end of a request")
+
+
+def _is_client_error(error: BaseException | None) -> bool:
+    """Whether the endpoints answer this with an HTTP 4xx."""
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int):
+        return 400 <= status < 500
+    return isinstance(error, (ValueError, TypeError, OverflowError))
+
+
+def _is_streamed(sampling_params_list: Any) -> bool:
+    """Whether the response has begun, with status 200, before the engine is even called."""
+    if sampling_params_list is None:
+        return True  # the engine then streams
+    kinds = (getattr(params, "output_kind", None) for params in sampling_params_list)
+    return any(getattr(kind, "name", "") in ("DELTA", "CUMULATIVE") for kind in kinds)

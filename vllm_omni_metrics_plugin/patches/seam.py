@@ -1,0 +1,125 @@
+"""One place in the engine that we wrap: finding it, checking it, wrapping it, letting it go.
+
+A seam is a method of an engine class. It is wrapped on the class that defines it, so that every
+``from x import y`` copy of the class sees the wrapper, whenever it was made.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Form = Literal["function", "coroutine", "async generator", "static function"]
+Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+#: Set on our wrappers, with the seam's name.
+MARK = "__omni_metrics_seam__"
+
+
+class DoesNotFit(Exception):
+    """The engine has no such place, or it is not what the seam was written for."""
+
+
+@dataclass(frozen=True)
+class Seam:
+    """Where to wrap and what has to be found there.
+
+    ``leading`` are the names of the first parameters after ``self``, ``keywords`` other parameters
+    that the wrapper reads. ``wrap`` makes the wrapper of the original; for a static function it
+    gets and returns the bare function.
+    """
+
+    name: str
+    module: str
+    #: ``Class.method``; the method may be inherited.
+    attribute: str
+    form: Form
+    wrap: Wrap
+    #: The families that have no samples without this seam.
+    feeds: tuple[str, ...]
+    leading: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()
+
+    @property
+    def target(self) -> str:
+        return f"{self.module}:{self.attribute}"
+
+
+class AppliedSeam:
+    """A wrapper in place, and how to take it out again."""
+
+    def __init__(self, owner: type, method: str, original: object, wrapper: object) -> None:
+        self._owner = owner
+        self._method = method
+        self._original = original
+        self._wrapper = wrapper
+
+    def revert(self) -> bool:
+        """Put the original back; False if somebody wrapped our wrapper since then."""
+        if self._owner.__dict__.get(self._method) is not self._wrapper:
+            return False
+        setattr(self._owner, self._method, self._original)
+        return True
+
+
+def apply(seam: Seam) -> AppliedSeam | None:
+    """Wrap the seam in its imported module; None if it is wrapped already.
+
+    Raises :class:`DoesNotFit` and leaves the engine as it was.
+    """
+    owner, method = _find(seam)
+    original = owner.__dict__[method]
+    function = original.__func__ if isinstance(original, staticmethod) else original
+    if _wrapped_by_us(function, seam):
+        return None
+    _check(seam, original, function)
+    wrapper = seam.wrap(function)
+    setattr(wrapper, MARK, seam.name)
+    placed = staticmethod(wrapper) if isinstance(original, staticmethod) else wrapper
+    setattr(owner, method, placed)
+    return AppliedSeam(owner, method, original, placed)
+
+
+def _find(seam: Seam) -> tuple[type, str]:
+    class_name, method = seam.attribute.split(".")
+    cls = getattr(sys.modules[seam.module], class_name, None)
+    if not isinstance(cls, type):
+        raise DoesNotFit(f"no class {class_name}")
+    for owner in cls.__mro__:
+        if method in owner.__dict__:
+            return owner, method
+    raise DoesNotFit(f"no method {seam.attribute}")
+
+
+def _wrapped_by_us(function: Any, seam: Seam) -> bool:
+    while function is not None:
+        if getattr(function, MARK, None) == seam.name and MARK in vars(function):
+            return True
+        function = getattr(function, "__wrapped__", None)
+    return False
+
+
+def _check(seam: Seam, original: object, function: Callable[..., Any]) -> None:
+    found = _form(original, function)
+    if found != seam.form:
+        raise DoesNotFit(f"a {found}, not a {seam.form}")
+    parameters = list(inspect.signature(function).parameters)
+    if seam.form != "static function":
+        parameters = parameters[1:]
+    if tuple(parameters[: len(seam.leading)]) != seam.leading:
+        raise DoesNotFit(f"parameters do not begin with {', '.join(seam.leading)}")
+    for keyword in seam.keywords:
+        if keyword not in parameters:
+            raise DoesNotFit(f"no parameter {keyword}")
+
+
+def _form(original: object, function: Callable[..., Any]) -> Form:
+    if isinstance(original, staticmethod):
+        return "static function"
+    bare = inspect.unwrap(function)
+    if inspect.isasyncgenfunction(bare):
+        return "async generator"
+    return "coroutine" if inspect.iscoroutinefunction(bare) else "function"

@@ -1,0 +1,79 @@
+"""The stage pools, in the orchestrator's thread: who was given a request, and who finished it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from vllm_omni_metrics_plugin import faults
+from vllm_omni_metrics_plugin.patches.state import open_requests
+from vllm_omni_metrics_plugin.requests import Delivery
+
+_DELIVERIES: dict[str, Delivery] = {
+    "DELTA": "delta",
+    "CUMULATIVE": "cumulative",
+    "FINAL_ONLY": "final",
+}
+
+
+def wrap_submit(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``StagePool.submit_initial``: a stage's first part in a request; returns the replica."""
+
+    @functools.wraps(original)
+    async def submit_initial(
+        self: Any, request_id: str, req_state: Any, *args: Any, **keywords: Any
+    ) -> Any:
+        try:
+            request = open_requests.by_id.get(request_id)
+            if request is not None:
+                request.submitting(self.stage_id, _delivery(req_state, self.stage_id))
+        except Exception:
+            faults.contain("a stage submit")
+        replica = await original(self, request_id, req_state, *args, **keywords)
+        try:
+            open_requests.submitted(
+                request_id, self.stage_id, replica, keywords.get("affinity_request_id")
+            )
+        except Exception:
+            faults.contain("a stage submit")
+        return replica
+
+    return submit_initial
+
+
+def wrap_stage_metrics(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``StagePool.build_stage_metrics``: called once for each output that ends a stage's part."""
+
+    @functools.wraps(original)
+    def build_stage_metrics(self: Any, request_outputs: Any, *args: Any, **keywords: Any) -> Any:
+        metrics = original(self, request_outputs, *args, **keywords)
+        try:
+            for output in request_outputs:
+                if getattr(output, "finished", False):  # else a segment of a streamed input
+                    open_requests.stage_finished(
+                        output.request_id,
+                        self.stage_id,
+                        keywords["replica_id"],
+                        _finish_reason(output),
+                        getattr(metrics, "num_tokens_in", None),
+                        getattr(metrics, "num_tokens_out", None),
+                    )
+        except Exception:
+            faults.contain("a stage's end")
+        return metrics
+
+    return build_stage_metrics
+
+
+def _delivery(req_state: Any, stage: int) -> Delivery | None:
+    kind = getattr(req_state.sampling_params_list[stage], "output_kind", None)
+    return _DELIVERIES.get(getattr(kind, "name", ""))
+
+
+def _finish_reason(output: Any) -> str | None:
+    for completion in getattr(output, "outputs", None) or ():
+        reason = getattr(completion, "finish_reason", None)
+        if reason is not None:
+            return str(reason)
+    return None

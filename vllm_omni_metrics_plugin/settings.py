@@ -1,0 +1,146 @@
+"""The environment variables, parsed once into one frozen object.
+
+:data:`VARIABLES` is the only list of them: the README table is checked against it. A bad value is
+reported in one warning that names the variable, the value and what is used instead.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from vllm_omni_metrics_plugin import catalog
+
+logger = logging.getLogger("vllm.omni_metrics")
+
+Warn = Callable[[str], None]
+
+PREFIX = "VLLM_OMNI_METRICS"
+BUCKETS_PREFIX = f"{PREFIX}_BUCKETS_"
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off", ""})
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One documented environment variable; ``name`` may end in a ``<PLACEHOLDER>``."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+VARIABLES: tuple[Variable, ...] = (
+    Variable(
+        PREFIX,
+        "off",
+        "`1`, `true`, `yes` or `on` switches the plugin on; unset, `0`, `false`, `no` or `off` "
+        "leaves the engine untouched.",
+    ),
+    Variable(
+        f"{PREFIX}_HOOKS",
+        "all",
+        "Comma-separated names of the installed hook plugins to load (entry point group "
+        "`vllm_omni_metrics_plugin.hooks`); `-name` blocks one and keeps the others. "
+        "Set but empty: none.",
+    ),
+    Variable(
+        f"{BUCKETS_PREFIX}<FAMILY>",
+        "the catalogue's",
+        "Bucket bounds of one histogram, comma-separated and rising, e.g. "
+        f"`{BUCKETS_PREFIX}AUDIO_RTF=0.25,0.5,1,2`. `+Inf` is added.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the operator asked for, after validation."""
+
+    enabled: bool = False
+    #: Hook plugins to load by entry point name; None means every one that is installed.
+    hooks_allowed: frozenset[str] | None = None
+    #: Hook plugins that are never loaded; wins over :attr:`hooks_allowed`.
+    hooks_blocked: frozenset[str] = frozenset()
+    #: Bucket bounds that replace the catalogue's, by family stem.
+    buckets: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+def parse(environ: Mapping[str, str], warn: Warn = logger.warning) -> Settings:
+    """Read every ``VLLM_OMNI_METRICS*`` variable of ``environ``; never raises on a bad value."""
+    allowed, blocked = _hook_names(environ.get(f"{PREFIX}_HOOKS"))
+    return Settings(
+        enabled=_switch(PREFIX, environ.get(PREFIX), warn),
+        hooks_allowed=allowed,
+        hooks_blocked=blocked,
+        buckets=_all_buckets(environ, warn),
+    )
+
+
+def _switch(name: str, value: str | None, warn: Warn) -> bool:
+    word = (value or "").strip().lower()
+    if word in _TRUE:
+        return True
+    if word not in _FALSE:
+        warn(
+            f"{name}={value!r} is neither on (1, true, yes, on) nor off; the default, off, is used"
+        )
+    return False
+
+
+def _hook_names(value: str | None) -> tuple[frozenset[str] | None, frozenset[str]]:
+    if value is None:
+        return None, frozenset()
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    blocked = frozenset(name[1:] for name in names if name.startswith("-"))
+    allowed = frozenset(name for name in names if not name.startswith("-"))
+    only_blocks = bool(blocked) and not allowed
+    return (None if only_blocks else allowed), blocked
+
+
+def _all_buckets(environ: Mapping[str, str], warn: Warn) -> dict[str, tuple[float, ...]]:
+    histograms = {f.stem: f for f in catalog.FAMILIES if f.kind == "histogram"}
+    known = {variable.name for variable in VARIABLES}
+    chosen: dict[str, tuple[float, ...]] = {}
+    for name, value in environ.items():
+        if not name.startswith(PREFIX) or name in known:
+            continue
+        stem = name[len(BUCKETS_PREFIX) :].lower()
+        if not name.startswith(BUCKETS_PREFIX) or stem not in histograms:
+            warn(f"{name}={value!r} is not a variable of this plugin and was ignored{_near(name)}")
+            continue
+        bounds = _bounds(value)
+        if bounds is None:
+            default = ",".join(f"{b:g}" for b in histograms[stem].buckets)
+            warn(
+                f"{name}={value!r} is not a rising list of numbers; the default is used: {default}"
+            )
+        else:
+            chosen[stem] = bounds
+    return chosen
+
+
+def _bounds(value: str) -> tuple[float, ...] | None:
+    try:
+        bounds = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        return None
+    if bounds and bounds[-1] == math.inf:
+        bounds = bounds[:-1]
+    if not bounds or not all(map(math.isfinite, bounds)):
+        return None
+    if any(low >= high for low, high in pairwise(bounds)):
+        return None
+    return bounds
+
+
+def _near(name: str) -> str:
+    names = [v.name for v in VARIABLES if "<" not in v.name]
+    names += [BUCKETS_PREFIX + f.stem.upper() for f in catalog.FAMILIES if f.kind == "histogram"]
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
