@@ -52,7 +52,7 @@ def main() -> int:
 
 def _steps() -> list[steps.Step]:
     python = _choose_python()
-    platform = sorted(_PLATFORM.rglob("*.py")) + [_PLATFORM / "pyproject.toml"]
+    platform = [*sorted(_PLATFORM.rglob("*.py")), _PLATFORM / "pyproject.toml"]
     models = sorted((TESTBED / "models").glob("*.py"))
     return [
         steps.Step("venv", "virtual environment", [python], lambda log: _venv(python, log)),
@@ -149,15 +149,14 @@ def _models(log: Path) -> None:
         target = MODELS / name
         unfinished = MODELS / f"{name}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
-        command = [_PYTHON, "-m", f"testbed.models.{module}", unfinished]
-        steps.call(command, log, environment=_environment())
+        program = f"testbed.models.{module}"
+        steps.call([_PYTHON, "-m", program, unfinished], log, environment=_environment())
         shutil.rmtree(target, ignore_errors=True)
         unfinished.rename(target)
 
 
 def _pip(log: Path, *arguments: str | Path) -> None:
-    command = [_PYTHON, "-m", "pip", *arguments]
-    steps.call(command, log, environment=_environment())
+    steps.call([_PYTHON, "-m", "pip", *arguments], log, environment=_environment())
 
 
 def _imports(module: str) -> bool:

@@ -70,8 +70,14 @@ def _write_model(folder: Path, ids: dict[str, int]) -> None:
     )
     model = Qwen3OmniMoeForConditionalGeneration(config).to(torch.bfloat16)
     for name, weight in model.named_parameters():
-        if weight.dim() >= 2 and any(part in name for part in ("embed", "lm_head", "codec_head")):
+        if weight.dim() < 2:
+            continue
+        if any(part in name for part in ("embed", "lm_head", "codec_head")):
             torch.nn.init.normal_(weight, std=0.3)  # else every step picks the same token
+        elif name.startswith(("code2wav.decoder", "code2wav.upsample")):
+            # Else the sound is all but silent, and endpoints that compare packets take one for
+            # the repetition of another.
+            torch.nn.init.kaiming_normal_(weight, nonlinearity="linear")
     model.save_pretrained(folder)
 
 

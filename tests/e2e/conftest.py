@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from testbed.client import Answer
 from testbed.scrape import Scrape, scrape
 from testbed.server import Server
 
@@ -25,37 +29,52 @@ def speech_server(logs: Path) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def quiet_speech_server(logs: Path) -> Iterator[Server]:
-    """Speech, one replica each, the engine's own statistics switched off."""
+@pytest.fixture(scope="module")
+def quiet_server(logs: Path) -> Iterator[Server]:
+    """Speech, one replica each, whole outputs between stages, the engine's statistics off."""
     with Server(
-        "tts", env=ON, args=("--disable-log-stats",), log_path=logs / "quiet.log"
+        "tts",
+        env=ON,
+        args=("--disable-log-stats",),
+        async_chunk=False,
+        log_path=logs / "quiet.log",
     ) as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chat_server(logs: Path) -> Iterator[Server]:
     """Chat that answers in text and audio: thinker, talker, code2wav."""
     with Server("omni", env=ON, log_path=logs / "chat.log") as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def mortal_server(logs: Path) -> Iterator[Server]:
-    """Speech, two replicas, for tests that kill some of it."""
+    """Speech, two replicas of the second stage, for tests that kill them."""
     with Server("tts", replicas=2, env=ON, log_path=logs / "mortal.log") as server:
         yield server
 
 
-@pytest.fixture(scope="session")
-def plain_server(logs: Path) -> Iterator[Server]:
-    """Speech without the plugin's variable."""
-    with Server("tts", log_path=logs / "plain.log") as server:
-        yield server
+@dataclass
+class Observation:
+    """What /metrics gained while something happened, and what it said in the end."""
+
+    gained: Scrape = field(default_factory=lambda: Scrape({}))
+    after: Scrape = field(default_factory=lambda: Scrape({}))
 
 
-def settled(server: Server, condition: Callable[[Scrape], bool], seconds: float = 10.0) -> Scrape:
+@contextmanager
+def observing(server: Server) -> Iterator[Observation]:
+    """Compare /metrics before and after the block, once the server is idle again."""
+    observation = Observation()
+    before = scrape(server.url)
+    yield observation
+    observation.after = settled(server, is_idle)
+    observation.gained = observation.after - before
+
+
+def settled(server: Server, condition: Callable[[Scrape], bool], seconds: float = 20.0) -> Scrape:
     """The first scrape that meets ``condition``, or the last one taken within ``seconds``.
 
     A response ends for its client a moment before the engine has cleaned up behind it.
@@ -69,7 +88,56 @@ def settled(server: Server, condition: Callable[[Scrape], bool], seconds: float 
 
 
 def is_idle(seen: Scrape) -> bool:
-    return (
-        seen.sum("vllm:omni_num_requests_running") == 0
-        and seen.sum("vllm:omni_num_requests_waiting") == 0
+    return not seen.sum("vllm:omni_num_requests_running") and not seen.sum(
+        "vllm:omni_num_requests_waiting"
     )
+
+
+def outcomes(gained: Scrape) -> dict[str, float]:
+    return gained.by("vllm:omni_requests_success_total", "finished_reason")
+
+
+def tolerance(seconds: float) -> float:
+    """How far the client's and the server's view of one duration may be apart."""
+    return max(0.015, 0.05 * seconds)
+
+
+def assert_counts_agree(
+    gained: Scrape, answers: list[Answer], model: str, *, engine_streams: bool = True
+) -> None:
+    """Every count that an undisturbed client can make itself, exactly.
+
+    ``engine_streams=False``: the engine hands whole outputs to the endpoints that stream.
+    """
+    assert all(answer.status in (101, 200) and not answer.error for answer in answers), answers
+    voiced = [answer for answer in answers if answer.samples]
+    streamed = [answer for answer in voiced if answer.first_audio_seconds is not None]
+    labels = {"model_name": model}
+
+    def count(family: str) -> float:
+        return gained.sum(f"vllm:omni_{family}", **labels)
+
+    said = {
+        "requests": sum(outcomes(gained).values()),
+        "e2e": count("e2e_request_latency_seconds_count"),
+        "queued": count("request_queue_time_seconds_count"),
+        "frames": count("audio_frames_total"),
+        "durations": count("audio_duration_seconds_count"),
+        "seconds": round(count("audio_duration_seconds_sum"), 6),
+        "rtfs": count("audio_rtf_count"),
+        "first packets": count("audio_ttfp_seconds_count"),
+        "missing": gained.sum("vllm:omni_metrics_missing_samples_total"),
+    }
+    counted = {
+        "requests": len(answers),
+        "e2e": len(answers),
+        "queued": len(answers),
+        "frames": sum(answer.samples for answer in answers),
+        "durations": len(voiced),
+        "seconds": round(sum(answer.audio_seconds for answer in answers), 6),
+        "rtfs": len(voiced),
+        "first packets": len(streamed) if engine_streams else 0,
+        "missing": 0,
+    }
+    assert said == counted
+    assert set(outcomes(gained)) <= {"stop", "length"}

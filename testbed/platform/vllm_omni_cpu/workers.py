@@ -46,12 +46,13 @@ class CpuGenerationRunner(_OnCpu, GPUGenerationModelRunner, CPUModelRunner):
 
 
 class _OmniCpuWorker(OmniWorkerMixin, CPUWorker):
-    runner: type[CPUModelRunner]
+    #: The engine looks at this name to see whether the worker can talk to connectors.
+    model_runner_cls: type[CPUModelRunner]
 
     def init_device(self) -> None:
         self.use_v2_model_runner = False  # there is none for CPU
         # The CPU worker names its runner class in a module global.
-        usual, cpu_worker.CPUModelRunner = cpu_worker.CPUModelRunner, self.runner
+        usual, cpu_worker.CPUModelRunner = cpu_worker.CPUModelRunner, self.model_runner_cls
         try:
             super().init_device()
         finally:
@@ -63,8 +64,8 @@ class _OmniCpuWorker(OmniWorkerMixin, CPUWorker):
 
 
 class CpuAutoregressiveWorker(_OmniCpuWorker):
-    runner = CpuAutoregressiveRunner
+    model_runner_cls = CpuAutoregressiveRunner
 
 
 class CpuGenerationWorker(_OmniCpuWorker):
-    runner = CpuGenerationRunner
+    model_runner_cls = CpuGenerationRunner

@@ -1,0 +1,82 @@
+"""``make serve``: one server in the foreground, until it is interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+
+from testbed.pipelines import PIPELINES
+from testbed.server import Server, ServerFailed
+
+_TRY = {
+    "tts": (
+        "curl {url}/v1/audio/speech -H 'content-type: application/json' -o speech.wav \\\n"
+        '  -d \'{{"input": "hello", "voice": "vivian", "max_new_tokens": 40}}\''
+    ),
+    "omni": (
+        "curl {url}/v1/chat/completions -H 'content-type: application/json' \\\n"
+        '  -d \'{{"messages": [{{"role": "user", "content": "hello"}}], "max_tokens": 16,\n'
+        '       "modalities": ["text", "audio"]}}\''
+    ),
+    "llm": (
+        "curl {url}/v1/completions -H 'content-type: application/json' \\\n"
+        '  -d \'{{"prompt": "hello", "max_tokens": 8}}\''
+    ),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make serve")
+    parser.add_argument("--pipeline", choices=sorted(PIPELINES), default="tts")
+    parser.add_argument("--replicas", type=int, default=1)
+    parser.add_argument("--port", type=int, default=8091)
+    parser.add_argument("--metrics", default="1", help="value of VLLM_OMNI_METRICS")
+    options = parser.parse_args()
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    server = Server(
+        options.pipeline,
+        replicas=options.replicas,
+        port=options.port,
+        env={"VLLM_OMNI_METRICS": options.metrics},
+    )
+    try:
+        start_visibly(server)
+        print(f"\nready: {server.url}   metrics: {server.url}/metrics   log: {server.log_path}")
+        print(_TRY[options.pipeline].format(url=server.url))
+        print("Ctrl-C ends it", flush=True)
+        while server.is_running():
+            time.sleep(0.5)
+        print(f"the server ended by itself\n{server.log_tail()}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopping", flush=True)
+        return 0
+    except (ServerFailed, ValueError) as failure:
+        print(failure, file=sys.stderr)
+        return 1
+    finally:
+        # A second Ctrl-C must not leave half of the processes behind.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        server.stop()
+
+
+def start_visibly(server: Server) -> None:
+    """Start and show that it is under way; raises :class:`ServerFailed`."""
+    print(f"starting {server.pipeline.name} on port {server.port} ", end="", flush=True)
+    dots = 0
+
+    def waiting(seconds: float) -> None:
+        nonlocal dots
+        if seconds > dots:
+            dots += 1
+            print(".", end="", flush=True)
+
+    server.start(waiting=waiting)
+    print(f" up after {server.startup_seconds:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""A real server of the test bed: starting it, finding its processes, ending it with all of them."""
+
+from __future__ import annotations
+
+import ctypes
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+import yaml
+
+from testbed.paths import CACHE, VENV
+from testbed.pipelines import PIPELINES, deployment
+
+HOST = "127.0.0.1"
+
+#: Each of these is needed, or makes a start or a first request much slower when it is missing.
+_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_DISABLE_LOG_LOGO": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # The worker lives in its stage's process, as it does for one GPU.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    # Compiling for CPU makes the first request take half a minute.
+    "TORCH_COMPILE_DISABLE": "1",
+    "TORCHDYNAMO_DISABLE": "1",
+    # Several engines share few cores.
+    "OMP_NUM_THREADS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    # Of a plain vLLM server; the deploy files say it for the stages.
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+}
+_PLUGIN_PREFIX = "VLLM_OMNI_METRICS"
+_POLL_SECONDS = 0.2
+_GRACE_SECONDS = 20.0
+_STAGE_PROCESS = re.compile(r"stage(\d+)_replica(\d+)", re.IGNORECASE)
+_PR_SET_PDEATHSIG = 1
+
+
+class ServerFailed(Exception):
+    """The server did not come up; the message ends with the end of its log."""
+
+
+class Server:
+    """One server on loopback, from :meth:`start` to :meth:`stop`; a context manager for both."""
+
+    def __init__(
+        self,
+        pipeline: str = "tts",
+        *,
+        replicas: int = 1,
+        port: int | None = None,
+        env: Mapping[str, str] | None = None,
+        args: Sequence[str] = (),
+        async_chunk: bool = True,
+        log_path: Path | None = None,
+    ) -> None:
+        """``env`` is added to this process's environment without the plugin's own variables.
+
+        ``async_chunk=False`` hands whole outputs from stage to stage. ``port=None`` takes a free
+        one. Raises KeyError for an unknown pipeline.
+        """
+        self.pipeline = PIPELINES[pipeline]
+        self.port = port or _free_port()
+        self.url = f"http://{HOST}:{self.port}"
+        self.log_path = log_path or _log_path(pipeline, self.port)
+        self.startup_seconds = 0.0
+        self._replicas = replicas
+        self._async_chunk = async_chunk
+        self._arguments = tuple(args)
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(_PLUGIN_PREFIX)}
+        self._environment = {**inherited, **_ENVIRONMENT, **(env or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """Of the API server; it leads a session that all its children belong to."""
+        assert self._process is not None, "the server was not started"
+        return self._process.pid
+
+    @property
+    def model(self) -> str:
+        """The name under which the server serves its model, and the ``model_name`` label."""
+        return str(self.pipeline.model)
+
+    def start(self, timeout: float = 240.0, waiting: Callable[[float], None] | None = None) -> None:
+        """Return when the server answers; raises :class:`ServerFailed`.
+
+        ``waiting`` is called now and then meanwhile, with the seconds so far.
+        """
+        began = time.monotonic()
+        self._launch()
+        while not self.is_healthy():
+            time.sleep(_POLL_SECONDS)
+            if waiting is not None:
+                waiting(time.monotonic() - began)
+            if not self.is_running():
+                raise ServerFailed(f"the server died while starting\n{self.log_tail()}")
+            if time.monotonic() - began > timeout:
+                self.stop()
+                raise ServerFailed(f"the server was not up in {timeout:.0f} s\n{self.log_tail()}")
+        self.startup_seconds = time.monotonic() - began
+
+    def _launch(self) -> None:
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        with self.log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command(),
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )
+
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def is_healthy(self) -> bool:
+        """Whether ``/health`` answers 200 now."""
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    def stop(self) -> None:
+        """Interrupt the server, then kill what is left of its session."""
+        if self._process is None:
+            return
+        if self.is_running():
+            os.kill(self.pid, signal.SIGINT)
+            try:
+                self._process.wait(_GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        for straggler in self._session():
+            straggler.kill()
+        self._deploy_path().unlink(missing_ok=True)
+        self._process = None
+
+    def stage_processes(self) -> dict[tuple[int, int], int]:
+        """Process ids of the running stage engines, by (stage, replica)."""
+        found = {}
+        for process in self._session():
+            try:
+                title = " ".join(process.cmdline())
+            except psutil.Error:
+                continue
+            match = _STAGE_PROCESS.search(title)
+            if match is not None:
+                found[int(match[1]), int(match[2])] = process.pid
+        return found
+
+    def kill_replica(self, stage: int, replica: int) -> None:
+        """``kill -9`` of exactly one stage engine; raises KeyError if it does not run."""
+        os.kill(self.stage_processes()[stage, replica], signal.SIGKILL)
+
+    def log_tail(self, lines: int = 25) -> str:
+        text = self.log_path.read_text(errors="replace").splitlines()
+        return "\n".join([*text[-lines:], f"(log: {self.log_path})"])
+
+    def _command(self) -> list[str]:
+        where = ["--host", HOST, "--port", str(self.port)]
+        if self.pipeline.deploy is None:
+            small = ["--max-model-len", "1024", "--enforce-eager", "--max-num-seqs", "4"]
+            # Not the command `vllm`: it asks for a distribution of that name, and this one is
+            # vllm-cpu.
+            module = [_binary("python"), "-m", "vllm.entrypoints.openai.api_server"]
+            return [*module, "--model", self.model, *where, *small, *self._arguments]
+        content = deployment(self.pipeline, self._replicas, self._async_chunk)
+        self._deploy_path().parent.mkdir(parents=True, exist_ok=True)
+        self._deploy_path().write_text(yaml.safe_dump(content))
+        deploy = ["--omni", "--deploy-config", str(self._deploy_path())]
+        return [_binary("vllm-omni"), "serve", self.model, *deploy, *where, *self._arguments]
+
+    def _deploy_path(self) -> Path:
+        return CACHE / "deploy" / f"{self.pipeline.name}-{self.port}.yaml"
+
+    def _session(self) -> list[psutil.Process]:
+        assert self._process is not None
+        members = []
+        for process in psutil.process_iter():
+            try:
+                if process.pid != self._process.pid and os.getsid(process.pid) == self._process.pid:
+                    members.append(process)
+            except (OSError, psutil.Error):
+                continue
+        return members
+
+
+def _binary(name: str) -> str:
+    return str(VENV / "bin" / name)
+
+
+def _log_path(pipeline: str, port: int) -> Path:
+    return Path(tempfile.gettempdir()) / f"testbed-{pipeline}-{port}.log"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _end_with_parent() -> None:
+    """Runs in the child: let the kernel end the server when this process dies."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

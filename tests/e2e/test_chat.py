@@ -1,0 +1,91 @@
+"""Three-stage chat, text and audio, by every endpoint that streams it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import pytest
+
+from testbed import client, sockets
+from testbed.client import Answer
+from testbed.server import Server
+from tests.e2e.conftest import (
+    assert_counts_agree,
+    is_idle,
+    observing,
+    outcomes,
+    tolerance,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm(chat_server: Server) -> None:
+    client.chat(chat_server.url)
+
+
+def test_counts_and_totals_of_mixed_chats_are_the_clients(chat_server: Server) -> None:
+    calls = [
+        functools.partial(client.chat, chat_server.url, modalities=modalities, stream=stream)
+        for modalities in (("text",), ("text", "audio"), ("audio",))
+        for stream in (False, True)
+    ]
+    with observing(chat_server) as seen:
+        answers = client.together(calls, at_once=3)
+
+    assert_counts_agree(seen.gained, answers, chat_server.model)
+    assert set(seen.gained.by("vllm:omni_audio_frames_total", "stage")) == {"2"}
+
+
+def _streams() -> dict[str, Callable[[Server], Answer]]:
+    return {
+        "chat": lambda server: client.chat(server.url, stream=True),
+        "realtime": lambda server: sockets.realtime(server.url, server.model),
+        "video chat": lambda server: sockets.video_chat(server.url),
+    }
+
+
+@pytest.mark.parametrize("endpoint", _streams())
+def test_first_packet_is_timed_once_on_every_endpoint(chat_server: Server, endpoint: str) -> None:
+    ask = _streams()[endpoint]
+    ask(chat_server)  # the first of its kind decodes pictures and sound for the first time
+    with observing(chat_server) as seen:
+        answer = ask(chat_server)
+
+    assert answer.samples > 0, answer
+    assert answer.error is None
+    assert seen.gained.sum("vllm:omni_audio_ttfp_seconds_count") == 1
+    assert sum(outcomes(seen.gained).values()) == 1
+    assert answer.first_audio_seconds is not None
+    ours = seen.gained.sum("vllm:omni_audio_ttfp_seconds_sum", stage="2", replica="0")
+    assert ours == pytest.approx(
+        answer.first_audio_seconds, abs=tolerance(answer.first_audio_seconds)
+    )
+
+
+@pytest.mark.parametrize("endpoint", ["chat", "realtime", "video chat"])
+def test_listener_who_hangs_up_in_the_middle_is_an_abort(
+    chat_server: Server, endpoint: str
+) -> None:
+    ask: dict[str, Callable[[], Answer]] = {
+        "chat": lambda: client.chat(chat_server.url, stream=True, hang_up_after_packets=1),
+        "realtime": lambda: sockets.realtime(
+            chat_server.url, chat_server.model, hang_up_after_packets=1
+        ),
+        "video chat": lambda: sockets.video_chat(chat_server.url, hang_up_after_packets=1),
+    }
+    with observing(chat_server) as seen:
+        answer = ask[endpoint]()
+
+    assert answer.hung_up
+    assert outcomes(seen.gained) == {"abort": 1}
+    assert is_idle(seen.after)
+
+
+def test_text_alone_makes_no_audio_samples(chat_server: Server) -> None:
+    with observing(chat_server) as seen:
+        client.chat(chat_server.url, modalities=("text",), stream=True)
+
+    assert sum(outcomes(seen.gained).values()) == 1
+    assert seen.gained.sum("vllm:omni_audio_frames_total") == 0
+    assert seen.gained.sum("vllm:omni_metrics_missing_samples_total") == 0

@@ -1,0 +1,60 @@
+"""``kill -9`` of stage engines under load; the tests of this file build on one another."""
+
+from __future__ import annotations
+
+import functools
+import threading
+
+from testbed import client
+from testbed.client import Answer
+from testbed.server import Server
+from tests.e2e.conftest import is_idle, observing, outcomes
+
+
+def _load(server: Server, requests: int) -> list[functools.partial[Answer]]:
+    return [
+        functools.partial(client.speech, server.url, tokens=120, stream="audio")
+        for _ in range(requests)
+    ]
+
+
+def test_killed_replica_under_load_loses_no_request(mortal_server: Server) -> None:
+    killer = threading.Timer(1.0, mortal_server.kill_replica, (1, 1))
+    with observing(mortal_server) as seen:
+        killer.start()
+        answers = client.together(_load(mortal_server, 12), at_once=6)
+    killer.join()
+
+    accepted = [answer for answer in answers if answer.accepted]
+    counted = outcomes(seen.gained)
+    assert sum(counted.values()) == len(accepted), (counted, answers)
+    assert counted.get("error", 0) > 0, "the kill hit nobody"
+    assert counted.get("length", 0) + counted.get("stop", 0) > 0, "nobody was served"
+    assert is_idle(seen.after)
+    assert seen.gained.sum("vllm:omni_e2e_request_latency_seconds_count") == sum(
+        count for reason, count in counted.items() if reason in ("stop", "length")
+    )
+
+
+def test_survivor_serves_on_under_its_own_label(mortal_server: Server) -> None:
+    with observing(mortal_server) as seen:
+        answer = client.speech(mortal_server.url, tokens=10)
+
+    assert answer.status == 200
+    assert seen.gained.by("vllm:omni_audio_frames_total", "replica") == {"0": answer.samples}
+
+
+def test_requests_to_a_dead_stage_are_errors_and_leave_nothing_behind(
+    mortal_server: Server,
+) -> None:
+    killer = threading.Timer(0.5, mortal_server.kill_replica, (1, 0))
+    with observing(mortal_server) as seen:
+        killer.start()
+        answers = client.together(_load(mortal_server, 4), at_once=4)
+        killer.join()
+        answers += [client.speech(mortal_server.url, tokens=10) for _ in range(3)]
+
+    accepted = [answer for answer in answers if answer.accepted]
+    counted = outcomes(seen.gained)
+    assert counted == {"error": len(accepted)}, (counted, answers)
+    assert is_idle(seen.after)

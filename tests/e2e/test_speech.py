@@ -1,0 +1,201 @@
+"""Two-stage speech with two replicas of the second stage: every number against the client's."""
+
+from __future__ import annotations
+
+import functools
+import json
+import urllib.request
+
+import pytest
+
+from testbed import client, sockets
+from testbed.client import Answer
+from testbed.scrape import scrape
+from testbed.server import Server
+from tests.e2e.conftest import assert_counts_agree, is_idle, observing, outcomes, tolerance
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm(speech_server: Server) -> None:
+    """The very first request of each replica pays for things that no later one does."""
+    for _ in range(2):
+        client.speech(speech_server.url)
+
+
+def test_counts_and_totals_of_mixed_requests_are_the_clients(speech_server: Server) -> None:
+    url = speech_server.url
+    calls = [
+        functools.partial(client.speech, url, f"text {n}", tokens=tokens, stream=stream)
+        for n, tokens in enumerate((2, 12, 24, 40))
+        for stream in (None, "audio", "sse")
+    ]
+    calls += [functools.partial(sockets.speech, url, tokens=tokens) for tokens in (2, 17, 30)]
+
+    with observing(speech_server) as seen:
+        answers = client.together(calls, at_once=6)
+
+    assert_counts_agree(seen.gained, answers, speech_server.model)
+
+
+def test_each_replica_counts_exactly_what_it_said(speech_server: Server) -> None:
+    # Requests one after the other alternate between the replicas, so each replica says one of
+    # the two groups; the lengths tell them apart.
+    with observing(speech_server) as seen:
+        answers = [
+            client.speech(speech_server.url, tokens=tokens, stream=stream)
+            for tokens, stream in [(10, "audio"), (33, None)] * 4
+        ]
+
+    groups = answers[0::2], answers[1::2]
+    short, long = (sum(answer.samples for answer in group) for group in groups)
+    frames = seen.gained.by("vllm:omni_audio_frames_total", "replica", stage="1")
+    assert sorted(frames.values()) == [short, long]
+    replica_of = {frames[replica]: replica for replica in frames}
+
+    for group, first_packets in zip(groups, (4, 0), strict=True):
+        replica = {"stage": "1", "replica": replica_of[sum(a.samples for a in group)]}
+        durations = seen.gained.sum("vllm:omni_audio_duration_seconds_sum", **replica)
+        assert durations == pytest.approx(sum(answer.audio_seconds for answer in group))
+        for family, expected in (
+            ("audio_duration_seconds_count", 4),
+            ("audio_rtf_count", 4),
+            ("audio_ttfp_seconds_count", first_packets),
+        ):
+            assert seen.gained.sum(f"vllm:omni_{family}", **replica) == expected, family
+
+
+@pytest.mark.parametrize("how", ["whole", "audio", "sse", "websocket"])
+def test_times_of_each_request_are_the_clients(speech_server: Server, how: str) -> None:
+    url = speech_server.url
+    ask = {
+        "whole": functools.partial(client.speech, url, tokens=24),
+        "audio": functools.partial(client.speech, url, tokens=24, stream="audio"),
+        "sse": functools.partial(client.speech, url, tokens=24, stream="sse"),
+        "websocket": functools.partial(sockets.speech, url, tokens=24),
+    }[how]
+    compared = []
+    for _ in range(4):
+        with observing(speech_server) as seen:
+            answer = ask()
+        end_to_end = seen.gained.sum("vllm:omni_e2e_request_latency_seconds_sum")
+        first = seen.gained.sum("vllm:omni_audio_ttfp_seconds_sum")
+        compared.append((answer.total_seconds, end_to_end))
+        if answer.first_audio_seconds is not None:
+            compared.append((answer.first_audio_seconds, first))
+        else:
+            assert seen.gained.sum("vllm:omni_audio_ttfp_seconds_count") == 0
+        rtf = seen.gained.sum("vllm:omni_audio_rtf_sum")
+        assert 0 < rtf * answer.audio_seconds < answer.total_seconds
+        queued = seen.gained.sum("vllm:omni_request_queue_time_seconds_sum")
+        assert 0 < queued < end_to_end
+
+    apart = [(theirs, ours) for theirs, ours in compared if abs(theirs - ours) > tolerance(theirs)]
+    assert not apart, f"client and server disagree on (client, server) seconds: {apart}"
+
+
+def test_length_and_stop_are_told_apart(speech_server: Server) -> None:
+    with observing(speech_server) as cut:
+        answer = client.speech(speech_server.url, tokens=5, stream="audio")
+    assert answer.samples == 4 * 1920, "five codec tokens are four packets of sound"
+    assert outcomes(cut.gained) == {"length": 1}
+
+    # The tiny talker does not know when to stop; a stop token that it cannot avoid makes it.
+    with observing(speech_server) as ended:
+        client.speech(speech_server.url, tokens=250, extra_params={"min_tokens": 2, "top_k": 0})
+    assert sum(outcomes(ended.gained).values()) == 1
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        functools.partial(client.speech, stream="audio", hang_up_after_packets=1),
+        functools.partial(client.speech, stream="sse", hang_up_after_packets=2),
+        functools.partial(sockets.speech, hang_up_after_packets=1),
+        functools.partial(client.speech, hang_up_after_seconds=0.15),
+    ],
+    ids=["raw stream", "server-sent events", "websocket", "waiting for the whole"],
+)
+def test_listener_who_hangs_up_is_counted_once_as_abort(
+    speech_server: Server, ask: functools.partial[Answer]
+) -> None:
+    with observing(speech_server) as seen:
+        answer = ask(speech_server.url, tokens=250)
+
+    assert answer.hung_up
+    assert outcomes(seen.gained) == {"abort": 1}
+    assert is_idle(seen.after)
+    streamed = answer.first_audio_seconds is not None
+    assert seen.gained.sum("vllm:omni_audio_ttfp_seconds_count") == streamed
+    assert seen.gained.sum("vllm:omni_audio_frames_total") >= answer.samples
+    for family in ("e2e_request_latency_seconds", "audio_duration_seconds", "audio_rtf"):
+        assert seen.gained.sum(f"vllm:omni_{family}_count") == 0, family
+
+
+@pytest.mark.parametrize("stream", [None, "audio"])
+def test_refused_request_is_not_counted(speech_server: Server, stream: client.Stream) -> None:
+    with observing(speech_server) as seen:
+        answers = [
+            client.speech(speech_server.url, "", stream=stream),
+            client.speech(speech_server.url, voice="nobody", stream=stream),
+            client.chat(speech_server.url),
+        ]
+
+    assert [answer.status for answer in answers] == [400, 400, 400], answers
+    assert outcomes(seen.gained) == {}
+    assert seen.gained.sum("vllm:omni_request_queue_time_seconds_count") == 0
+
+
+def test_request_that_fails_in_the_server_is_counted_once_as_error(speech_server: Server) -> None:
+    with observing(speech_server) as seen:
+        answer = client.speech(speech_server.url, "x" * 3000)
+
+    assert answer.status == 500, answer
+    assert outcomes(seen.gained) == {"error": 1}
+
+
+def test_waiting_and_running_requests_are_seen_while_they_are_there(speech_server: Server) -> None:
+    request = urllib.request.Request(
+        f"{speech_server.url}/v1/audio/speech",
+        json.dumps(
+            {
+                "input": "hello",
+                "voice": "vivian",
+                "max_new_tokens": 60,
+                "response_format": "pcm",
+                "stream": True,
+                "stream_format": "audio",
+            }
+        ).encode(),
+        {"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        response.read(1)
+        during = scrape(speech_server.url)
+        response.read()
+
+    assert during.sum("vllm:omni_num_requests_running") == 1
+    assert during.sum("vllm:omni_num_requests_waiting") == 0
+
+
+def test_stage_info_names_every_replica(speech_server: Server) -> None:
+    seen = scrape(speech_server.url)
+    members = {
+        (labels["stage"], labels["replica"], labels["stage_name"], labels["stage_type"])
+        for labels in seen.label_sets("vllm:omni_stage_info")
+    }
+    assert {(stage, replica) for stage, replica, _, _ in members} == {
+        ("0", "0"),
+        ("1", "0"),
+        ("1", "1"),
+    }
+    assert ("1", "1", "code2wav", "llm") in members
+    assert {(int(s), int(r)) for s, r, _, _ in members} == set(speech_server.stage_processes())
+
+
+def test_every_seam_is_reported_as_applied(speech_server: Server) -> None:
+    reported = {
+        labels["patch"]: labels["status"]
+        for labels in scrape(speech_server.url).label_sets("vllm:omni_metrics_patch_info")
+    }
+    assert reported
+    assert set(reported.values()) == {"applied"}, reported

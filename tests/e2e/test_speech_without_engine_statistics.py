@@ -1,0 +1,30 @@
+"""One replica, whole outputs between the stages, ``--disable-log-stats``: the same truth."""
+
+from __future__ import annotations
+
+import functools
+
+from testbed import client
+from testbed.server import Server
+from tests.e2e.conftest import assert_counts_agree, observing, outcomes
+
+
+def test_families_carry_data_with_the_engines_statistics_off(quiet_server: Server) -> None:
+    calls = [
+        functools.partial(client.speech, quiet_server.url, tokens=tokens, stream=stream)
+        for tokens in (6, 20)
+        for stream in (None, "audio", "sse")
+    ]
+    with observing(quiet_server) as seen:
+        answers = client.together(calls, at_once=3)
+
+    assert not seen.after.names("vllm:num_requests_running"), "the engine's statistics are on"
+    # Without async chunks Qwen3-TTS makes the whole waveform before its endpoint streams any of it.
+    assert_counts_agree(seen.gained, answers, quiet_server.model, engine_streams=False)
+
+
+def test_hang_up_between_whole_outputs_is_an_abort(quiet_server: Server) -> None:
+    with observing(quiet_server) as seen:
+        answer = client.speech(quiet_server.url, tokens=250, hang_up_after_seconds=0.2)
+    assert answer.hung_up
+    assert outcomes(seen.gained) == {"abort": 1}
