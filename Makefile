@@ -7,12 +7,13 @@ METRICS ?= 1
 PYTHON3 := $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 RUN := .venv/bin/python -m
 
-.PHONY: help venv demo serve lint test clean
+.PHONY: help venv demo serve lint test bench clean
 
 help:
 	@echo "make demo   [PIPELINE=tts|omni]   serve, speak, compare /metrics with the client"
 	@echo "make serve  [PORT=8091 REPLICAS=1 PIPELINE=tts|omni|llm METRICS=1]   a server for curl"
 	@echo "make test   every check and test, against the real engine"
+	@echo "make bench  what the plugin costs, as ratios"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make venv   install the engine, the plugin and the tools into .venv"
 	@echo "make clean  remove .venv and everything generated"
@@ -33,6 +34,9 @@ lint: venv
 
 test: lint
 	$(RUN) pytest
+
+bench: venv
+	$(RUN) testbed.bench
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -48,6 +48,27 @@ class Window(Collector):
         return self._registry.collect()
 
 
+class ModelChildren:
+    """The label children of one model's request families, bound once."""
+
+    __slots__ = ("_finished", "_reasons", "latency", "model_name", "queue", "running", "waiting")
+
+    def __init__(self, families: Mapping[str, Any], model_name: str) -> None:
+        self.model_name = model_name
+        self.running = families["num_requests_running"].labels(model_name)
+        self.waiting = families["num_requests_waiting"].labels(model_name)
+        self.latency = families["e2e_request_latency_seconds"].labels(model_name)
+        self.queue = families["request_queue_time_seconds"].labels(model_name)
+        self._finished = families["requests_success_total"]
+        self._reasons: dict[str, Any] = {}
+
+    def finished(self, reason: str) -> Any:
+        child = self._reasons.get(reason)
+        if child is None:
+            child = self._reasons[reason] = self._finished.labels(self.model_name, reason)
+        return child
+
+
 class AudioChildren:
     """The label children of one stage replica's audio families, bound once."""
 
@@ -84,6 +105,7 @@ class PrometheusExporter:
         #: Held while a request changes between the two, which two threads do.
         self._lock = threading.Lock()
         self._patches: dict[str, tuple[str, ...]] = {}
+        self._models: dict[str, ModelChildren] = {}
         self._audio: dict[tuple[str, int, int], AudioChildren] = {}
         dispatch.error_listeners.append(self._count_hook_error)
 
@@ -109,8 +131,7 @@ class PrometheusExporter:
         if not self._published:
             self._publish_in.register(self._window)
             self._published = True
-        for stem in ("num_requests_running", "num_requests_waiting"):
-            self._families[stem].labels(event.model_name)
+        self._model_children(event.model_name)
         self._families["stage_info"].labels(
             event.model_name,
             str(event.stage),
@@ -123,7 +144,7 @@ class PrometheusExporter:
     def omni_request_arrived(self, event: RequestArrived) -> None:
         with self._lock:
             self._waiting[event.request_id] = event.model_name
-        self._families["num_requests_waiting"].labels(event.model_name).inc()
+        self._model_children(event.model_name).waiting.inc()
 
     @hookimpl
     def omni_stage_submitted(self, event: StageSubmitted) -> None:
@@ -132,8 +153,9 @@ class PrometheusExporter:
             if model_name is None:
                 return
             self._running.add(event.request_id)
-        self._families["num_requests_waiting"].labels(model_name).dec()
-        self._families["num_requests_running"].labels(model_name).inc()
+        model = self._model_children(model_name)
+        model.waiting.dec()
+        model.running.inc()
 
     @hookimpl
     def omni_media_packet(self, event: MediaPacket) -> None:
@@ -169,21 +191,24 @@ class PrometheusExporter:
             waiting = self._waiting.pop(event.request_id, None) is not None
             running = event.request_id in self._running
             self._running.discard(event.request_id)
+        model = self._model_children(event.model_name)
         if waiting:
-            self._families["num_requests_waiting"].labels(event.model_name).dec()
+            model.waiting.dec()
         elif running:
-            self._families["num_requests_running"].labels(event.model_name).dec()
+            model.running.dec()
         if event.outcome in _NOT_ACCEPTED:
             return
-        self._families["requests_success_total"].labels(event.model_name, event.outcome).inc()
+        model.finished(event.outcome).inc()
         if event.queue_seconds is not None:
-            self._families["request_queue_time_seconds"].labels(event.model_name).observe(
-                event.queue_seconds
-            )
+            model.queue.observe(event.queue_seconds)
         if event.outcome not in _CUT_SHORT:
-            self._families["e2e_request_latency_seconds"].labels(event.model_name).observe(
-                event.end_to_end_seconds
-            )
+            model.latency.observe(event.end_to_end_seconds)
+
+    def _model_children(self, model_name: str) -> ModelChildren:
+        children = self._models.get(model_name)
+        if children is None:
+            children = self._models[model_name] = ModelChildren(self._families, model_name)
+        return children
 
     def _audio_children(self, model_name: str, stage: int, replica: int) -> AudioChildren:
         key = (model_name, stage, replica)

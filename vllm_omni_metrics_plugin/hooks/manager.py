@@ -38,15 +38,12 @@ class HookManager:
         for a hook that does not exist and for a signature that does not fit; nothing of the
         plugin is registered then.
         """
-        known = self._pluggy.register(plugin, name)
-        if known is None:
-            raise ValueError(f"hook plugin {name!r} is blocked")
+        known = name or self._pluggy.get_canonical_name(plugin)
         try:
-            self._pluggy.check_pending()
-            self._refuse_wrappers(plugin, known)
-        except (pluggy.PluginValidationError, ValueError) as error:
-            self._pluggy.unregister(plugin)
+            _check(plugin, known)
+        except pluggy.PluginValidationError as error:
             raise ValueError(f"hook plugin {known!r} was not registered: {error}") from None
+        self._pluggy.register(plugin, known)
         self._refresh()
         return known
 
@@ -83,14 +80,6 @@ class HookManager:
             )
         return loaded
 
-    def _refuse_wrappers(self, plugin: object, name: str) -> None:
-        for caller in self._pluggy.get_hookcallers(plugin) or ():
-            for implementation in caller.get_hookimpls():
-                if implementation.plugin is plugin and (
-                    implementation.hookwrapper or implementation.wrapper
-                ):
-                    raise ValueError(f"{caller.name} cannot be wrapped, only implemented")
-
     def _refresh(self) -> None:
         for name, hook in self._hooks.items():
             caller = getattr(self._pluggy.hook, name)
@@ -101,3 +90,22 @@ class HookManager:
                     for implementation in reversed(caller.get_hookimpls())
                 )
             )
+
+
+def _check(plugin: object, name: str) -> None:
+    """Raise PluginValidationError unless each of the plugin's hooks can be called with an event.
+
+    On a manager of its own: pluggy leaves a plugin that it refuses registered in part.
+    """
+    trial = pluggy.PluginManager(specs.PROJECT)
+    trial.add_hookspecs(specs)
+    trial.register(plugin, name)
+    trial.check_pending()
+    for caller in trial.get_hookcallers(plugin) or ():
+        for implementation in caller.get_hookimpls():
+            if implementation.hookwrapper or implementation.wrapper:
+                message = f"{caller.name} cannot be wrapped, only implemented"
+                raise pluggy.PluginValidationError(plugin, message)
+            if tuple(implementation.argnames) != ("event",):
+                message = f"{caller.name} takes one argument, event"
+                raise pluggy.PluginValidationError(plugin, message)

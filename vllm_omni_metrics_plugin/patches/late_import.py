@@ -5,6 +5,7 @@ Nothing is imported by us: which modules a process loads, and in which order, st
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
@@ -20,9 +21,9 @@ Callback = Callable[[], None]
 class _CallingLoader(Loader):
     """Does what another loader does, then calls back."""
 
-    def __init__(self, inner: Loader, callbacks: list[Callback]) -> None:
+    def __init__(self, inner: Loader, imported: Callback) -> None:
         self._inner = inner
-        self._callbacks = callbacks
+        self._imported = imported
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._inner.create_module(spec)
@@ -33,11 +34,7 @@ class _CallingLoader(Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._inner
         self._inner.exec_module(module)
-        for callback in self._callbacks:
-            try:
-                callback()
-            except Exception:
-                faults.contain("a post-import step")
+        self._imported()
 
 
 class LateImports(MetaPathFinder):
@@ -45,6 +42,7 @@ class LateImports(MetaPathFinder):
 
     def __init__(self) -> None:
         self._waiting: dict[str, list[Callback]] = {}
+        self._searching: set[str] = set()
 
     def wait_for(self, module: str, callback: Callback) -> None:
         """Call ``callback`` right after ``module`` was imported for the first time."""
@@ -63,16 +61,26 @@ class LateImports(MetaPathFinder):
         path: Sequence[str] | None = None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        callbacks = self._waiting.pop(fullname, None)  # popped: the search below comes here again
-        if callbacks is None:
+        if fullname not in self._waiting or fullname in self._searching:
             return None
-        spec = importlib.util.find_spec(fullname)
+        self._searching.add(fullname)  # the search below comes here again
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._searching.discard(fullname)
         if spec is None or spec.loader is None:
-            self._waiting[fullname] = callbacks
             return None
-        self._leave_if_done()
-        spec.loader = _CallingLoader(spec.loader, callbacks)
+        imported = functools.partial(self._imported, fullname)
+        spec.loader = _CallingLoader(spec.loader, imported)
         return spec
+
+    def _imported(self, module: str) -> None:
+        for callback in self._waiting.pop(module, ()):
+            try:
+                callback()
+            except Exception:
+                faults.contain("a post-import step")
+        self._leave_if_done()
 
     def _leave_if_done(self) -> None:
         if not self._waiting and self in sys.meta_path:

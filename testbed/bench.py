@@ -1,0 +1,151 @@
+"""``make bench``: what the plugin costs, as ratios of two things measured side by side."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Histogram
+from rich.console import Console
+from rich.table import Table
+
+from testbed import client
+from testbed.server import Server
+from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
+from vllm_omni_metrics_plugin.hooks import HookManager, MediaPacket, ReplicaJoined
+
+_ROUNDS = 15
+_CALLS = 20_000
+_PAIRS = 10
+_REQUESTS = 8
+
+
+class Figures:
+    """The figures of one run, by their stable names."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, float, str, str]] = []
+
+    def add(self, name: str, value: float, budget: str, how: str) -> None:
+        self.rows.append((name, value, budget, how))
+
+    def show(self) -> None:
+        table = Table("figure", "value", "budget", "measured")
+        for name, value, budget, how in self.rows:
+            table.add_row(name, f"{value:.3g}", budget, how)
+        Console().print(table)
+        for name, value, _, _ in self.rows:
+            print(f"bench {name} {value:.4g}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make bench")
+    parser.add_argument("--no-servers", action="store_true", help="only what needs no engine")
+    options = parser.parse_args()
+    figures = Figures()
+    _dispatch(figures)
+    if not options.no_servers:
+        _serving(figures)
+    figures.show()
+    return 0
+
+
+def _dispatch(figures: Figures) -> None:
+    hooks = HookManager()
+    packet = hooks.hooks.omni_media_packet
+
+    def emit() -> None:
+        if packet.listeners:
+            packet(
+                MediaPacket(
+                    request_id="speech-0123456789abcdef-01234567",
+                    model_name="model",
+                    modality="audio",
+                    index=3,
+                    samples=7680,
+                    sample_rate=24000,
+                    stage=1,
+                    replica=0,
+                    left_at=1.0,
+                    since_arrival_seconds=0.25,
+                    streamed=True,
+                )
+            )
+
+    def nothing() -> None:
+        pass
+
+    registry = CollectorRegistry()
+    histogram = Histogram(
+        "bare_seconds", "-", ["model_name", "stage", "replica"], registry=registry
+    )
+    bare = histogram.labels("model", "1", "0")
+
+    def observe() -> None:
+        bare.observe(0.25)
+
+    idle, call = _side_by_side(emit, nothing)
+    figures.add("dispatch_idle_ns", 1e9 * (idle - call), "< 100", "nobody listens, less the call")
+
+    exporter = PrometheusExporter({}, registry)
+    hooks.register(exporter, "prometheus")
+    hooks.hooks.omni_replica_joined(
+        ReplicaJoined(model_name="model", stage=1, replica=0, stage_name="-", stage_type="llm")
+    )
+    one, alone = _side_by_side(emit, observe)
+    figures.add("dispatch_one_vs_observe", one / alone, "<= 1.5", "event built and exported")
+    exporter.close()
+
+
+def _side_by_side(one: Callable[[], None], other: Callable[[], None]) -> tuple[float, float]:
+    """Median seconds per call of each, taken in turns."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    gc.disable()
+    try:
+        for _ in range(_ROUNDS):
+            for function, taken in zip((one, other), seconds, strict=True):
+                began = time.perf_counter()
+                for _ in range(_CALLS):
+                    function()
+                taken.append((time.perf_counter() - began) / _CALLS)
+    finally:
+        gc.enable()
+    return statistics.median(seconds[0]), statistics.median(seconds[1])
+
+
+def _serving(figures: Figures) -> None:
+    print("starting a server with the plugin and one without", flush=True)
+    with Server(env={"VLLM_OMNI_METRICS": "1"}) as on, Server() as off:
+        for server in (on, off) * 2:
+            _batch(server)
+        totals: list[float] = []
+        firsts: list[float] = []
+        for pair in range(_PAIRS):
+            taken = {}
+            for server in (on, off) if pair % 2 else (off, on):
+                taken[server.port] = _batch(server)
+            with_plugin, without = taken[on.port], taken[off.port]
+            totals.append(with_plugin[0] / without[0])
+            firsts.append(with_plugin[1] / without[1])
+            print(f"  pair {pair + 1}: time {totals[-1]:.3f}, first packet {firsts[-1]:.3f}")
+    pairs = f"median of {_PAIRS} alternating pairs, {_REQUESTS} requests, 4 at once"
+    figures.add("serve_on_vs_off", statistics.median(totals), "< 1.03", pairs)
+    figures.add("first_packet_on_vs_off", statistics.median(firsts), "< 1.03", pairs)
+
+
+def _batch(server: Server) -> tuple[float, float]:
+    """Seconds for a batch of requests, and their median first packet."""
+    ask = functools.partial(client.speech, server.url, tokens=40, stream="audio", seed=7)
+    began = time.perf_counter()
+    answers = client.together([ask] * _REQUESTS, at_once=4)
+    total = time.perf_counter() - began
+    return total, statistics.median(answer.first_audio_seconds or 0.0 for answer in answers)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
