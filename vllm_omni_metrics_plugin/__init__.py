@@ -17,12 +17,12 @@ _registered = False
 def register() -> None:
     """Entry point of the groups ``vllm.general_plugins`` and ``vllm_omni.general_plugins``.
 
-    Returns at once when ``VLLM_OMNI_METRICS`` is unset. Never raises, since the engine does not
-    catch what a plugin's function raises and every one of its processes would die of it. Calling
-    it again does nothing.
+    Returns at once when ``VLLM_OMNI_METRICS`` is unset or 0. Calling it again does nothing. Never
+    raises, since the engine does not catch what a plugin's function raises, and every one of its
+    processes would die of it.
     """
     global _registered
-    if _registered or not os.environ.get("VLLM_OMNI_METRICS"):
+    if _registered or os.environ.get("VLLM_OMNI_METRICS", "0") in ("0", ""):
         return
     _registered = True
     try:

@@ -60,6 +60,7 @@ def wrap_generate(original: Callable[..., Any]) -> Callable[..., Any]:
                 if call.request is not None:
                     _observe(call.request, output)
                 yield output
+                del output  # it may be large, and the next one may be long in coming
                 output = await outputs.__anext__()
         except StopAsyncIteration:
             return
@@ -69,6 +70,7 @@ def wrap_generate(original: Callable[..., Any]) -> Callable[..., Any]:
         finally:
             if call.request is not None:
                 _end(call.request, error, keywords.get("sampling_params_list"))
+            error = None  # else it and this frame, with the last output, keep each other alive
             await outputs.aclose()
 
     return generate

@@ -1,0 +1,194 @@
+"""What unit and engine tests share: a listener, an exporter of their own, a clean slate."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar
+
+import hypothesis
+import pytest
+from prometheus_client import CollectorRegistry
+
+from vllm_omni_metrics_plugin import catalog, faults
+from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
+from vllm_omni_metrics_plugin.hooks import Event, ReplicaJoined, dispatch, hookimpl, plugins
+from vllm_omni_metrics_plugin.patches.state import open_requests
+
+AnyEvent = TypeVar("AnyEvent", bound=Event)
+
+# The machine is shared, so how long an example takes says nothing. Fixtures are entered once for
+# all examples of a test; the tests that use one clear it for each example.
+hypothesis.settings.register_profile(
+    "shared_machine",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[
+        hypothesis.HealthCheck.function_scoped_fixture,
+        hypothesis.HealthCheck.too_slow,
+    ],
+)
+hypothesis.settings.load_profile("shared_machine")
+
+
+def _hear(self: Recorder, event: Event) -> None:
+    self.events.append(event)
+
+
+class Recorder:
+    """A hook plugin that implements every hook and keeps the events in order."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def of(self, kind: type[AnyEvent]) -> list[AnyEvent]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def only(self, kind: type[AnyEvent]) -> AnyEvent:
+        """The one event of this kind."""
+        found = self.of(kind)
+        assert len(found) == 1, f"one {kind.__name__} expected among {self.events}"
+        return found[0]
+
+    def clear(self) -> None:
+        self.events.clear()
+
+
+for _hook in vars(plugins.hooks):
+    setattr(Recorder, _hook, hookimpl(_hear))
+
+
+class Exposed:
+    """An exporter that listens, and what a scrape of its registry shows."""
+
+    def __init__(self, exporter: PrometheusExporter, registry: CollectorRegistry) -> None:
+        self.exporter = exporter
+        self.registry = registry
+
+    def join(
+        self, model_name: str = "tiny", stage: int = 1, replica: int = 0, stage_name: str = "voice"
+    ) -> None:
+        """A replica joins, which publishes the families."""
+        plugins.hooks.omni_replica_joined(
+            ReplicaJoined(
+                model_name=model_name,
+                stage=stage,
+                replica=replica,
+                stage_name=stage_name,
+                stage_type="llm",
+            )
+        )
+
+    def value(self, sample: str, **labels: str) -> float | None:
+        """One sample's value; ``sample`` without the families' common prefix."""
+        return self.registry.get_sample_value(catalog.PREFIX + sample, labels)
+
+    def missing(self) -> dict[tuple[str, str], float]:
+        """What the exporter says could not be measured, by family stem and reason."""
+        return {
+            (sample.labels["family"].removeprefix(catalog.PREFIX), sample.labels["reason"]): (
+                sample.value
+            )
+            for family in self.registry.collect()
+            for sample in family.samples
+            if sample.name == f"{catalog.PREFIX}metrics_missing_samples_total"
+        }
+
+
+class _Collecting(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+class Log:
+    """What the plugin logs, whatever the engine does with its loggers."""
+
+    def __init__(self, handler: _Collecting) -> None:
+        self._handler = handler
+
+    @property
+    def records(self) -> list[logging.LogRecord]:
+        return self._handler.records
+
+    @property
+    def messages(self) -> list[str]:
+        return [record.getMessage() for record in self.records]
+
+
+@pytest.fixture(autouse=True)
+def _clean_slate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test sees what another one left in the memory of the process."""
+    monkeypatch.delenv("VLLM_OMNI_METRICS", raising=False)
+    _forget()
+    yield
+    _forget()
+
+
+def _forget() -> None:
+    faults._reported.clear()
+    dispatch._logged.clear()
+    open_requests.by_id.clear()
+    for hook in vars(plugins.hooks).values():
+        if hook._historic is not None:
+            hook._historic.clear()
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    """A listener to all hooks of this process."""
+    listener = Recorder()
+    plugins.register(listener, "recorder")
+    yield listener
+    plugins.unregister(listener)
+
+
+@pytest.fixture
+def new_recorder() -> type[Recorder]:
+    """For managers of a test's own."""
+    return Recorder
+
+
+@contextmanager
+def _expose(
+    buckets: Mapping[str, tuple[float, ...]] | None = None,
+    registry: CollectorRegistry | None = None,
+) -> Iterator[Exposed]:
+    registry = CollectorRegistry() if registry is None else registry
+    exporter = PrometheusExporter(buckets or {}, publish_in=registry)
+    plugins.register(exporter, "prometheus")
+    try:
+        yield Exposed(exporter, registry)
+    finally:
+        plugins.unregister(exporter)
+        exporter.close()
+
+
+@pytest.fixture
+def expose() -> Callable[..., AbstractContextManager[Exposed]]:
+    """Makes an exporter that listens for the length of a with block."""
+    return _expose
+
+
+@pytest.fixture
+def exposed() -> Iterator[Exposed]:
+    """A Prometheus exporter that listens and publishes into a registry of its own."""
+    with _expose() as exporter:
+        yield exporter
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    """Everything that the plugin logs during the test."""
+    logger = logging.getLogger("vllm.omni_metrics")
+    handler = _Collecting()
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(handler)
+    yield Log(handler)
+    logger.removeHandler(handler)
+    logger.setLevel(level)

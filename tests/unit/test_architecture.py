@@ -1,0 +1,173 @@
+"""The rules of the layout that reviewers would otherwise have to remember."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+
+import vllm_omni_metrics_plugin
+from vllm_omni_metrics_plugin import catalog
+from vllm_omni_metrics_plugin.hooks import Event, events, plugins, specs
+from vllm_omni_metrics_plugin.hooks import __all__ as public_hook_names
+from vllm_omni_metrics_plugin.patches.seam import Seam
+from vllm_omni_metrics_plugin.patches.table import SEAMS
+
+ROOT = Path(vllm_omni_metrics_plugin.__file__).parent
+MODULES = sorted(ROOT.rglob("*.py"))
+PACKAGE = "vllm_omni_metrics_plugin"
+LONGEST_MODULE = 320
+#: What is not fed by an event; the family says so in this place.
+DISPATCHER = "(the dispatcher itself)"
+
+
+def label(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imports(path: Path, source: str | None = None) -> Iterator[str]:
+    """Full names of everything that a module imports, wherever in it."""
+    inside = [PACKAGE, *path.relative_to(ROOT).parent.parts]
+    source = path.read_text() if source is None else source
+    for node in ast.walk(ast.parse(source, str(path))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = inside[: len(inside) + 1 - node.level] if node.level else []
+            origin = ".".join([*parents, *filter(None, [node.module])])
+            yield from (f"{origin}.{name.name}" for name in node.names)
+
+
+def is_in(name: str, *packages: str) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if not path.is_relative_to(ROOT / "patches")], ids=label
+)
+def test_only_the_patches_import_the_engine(path: Path) -> None:
+    assert [name for name in imports(path) if is_in(name, "vllm", "vllm_omni")] == []
+
+
+@pytest.mark.parametrize(
+    ("part", "forbidden"),
+    [
+        ("hooks", ["patches", "exporters", "requests", "startup"]),
+        ("catalog.py", ["patches", "exporters", "hooks", "settings"]),
+        ("settings.py", ["patches", "exporters", "hooks"]),
+        ("audio.py", ["patches", "exporters", "hooks", "requests"]),
+        ("requests.py", ["patches", "exporters"]),
+        ("exporters", ["patches", "requests", "startup"]),
+        ("patches", ["exporters", "startup"]),
+    ],
+)
+def test_imports_go_in_one_direction(part: str, forbidden: list[str]) -> None:
+    paths = [path for path in MODULES if path.is_relative_to(ROOT / part)]
+    assert paths, f"{part} is gone; take it out of this test"
+    packages = [f"{PACKAGE}.{name}" for name in forbidden]
+    assert [
+        (label(path), name) for path in paths for name in imports(path) if is_in(name, *packages)
+    ] == []
+
+
+def test_imports_of_every_form_are_seen() -> None:
+    source = """
+import vllm.envs as envs, os
+def late():
+    from vllm_omni.engine import messages
+    from . import seam
+    from ..hooks import events
+"""
+    assert set(imports(ROOT / "patches" / "sample.py", source)) == {
+        "vllm.envs",
+        "os",
+        "vllm_omni.engine.messages",
+        f"{PACKAGE}.patches.seam",
+        f"{PACKAGE}.hooks.events",
+    }
+
+
+@pytest.mark.parametrize("path", MODULES, ids=label)
+def test_modules_stay_short_enough_to_be_read(path: Path) -> None:
+    lines = len(path.read_text().splitlines())
+    assert lines <= LONGEST_MODULE, f"{label(path)} has {lines} lines"
+
+
+# The catalogue
+
+
+def test_each_family_is_in_the_catalogue_once() -> None:
+    assert [stem for stem, n in Counter(f.stem for f in catalog.FAMILIES).items() if n > 1] == []
+    assert {family.stem: family for family in catalog.FAMILIES} == catalog.BY_STEM
+
+
+@pytest.mark.parametrize("family", catalog.FAMILIES, ids=lambda family: family.stem)
+def test_family_is_well_formed(family: catalog.Family) -> None:
+    assert family.event == DISPATCHER or family.event in vars(plugins.hooks)
+    assert family.name == f"vllm:omni_{family.stem}"
+    assert (family.kind == "counter") == family.stem.endswith("_total")
+    assert (family.kind == "histogram") == bool(family.buckets)
+    assert list(family.buckets) == sorted(set(family.buckets))
+    assert len(family.labels) == len(set(family.labels))
+    assert family.help.endswith(".")
+    assert family.unit
+    assert family.formula
+
+
+# The seams
+
+
+@pytest.mark.parametrize("seam", SEAMS, ids=lambda seam: seam.name)
+def test_seam_feeds_families_of_the_catalogue(seam: Seam) -> None:
+    assert seam.feeds
+    assert set(seam.feeds) <= set(catalog.BY_STEM)
+
+
+def test_seams_have_names_of_their_own() -> None:
+    assert [name for name, n in Counter(seam.name for seam in SEAMS).items() if n > 1] == []
+
+
+def test_every_family_that_comes_from_the_engine_has_a_seam() -> None:
+    own = {family.stem for family in catalog.FAMILIES if family.stem.startswith("metrics_")}
+    fed = {stem for seam in SEAMS for stem in seam.feeds}
+    assert set(catalog.BY_STEM) - own == fed
+
+
+# Hooks and events
+
+
+def event_classes() -> set[type[Event]]:
+    return {
+        value
+        for value in vars(events).values()
+        if isinstance(value, type) and issubclass(value, Event) and value is not Event
+    }
+
+
+def test_every_hook_has_an_event_class_of_its_own() -> None:
+    hooks = {name: spec for name, spec in vars(specs).items() if name.startswith("omni_")}
+    assert set(hooks) == set(vars(plugins.hooks))
+    carried = {}
+    for name, spec in hooks.items():
+        assert list(inspect.signature(spec).parameters) == ["event"], name
+        assert spec.__doc__, name
+        carried[name] = get_type_hints(spec)["event"]
+    assert Counter(carried.values()) == Counter(event_classes())
+    for name, event in carried.items():
+        words = name.removeprefix("omni_").split("_")
+        assert event.__name__ == "".join(word.capitalize() for word in words)
+
+
+def test_every_event_class_is_public() -> None:
+    assert {event.__name__ for event in event_classes()} <= set(public_hook_names)
+
+
+def test_events_cannot_be_changed_by_a_listener() -> None:
+    for event in event_classes():
+        assert event.__struct_config__.frozen, event
+        assert event.__doc__, event

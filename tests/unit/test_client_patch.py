@@ -1,0 +1,537 @@
+"""The wrapper around ``generate``: its caller must not be able to tell that it is there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import weakref
+from collections.abc import AsyncGenerator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vllm_omni_metrics_plugin.hooks import (
+    AudioFinished,
+    MediaPacket,
+    RequestArrived,
+    RequestFinished,
+)
+from vllm_omni_metrics_plugin.patches import client
+from vllm_omni_metrics_plugin.patches.state import open_requests
+from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests
+
+
+class Output(SimpleNamespace):
+    """What generate() yields, as far as the wrapper looks at it."""
+
+    __hash__ = object.__hash__
+
+
+def speech(samples: int, finished: bool = False, **more: Any) -> Output:
+    completion = SimpleNamespace(
+        multimodal_output={"audio": np.zeros(samples), "sr": 24000},
+        finish_reason="stop" if finished else None,
+    )
+    fields: dict[str, Any] = {
+        "outputs": [completion],
+        "finished": finished,
+        "final_output_type": "audio",
+        "stage_id": 1,
+        "replica_id": 2,
+    }
+    return Output(**{**fields, **more})
+
+
+class Engine:
+    """Yields what it is given; exceptions among it are raised."""
+
+    model = "tiny"
+    engine = SimpleNamespace(stage_vllm_configs=[None])
+    numbers = 0
+
+    def __init__(self, *script: Any) -> None:
+        self.script = script
+        self.calls: list[Any] = []
+        self.ended_with: BaseException | None = None
+        self.cleaned_up = 0
+
+    @staticmethod
+    @client.wrap_request_id
+    def _get_unique_request_id(external_request_id: str) -> str:
+        Engine.numbers += 1
+        return f"{external_request_id}-{Engine.numbers}"
+
+    @client.wrap_generate
+    async def generate(
+        self, prompt: Any, sampling_params: Any = None, request_id: str = "", **keywords: Any
+    ) -> AsyncGenerator[Any, None]:
+        self.calls.append((prompt, sampling_params, request_id, keywords))
+        self._get_unique_request_id(request_id)
+        try:
+            for step in self.script:
+                if isinstance(step, BaseException):
+                    raise step
+                if callable(step):
+                    await step()
+                else:
+                    yield step
+        except BaseException as error:
+            self.ended_with = error
+            raise
+        finally:
+            await asyncio.sleep(0)  # the engine cleans up asynchronously, too
+            self.cleaned_up += 1
+
+
+async def collect(outputs: AsyncGenerator[Any, None]) -> list[Any]:
+    return [output async for output in outputs]
+
+
+def run(engine: Engine, **keywords: Any) -> list[Any]:
+    return asyncio.run(collect(engine.generate("hello", None, "speech", **keywords)))
+
+
+# What the caller gets
+
+
+def test_caller_gets_the_identical_outputs_in_order(recorder: Any) -> None:
+    outputs = [speech(480), speech(0), object(), None, speech(480, finished=True)]
+    engine = Engine(*outputs)
+    received = run(engine)
+    assert len(received) == len(outputs)
+    assert all(one is other for one, other in zip(received, outputs, strict=True))
+    assert engine.cleaned_up == 1
+    assert recorder.only(RequestFinished).outcome == "stop"
+
+
+def test_engine_gets_every_argument_as_it_was_passed() -> None:
+    engine, params = Engine(speech(1, finished=True)), object()
+    asyncio.run(collect(engine.generate("a", params, "id", priority=3, arrival_time=5.0)))
+    asyncio.run(collect(engine.generate(prompt="b", request_id="id")))
+    asyncio.run(collect(engine.generate("c")))
+    assert engine.calls == [
+        ("a", params, "id", {"priority": 3, "arrival_time": 5.0}),
+        ("b", None, "id", {}),
+        ("c", None, "", {}),
+    ]
+
+
+def test_engine_is_not_called_before_the_first_output_is_asked_for() -> None:
+    engine = Engine(speech(1))
+
+    async def leave() -> None:
+        outputs = engine.generate("hello")
+        await outputs.aclose()
+
+    asyncio.run(leave())
+    assert engine.calls == []
+    assert open_requests.by_id == {}
+
+
+def test_engine_that_says_nothing_ends_as_an_error(recorder: Any) -> None:
+    assert run(Engine()) == []
+    assert recorder.only(RequestFinished).outcome == "error"
+
+
+@pytest.mark.parametrize("position", [0, 1])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("stage died"), ValueError("bad voice"), SystemExit(3)], ids=repr
+)
+def test_exceptions_reach_the_caller_as_the_same_object(
+    recorder: Any, error: BaseException, position: int
+) -> None:
+    engine = Engine(*[speech(480)] * position, error)
+    received: list[Any] = []
+
+    async def receive() -> None:
+        async for output in engine.generate("hello"):
+            received.append(output)
+
+    def drive() -> None:
+        # asyncio.run() would end on SystemExit by itself
+        step = receive()
+        while True:
+            step.send(None)
+
+    with pytest.raises(type(error)) as raised:
+        drive()
+    assert raised.value is error
+    assert raised.value.__cause__ is None
+    assert raised.value.__context__ is None
+    assert len(received) == position
+    assert engine.cleaned_up == 1
+    recorder.only(RequestFinished)
+
+
+def leave_after(engine: Engine, outputs: int) -> None:
+    async def listen() -> None:
+        generator = engine.generate("hello", None, "speech")
+        for _ in range(outputs):
+            await generator.__anext__()
+        await generator.aclose()
+
+    asyncio.run(listen())
+
+
+def test_listener_who_hangs_up_makes_the_engine_stop_and_counts_as_abort(recorder: Any) -> None:
+    engine = Engine(speech(480), speech(480), speech(480, finished=True))
+    leave_after(engine, 2)
+    assert isinstance(engine.ended_with, GeneratorExit)
+    assert engine.cleaned_up == 1, "and its clean-up was waited for"
+    assert recorder.only(RequestFinished).outcome == "abort"
+    assert [packet.samples for packet in recorder.of(MediaPacket)] == [480, 480]
+    assert recorder.of(AudioFinished) == []
+
+
+def test_break_out_of_the_loop_ends_the_request_as_soon_as_the_generator_is_closed(
+    recorder: Any,
+) -> None:
+    engine = Engine(speech(480), speech(480, finished=True))
+
+    async def listen() -> None:
+        async for _ in engine.generate("hello"):
+            break
+        for _ in range(20):  # the event loop closes what nobody holds, in a task of its own
+            await asyncio.sleep(0)
+
+    asyncio.run(listen())
+    assert engine.cleaned_up == 1
+    assert recorder.only(RequestFinished).outcome == "abort"
+
+
+def test_cancelled_caller_cancels_the_engine_and_counts_as_abort(recorder: Any) -> None:
+    async def forever() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    engine = Engine(speech(480), forever)
+
+    async def hang_up() -> None:
+        listening = asyncio.create_task(collect(engine.generate("hello")))
+        while not recorder.of(MediaPacket):
+            await asyncio.sleep(0)
+        listening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await listening
+
+    asyncio.run(hang_up())
+    assert isinstance(engine.ended_with, asyncio.CancelledError)
+    assert engine.cleaned_up == 1
+    assert recorder.only(RequestFinished).outcome == "abort"
+
+
+def test_cancelled_before_the_first_output_counts_as_abort(recorder: Any) -> None:
+    async def forever() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    engine = Engine(forever)
+
+    async def hang_up() -> None:
+        listening = asyncio.create_task(collect(engine.generate("hello")))
+        while not recorder.of(RequestArrived):
+            await asyncio.sleep(0)
+        listening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await listening
+
+    asyncio.run(hang_up())
+    assert recorder.only(RequestFinished).outcome == "abort"
+    assert open_requests.by_id == {}
+
+
+def test_generator_can_be_asked_again_after_its_end() -> None:
+    async def listen() -> None:
+        outputs = Engine(speech(1)).generate("hello")
+        await outputs.__anext__()
+        for _ in range(2):
+            with pytest.raises(StopAsyncIteration):
+                await outputs.__anext__()
+
+    asyncio.run(listen())
+
+
+# Which request is which
+
+
+def test_concurrent_calls_with_the_same_external_id_are_kept_apart(recorder: Any) -> None:
+    async def listen() -> None:
+        await asyncio.gather(
+            collect(Engine(step, speech(100), step, speech(100, finished=True)).generate(*call)),
+            collect(Engine(step, speech(7), step, speech(7, finished=True)).generate(*call)),
+            collect(Engine(step, step, RuntimeError("died")).generate(*call)),
+            return_exceptions=True,
+        )
+
+    async def step() -> None:
+        await asyncio.sleep(0)
+
+    call = ("hello", None, "the same")
+    asyncio.run(listen())
+    ids = [event.request_id for event in recorder.of(RequestArrived)]
+    assert len(set(ids)) == 3
+    assert {event.external_request_id for event in recorder.of(RequestArrived)} == {"the same"}
+    outcomes = {event.request_id: event.outcome for event in recorder.of(RequestFinished)}
+    assert [outcomes[request_id] for request_id in ids] == ["stop", "stop", "error"]
+    frames = {done.request_id: done.frames for done in recorder.of(AudioFinished)}
+    assert [frames.get(request_id) for request_id in ids] == [200, 14, None]
+    assert open_requests.by_id == {}
+
+
+def test_nothing_stays_in_the_callers_context(recorder: Any) -> None:
+    inside: list[Any] = []
+
+    async def look() -> None:
+        inside.append(client._current_call.get())
+
+    async def listen() -> None:
+        outputs = Engine(look, speech(1), look, speech(1, finished=True)).generate("hello")
+        async for _ in outputs:
+            assert client._current_call.get() is None
+        assert client._current_call.get() is None
+        with pytest.raises(RuntimeError, match="died"):
+            await collect(Engine(RuntimeError("died")).generate("hello"))
+        assert client._current_call.get() is None
+
+    asyncio.run(listen())
+    assert inside[0] is not None, "the engine finds its call on the way to its first output"
+    assert inside[1] is None
+
+
+def test_id_that_is_made_outside_of_generate_begins_no_request(recorder: Any) -> None:
+    assert Engine._get_unique_request_id("other").startswith("other-")
+    assert recorder.events == []
+
+
+def test_second_id_that_one_call_makes_begins_no_second_request(recorder: Any) -> None:
+    async def another_id() -> None:
+        Engine._get_unique_request_id("companion")
+
+    run(Engine(another_id, speech(1, finished=True)))
+    assert recorder.only(RequestArrived).external_request_id == "speech"
+    recorder.only(RequestFinished)
+
+
+# What is told about it
+
+
+def test_audio_of_each_output_is_observed_with_its_stage_and_replica(recorder: Any) -> None:
+    run(Engine(speech(480), speech(20, finished=True, replica_id=0)))
+    assert [
+        (packet.samples, packet.stage, packet.replica) for packet in recorder.of(MediaPacket)
+    ] == [(480, 1, 2), (20, 1, 0)]
+    assert recorder.only(AudioFinished).frames == 500
+
+
+def test_audio_on_the_output_itself_is_found_and_counted_once(recorder: Any) -> None:
+    payload = {"audio": np.zeros(480), "sr": 24000}
+    completion = SimpleNamespace(multimodal_output=payload, finish_reason="stop")
+    shown_twice = speech(0, finished=True, outputs=[completion], multimodal_output=payload)
+    run(Engine(shown_twice))
+    run(Engine(speech(0, finished=True, outputs=[], multimodal_output=payload)))
+    assert [packet.samples for packet in recorder.of(MediaPacket)] == [480, 480]
+
+
+@pytest.mark.parametrize("kind", ["image", "images", "video", "videos"])
+def test_sound_of_pictures_is_no_audio_output(recorder: Any, kind: str) -> None:
+    run(Engine(speech(480, finished=True, final_output_type=kind)))
+    assert recorder.of(MediaPacket) == []
+    assert recorder.of(AudioFinished) == []
+    assert recorder.only(RequestFinished).outcome == "stop"
+
+
+def test_text_is_delivered_without_audio(recorder: Any) -> None:
+    text = SimpleNamespace(text="hello", finish_reason="length")
+    run(Engine(speech(0, finished=True, outputs=[text], final_output_type="text")))
+    assert recorder.of(AudioFinished) == []
+    assert recorder.only(RequestFinished).outcome == "length"
+
+
+def test_finish_reason_of_an_unfinished_output_is_not_the_requests(recorder: Any) -> None:
+    part = SimpleNamespace(multimodal_output=None, finish_reason="length")
+    run(Engine(speech(0, outputs=[part]), speech(480, finished=True)))
+    assert recorder.only(RequestFinished).outcome == "stop"
+
+
+STREAMING = [SimpleNamespace(output_kind=SimpleNamespace(name="DELTA"))]
+WHOLE = [SimpleNamespace(output_kind=SimpleNamespace(name="FINAL_ONLY"))]
+
+
+class Refused(Exception):
+    def __init__(self, status_code: int) -> None:
+        super().__init__(status_code)
+        self.status_code = status_code
+
+
+@pytest.mark.parametrize(
+    ("error", "params", "outcome"),
+    [
+        (ValueError("bad voice"), WHOLE, "rejected"),
+        (TypeError("bad prompt"), WHOLE, "rejected"),
+        (OverflowError(), WHOLE, "rejected"),
+        (Refused(400), WHOLE, "rejected"),
+        (Refused(499), WHOLE, "rejected"),
+        (Refused(500), WHOLE, "error"),
+        (Refused(503), WHOLE, "error"),
+        (RuntimeError("died"), WHOLE, "error"),
+        # The response had begun, with status 200.
+        (ValueError("bad voice"), STREAMING, "error"),
+        (Refused(400), STREAMING, "error"),
+        (ValueError("bad voice"), None, "error"),
+    ],
+)
+def test_refusal_counts_as_one_only_if_the_client_can_be_told(
+    recorder: Any, error: Exception, params: Any, outcome: str
+) -> None:
+    with pytest.raises(type(error)):
+        run(Engine(error), sampling_params_list=params)
+    assert recorder.only(RequestFinished).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("age", "believed"),
+    [(0.0, 0.0), (2.5, 2.5), (60.0, 60.0), (60.5, 0.0), (3600.0, 0.0), (-0.5, 0.0), (None, 0.0)],
+)
+def test_endpoints_own_arrival_time_is_believed_within_reason(
+    recorder: Any, clock: Any, age: float | None, believed: float
+) -> None:
+    run(Engine(), arrival_time=None if age is None else clock.time() - age)
+    assert recorder.only(RequestArrived).arrived_at == pytest.approx(clock.now - believed)
+
+
+@pytest.mark.parametrize("nonsense", [float("nan"), float("inf"), "now", True, object()])
+def test_arrival_time_that_is_none_is_ignored(recorder: Any, clock: Any, nonsense: Any) -> None:
+    run(Engine(), arrival_time=nonsense)
+    assert recorder.only(RequestArrived).arrived_at == clock.now
+
+
+@pytest.mark.parametrize(
+    ("configs", "name"),
+    [
+        ([SimpleNamespace(model_config=SimpleNamespace(served_model_name="voice"))], "voice"),
+        ([None, SimpleNamespace(model_config=SimpleNamespace(served_model_name="v"))], "v"),
+        ([SimpleNamespace(model_config=SimpleNamespace(served_model_name=None))], "tiny"),
+        ([None], "tiny"),
+        ([], "tiny"),
+    ],
+)
+def test_requests_carry_the_served_name_of_the_model(
+    recorder: Any, configs: list[Any], name: str
+) -> None:
+    engine = Engine(speech(1, finished=True))
+    engine.engine = SimpleNamespace(stage_vllm_configs=configs)
+    run(engine)
+    assert recorder.only(RequestArrived).model_name == name
+    assert recorder.only(RequestFinished).model_name == name
+
+
+def test_engine_without_a_name_is_served_all_the_same(recorder: Any, log: Any) -> None:
+    engine = Engine(speech(1, finished=True))
+    engine.engine = None  # type: ignore[assignment]
+    assert len(run(engine)) == 1
+    assert recorder.only(RequestArrived).model_name == "unknown"
+    assert len(log.messages) == 1
+
+
+# Our own faults
+
+FAULTS: list[tuple[type, str]] = [
+    (OpenRequest, "audio_output"),
+    (OpenRequest, "end"),
+    (OpenRequests, "begin"),
+]
+
+
+@pytest.mark.parametrize(("owner", "method"), FAULTS, ids=[method for _, method in FAULTS])
+def test_fault_of_ours_changes_nothing_for_the_caller_and_is_logged_once(
+    log: Any, monkeypatch: pytest.MonkeyPatch, owner: type, method: str
+) -> None:
+    def fault(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(owner, method, fault)
+    outputs = [speech(480), speech(480, finished=True)]
+    for _ in range(3):
+        received = run(Engine(*outputs))
+        assert all(one is other for one, other in zip(received, outputs, strict=True))
+    with pytest.raises(KeyError):
+        run(Engine(speech(480), KeyError("the engine's")))
+    engine = Engine(speech(480), speech(480))
+    leave_after(engine, 1)
+    assert engine.cleaned_up == 1
+    assert len(log.messages) == 1
+    assert str(log.records[0].exc_info[1]) == "a fault of ours"
+
+
+def test_output_that_cannot_be_read_is_passed_on(recorder: Any, log: Any) -> None:
+    class Odd:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError(f"no {name} for you")
+
+    odd = Odd()
+    assert run(Engine(odd, odd)) == [odd, odd]
+    assert len(log.messages) == 1
+
+
+@pytest.mark.parametrize("ending", ["natural", "hang-up", "exception"])
+def test_outputs_are_let_go_at_the_end_without_waiting_for_the_garbage_collector(
+    ending: str,
+) -> None:
+    @client.wrap_generate
+    async def generate(self: Any, *_: Any, **__: Any) -> AsyncGenerator[Any, None]:
+        self._get_unique_request_id("speech")
+        yield speech(480)
+        if ending == "exception":
+            raise RuntimeError("died")
+
+    async def listen() -> weakref.ref[Any]:
+        outputs = generate(Engine(), "hello")
+        output = weakref.ref(await outputs.__anext__())
+        if ending == "hang-up":
+            await outputs.aclose()
+        else:
+            with contextlib.suppress(StopAsyncIteration, RuntimeError):
+                await outputs.__anext__()
+        return output
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(listen())() is None, "large tensors live on"
+    finally:
+        gc.enable()
+
+
+# The other wrappers of the request path
+
+
+def finished_result(request_id: str, finished: bool = True) -> SimpleNamespace:
+    return SimpleNamespace(request_id=request_id, finished=finished)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_last_result_completes_its_request(finished: bool) -> None:
+    process = client.wrap_result(lambda self, result, *args, **keywords: (result, args, keywords))
+    request = open_requests.begin("a-1", "a", "tiny", 0.0)
+    other = open_requests.begin("b-1", "b", "tiny", 0.0)
+    result = finished_result("a-1", finished)
+    assert process(None, result, 1, cursor=2) == (result, (1,), {"cursor": 2})
+    assert (request.complete, other.complete) == (finished, False)
+
+
+def test_result_of_an_unknown_request_is_processed() -> None:
+    process = client.wrap_result(lambda self, result: "output")
+    assert process(None, finished_result("unknown")) == "output"
+    assert process(None, object()) == "output"
+
+
+def test_listener_who_leaves_after_the_last_result_heard_everything(recorder: Any) -> None:
+    process = client.wrap_result(lambda self, result: None)
+
+    async def last_result() -> None:
+        process(None, finished_result(recorder.only(RequestArrived).request_id))
+
+    leave_after(Engine(speech(480), last_result, speech(20, finished=True)), 2)
+    assert recorder.only(RequestFinished).outcome == "stop"
+    assert recorder.only(AudioFinished).frames == 500

