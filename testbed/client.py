@@ -71,6 +71,10 @@ class Listening:
         self._error: str | None = None
         self._reasons: list[str] = []
 
+    def start(self) -> None:
+        """The request proper goes out now; what came before was only getting ready for it."""
+        self._began = time.perf_counter()
+
     def pcm(self, data: bytes, rate: int = _PCM_RATE) -> None:
         if not data:
             return

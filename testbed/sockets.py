@@ -37,8 +37,10 @@ def speech(
             "stream_audio": True,
             "max_new_tokens": tokens,
         }
-        for message in (config, {"type": "input.text", "text": text}, {"type": "input.done"}):
+        for message in (config, {"type": "input.text", "text": text}):
             connection.send(json.dumps(message))
+        listening.start()
+        connection.send(json.dumps({"type": "input.done"}))
         while True:
             received = connection.recv(_SECONDS)
             if isinstance(received, bytes):
@@ -61,6 +63,7 @@ def realtime(url: str, model: str, *, hang_up_after_packets: int | None = None) 
         connection.send(json.dumps({"type": "session.update", "model": model}))
         sound = base64.b64encode(_tone(0.5)).decode()
         connection.send(json.dumps({"type": "input_audio_buffer.append", "audio": sound}))
+        listening.start()
         for final in (False, True):
             message = {"type": "input_audio_buffer.commit", "final": final}
             connection.send(json.dumps(message))
@@ -85,8 +88,12 @@ def video_chat(url: str, *, hang_up_after_packets: int | None = None) -> Answer:
         config = {"type": "session.config", "modalities": ["text", "audio"]}
         frame = {"type": "video.frame", "data": base64.b64encode(_picture()).decode()}
         query = {"type": "video.query", "text": "what is this?"}
-        for message in (config, frame, query):
+        for message in (config, frame):
             connection.send(json.dumps(message))
+        while json.loads(connection.recv(_SECONDS))["type"] != "video.frame.ack":
+            pass  # the server looks at the frame when it comes, not when it is asked about
+        listening.start()
+        connection.send(json.dumps(query))
         while True:
             event = json.loads(connection.recv(_SECONDS))
             if event["type"] == "response.output_audio.delta":

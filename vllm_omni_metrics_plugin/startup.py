@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from vllm_omni_metrics_plugin import __version__, settings
 from vllm_omni_metrics_plugin.hooks import Configured, plugins
 from vllm_omni_metrics_plugin.patches import Patches, engine
+from vllm_omni_metrics_plugin.patches.table import SEAMS
 
 logger = logging.getLogger("vllm.omni_metrics")
 
@@ -31,8 +32,11 @@ def start(environ: Mapping[str, str]) -> None:
             )
         return
     if role == "server":
-        _start_server(wanted)
+        from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
+
+        plugins.register(PrometheusExporter(wanted.buckets), "prometheus")
     plugins.load_installed(wanted)
+    Patches(seam for seam in SEAMS if seam.role == role).install()
     plugins.hooks.omni_configured(
         Configured(
             settings=wanted,
@@ -40,12 +44,5 @@ def start(environ: Mapping[str, str]) -> None:
             versions={"vllm-omni-metrics-plugin": __version__, **versions},
         )
     )
-
-
-def _start_server(wanted: settings.Settings) -> None:
-    from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
-    from vllm_omni_metrics_plugin.patches.table import SEAMS
-
-    plugins.register(PrometheusExporter(wanted.buckets), "prometheus")
-    Patches(SEAMS).install()
-    logger.info("omni-metrics %s is on", __version__)
+    if role == "server":
+        logger.info("omni-metrics %s is on", __version__)

@@ -15,7 +15,6 @@ from vllm_omni_metrics_plugin.patches.table import SEAMS
 # Before anything imports the engine: no network, no usage report, and no thread per core.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

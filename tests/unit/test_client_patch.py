@@ -503,6 +503,27 @@ def test_outputs_are_let_go_at_the_end_without_waiting_for_the_garbage_collector
         gc.enable()
 
 
+def test_output_is_not_kept_alive_while_the_next_one_is_awaited() -> None:
+    passed_on: list[weakref.ref[Any]] = []
+    kept: list[Any] = []
+
+    @client.wrap_generate
+    async def generate(self: Any, *_: Any, **__: Any) -> AsyncGenerator[Any, None]:
+        self._get_unique_request_id("speech")
+        yield speech(480)
+        kept.append(passed_on[0]())
+        yield speech(480, finished=True)
+
+    async def listen() -> None:
+        outputs = generate(Engine(), "hello")
+        passed_on.append(weakref.ref(await outputs.__anext__()))
+        await outputs.__anext__()
+        await outputs.aclose()
+
+    asyncio.run(listen())
+    assert kept == [None]
+
+
 # The other wrappers of the request path
 
 

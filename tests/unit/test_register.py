@@ -19,6 +19,7 @@ import pytest
 
 import vllm_omni_metrics_plugin
 from vllm_omni_metrics_plugin.patches import engine
+from vllm_omni_metrics_plugin.patches.table import SEAMS
 
 SOURCES = Path(vllm_omni_metrics_plugin.__file__).parents[1]
 
@@ -192,17 +193,21 @@ def test_process_that_only_inspects_a_model_does_nothing(
     assert process.warnings == []
 
 
-@pytest.mark.parametrize("name", ["StageEngineCoreProc_stage0_replica0", "VllmWorker-0"])
-def test_child_process_is_configured_but_patches_and_exports_nothing(
-    interpret: Callable[..., Interpreter], name: str
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [("StageEngineCoreProc_stage0_replica0", "stage_engine"), ("VllmWorker-0", "worker")],
+)
+def test_child_process_has_its_own_seams_alone_and_exports_nothing(
+    interpret: Callable[..., Interpreter], name: str, role: str
 ) -> None:
     process = interpret(
         ENGINE_INSTALLED + AS_A_CHILD.format(name=name) + REGISTER,
         VLLM_OMNI_METRICS="1",
         VLLM_OMNI_METRICS_BUCKETS_AUDIO_RTF="2,1",
     )
-    assert (process.state["configured"], process.state["patches"]) == (1, 0)
-    assert "LateImports" not in process.state["finders"]
+    seams = sum(seam.role == role for seam in SEAMS)
+    assert (process.state["configured"], process.state["patches"]) == (1, seams)
+    assert ("LateImports" in process.state["finders"]) == bool(seams)
     assert "vllm_omni_metrics_plugin.exporters.prometheus" not in process.state["ours"]
     assert process.warnings == [], "the server complains about bad values, once for all"
 

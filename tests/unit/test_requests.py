@@ -73,6 +73,7 @@ def test_submit_is_stamped_before_the_stage_has_the_request(
 def test_stage_generation_runs_from_its_first_submit_to_its_finish(
     requests: OpenRequests, request_: OpenRequest, recorder: Any, clock: Any
 ) -> None:
+    clock.advance(8.0)  # it waits, which is not generation
     request_.submitting(0, "final")
     requests.submitted("speech-1", 0, 2, None)
     clock.advance(1.0)
@@ -83,7 +84,7 @@ def test_stage_generation_runs_from_its_first_submit_to_its_finish(
         request_id="speech-1",
         stage=0,
         replica=2,
-        finished_at=1001.5,
+        finished_at=1009.5,
         generation_seconds=1.5,
         tokens_in=5,
         tokens_out=7,
@@ -283,8 +284,9 @@ def test_replica_that_nobody_knows_stays_unknown(request_: OpenRequest, recorder
 def test_audio_finishes_with_its_stages_generation_time(
     requests: OpenRequests, streamed: OpenRequest, recorder: Any, clock: Any
 ) -> None:
+    clock.advance(0.5)
     streamed.audio_output(audio(24000), 1, 3, finished=True)
-    clock.advance(0.75)
+    clock.advance(0.25)
     requests.stage_finished("speech-1", 1, 3, "stop", 0, 0)
     streamed.delivered = True
     streamed.end(None)

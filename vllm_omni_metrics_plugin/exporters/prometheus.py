@@ -23,6 +23,7 @@ from vllm_omni_metrics_plugin.hooks import (
     MediaPacket,
     PatchReported,
     ReplicaJoined,
+    ReplicaLeft,
     RequestArrived,
     RequestFinished,
     StageSubmitted,
@@ -104,7 +105,9 @@ class PrometheusExporter:
         self._running: set[str] = set()
         #: Held while a request changes between the two, which two threads do.
         self._lock = threading.Lock()
+        #: Labels of the series that exist, by seam and by replica.
         self._patches: dict[str, tuple[str, ...]] = {}
+        self._members: dict[tuple[str, int, int], tuple[str, ...]] = {}
         self._models: dict[str, ModelChildren] = {}
         self._audio: dict[tuple[str, int, int], AudioChildren] = {}
         dispatch.error_listeners.append(self._count_hook_error)
@@ -132,13 +135,16 @@ class PrometheusExporter:
             self._publish_in.register(self._window)
             self._published = True
         self._model_children(event.model_name)
-        self._families["stage_info"].labels(
-            event.model_name,
-            str(event.stage),
-            str(event.replica),
-            event.stage_name,
-            event.stage_type,
-        ).set(1)
+        member = (event.model_name, event.stage, event.replica)
+        labels = (*map(str, member), event.stage_name, event.stage_type)
+        self._members[member] = labels
+        self._families["stage_info"].labels(*labels).set(1)
+
+    @hookimpl
+    def omni_replica_left(self, event: ReplicaLeft) -> None:
+        labels = self._members.pop((event.model_name, event.stage, event.replica), None)
+        if labels is not None:
+            self._families["stage_info"].remove(*labels)
 
     @hookimpl
     def omni_request_arrived(self, event: RequestArrived) -> None:

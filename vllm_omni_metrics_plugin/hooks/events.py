@@ -9,7 +9,7 @@ the value could not be measured; it is never replaced by 0.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -56,6 +56,28 @@ class ReplicaJoined(Event, frozen=True, kw_only=True):
     stage_name: str
     #: ``llm`` or ``diffusion``.
     stage_type: str
+
+
+class ReplicaLeft(Event, frozen=True, kw_only=True):
+    """A replica left its stage, or died."""
+
+    model_name: str
+    stage: int
+    replica: int
+
+
+class EngineStats(Event, frozen=True, kw_only=True):
+    """A stage engine's statistics were recorded (``PrometheusStatLogger.record``).
+
+    The objects are vLLM's own, of ``vllm.v1.metrics.stats``; do not change them.
+    """
+
+    stage: int
+    replica: int
+    #: ``SchedulerStats``, at most once a second; None for the batches between.
+    scheduler_stats: Any
+    #: ``IterationStats``; None where a batch had no outputs.
+    iteration_stats: Any
 
 
 class RequestArrived(Event, frozen=True, kw_only=True):

@@ -32,6 +32,16 @@ def omni_replica_joined(event: events.ReplicaJoined) -> None:
 
 
 @hookspec
+def omni_replica_left(event: events.ReplicaLeft) -> None:
+    """A replica left its stage, or died."""
+
+
+@hookspec
+def omni_engine_stats(event: events.EngineStats) -> None:
+    """A stage engine's statistics were recorded, with every batch."""
+
+
+@hookspec
 def omni_request_arrived(event: events.RequestArrived) -> None:
     """The client-facing engine took a request in."""
 

@@ -1,4 +1,4 @@
-"""The engine's construction: which stages and replicas there are."""
+"""Who is in the pipeline: the replicas when the engine is ready, who joins and who leaves."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from vllm_omni_metrics_plugin import faults
-from vllm_omni_metrics_plugin.hooks import ReplicaJoined, plugins
+from vllm_omni_metrics_plugin.hooks import ReplicaJoined, ReplicaLeft, plugins
+from vllm_omni_metrics_plugin.patches import engine_stats
 from vllm_omni_metrics_plugin.patches.client import model_name
+from vllm_omni_metrics_plugin.patches.state import Stage, stages
 
 _joined = plugins.hooks.omni_replica_joined
+_left = plugins.hooks.omni_replica_left
 
 
 def wrap_engine_init(original: Callable[..., None]) -> Callable[..., None]:
@@ -19,25 +22,89 @@ def wrap_engine_init(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def __init__(self: Any, *args: Any, **keywords: Any) -> None:
         original(self, *args, **keywords)
-        if _joined.listeners:
-            try:
-                _announce_replicas(self)
-            except Exception:
-                faults.contain("announcing the stages")
+        try:
+            _announce_replicas(self)
+        except Exception:
+            faults.contain("announcing the stages")
 
     return __init__
 
 
+def wrap_add_client(original: Callable[..., int]) -> Callable[..., int]:
+    """``StagePool.add_client``: a replica joins at run time, or returns."""
+
+    @functools.wraps(original)
+    def add_client(self: Any, input_addr: str, *args: Any, **keywords: Any) -> int:
+        replica = original(self, input_addr, *args, **keywords)
+        try:
+            engine_stats.replica_joined(self, replica)
+            if self in stages:
+                _announce(self, replica)
+        except Exception:
+            faults.contain("a replica that joins")
+        return replica
+
+    return add_client
+
+
+def wrap_remove_client(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``StagePool.remove_client``: a replica leaves; returns its client, None if it was gone."""
+
+    @functools.wraps(original)
+    def remove_client(self: Any, input_addr: str) -> Any:
+        client = original(self, input_addr)
+        try:
+            if client is not None:
+                _gone(self, self.get_replica_id_by_addr(input_addr))
+        except Exception:
+            faults.contain("a replica that leaves")
+        return client
+
+    return remove_client
+
+
+def wrap_evict_replica(original: Callable[..., None]) -> Callable[..., None]:
+    """``StagePool.evict_replica``: a replica died."""
+
+    @functools.wraps(original)
+    def evict_replica(self: Any, replica_id: int) -> None:
+        original(self, replica_id)
+        try:
+            _gone(self, replica_id)
+        except Exception:
+            faults.contain("a replica that died")
+
+    return evict_replica
+
+
 def _announce_replicas(omni: Any) -> None:
     for pool in omni.engine.stage_pools:
-        stage = omni.engine.get_stage_metadata(pool.stage_id)
+        about = omni.engine.get_stage_metadata(pool.stage_id)
+        stages[pool] = Stage(
+            model_name=model_name(omni),
+            stage_name=str(getattr(about, "model_stage", None) or pool.stage_id),
+            stage_type=str(getattr(about, "stage_type", None) or "llm"),
+        )
         for replica in pool.available_replica_ids():
-            _joined(
-                ReplicaJoined(
-                    model_name=model_name(omni),
-                    stage=pool.stage_id,
-                    replica=replica,
-                    stage_name=str(getattr(stage, "model_stage", None) or pool.stage_id),
-                    stage_type=str(getattr(stage, "stage_type", None) or "llm"),
-                )
+            _announce(pool, replica)
+
+
+def _announce(pool: Any, replica: int) -> None:
+    if _joined.listeners:
+        stage = stages[pool]
+        _joined(
+            ReplicaJoined(
+                model_name=stage.model_name,
+                stage=pool.stage_id,
+                replica=replica,
+                stage_name=stage.stage_name,
+                stage_type=stage.stage_type,
             )
+        )
+
+
+def _gone(pool: Any, replica: int) -> None:
+    engine_stats.replica_left(pool, replica)
+    if pool in stages and _left.listeners:
+        left = ReplicaLeft(model_name=stages[pool].model_name, stage=pool.stage_id, replica=replica)
+        _left(left)

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from vllm_omni_metrics_plugin.hooks.events import Role
+
 Form = Literal["function", "coroutine", "async generator", "static function"]
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -42,6 +44,8 @@ class Seam:
     feeds: tuple[str, ...]
     leading: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
+    #: In which kind of process the seam does its work.
+    role: Role = "server"
 
     @property
     def target(self) -> str:

@@ -2,6 +2,23 @@
 
 from __future__ import annotations
 
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
 from vllm_omni_metrics_plugin.requests import OpenRequests
 
 open_requests = OpenRequests()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the events of a stage pool's members say about it."""
+
+    model_name: str
+    stage_name: str
+    stage_type: str
+
+
+#: By stage pool, from the moment its engine is ready.
+stages: weakref.WeakKeyDictionary[Any, Stage] = weakref.WeakKeyDictionary()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vllm_omni_metrics_plugin.patches import client, pipeline, stages
+from vllm_omni_metrics_plugin.patches import client, engine_stats, pipeline, scheduler, stages
 from vllm_omni_metrics_plugin.patches.seam import Seam
 
 _REQUESTS = (
@@ -13,6 +13,9 @@ _REQUESTS = (
     "request_queue_time_seconds",
 )
 _AUDIO = ("audio_ttfp_seconds", "audio_duration_seconds", "audio_rtf", "audio_frames_total")
+
+#: Stands for all families that vLLM's own stat logger makes.
+ENGINE_FAMILIES = "vllm:*"
 
 SEAMS: tuple[Seam, ...] = (
     Seam(
@@ -69,5 +72,79 @@ SEAMS: tuple[Seam, ...] = (
         feeds=("audio_rtf",),
         leading=("request_outputs",),
         keywords=("replica_id",),
+    ),
+    Seam(
+        name="replica_joins",
+        module="vllm_omni.engine.stage_pool",
+        attribute="StagePool.add_client",
+        form="function",
+        wrap=pipeline.wrap_add_client,
+        feeds=("stage_info",),
+        leading=("input_addr",),
+    ),
+    Seam(
+        name="replica_leaves",
+        module="vllm_omni.engine.stage_pool",
+        attribute="StagePool.remove_client",
+        form="function",
+        wrap=pipeline.wrap_remove_client,
+        feeds=("stage_info",),
+        leading=("input_addr",),
+    ),
+    Seam(
+        name="replica_dies",
+        module="vllm_omni.engine.stage_pool",
+        attribute="StagePool.evict_replica",
+        form="function",
+        wrap=pipeline.wrap_evict_replica,
+        feeds=("stage_info",),
+        leading=("replica_id",),
+    ),
+    Seam(
+        name="token_times",
+        module="vllm_omni.outputs.output_processor",
+        attribute="MultimodalOutputProcessor.__init__",
+        form="function",
+        wrap=engine_stats.wrap_output_processor_init,
+        feeds=(ENGINE_FAMILIES,),
+        keywords=("log_stats",),
+    ),
+    Seam(
+        name="stat_logger",
+        module="vllm_omni.engine.orchestrator",
+        attribute="Orchestrator._init_metrics_state",
+        form="function",
+        wrap=engine_stats.wrap_metrics_state,
+        feeds=(ENGINE_FAMILIES,),
+        leading=("stage_pools",),
+        keywords=("log_stats",),
+    ),
+    Seam(
+        name="scheduler_init",
+        module="vllm.v1.core.sched.scheduler",
+        attribute="Scheduler.__init__",
+        form="function",
+        wrap=scheduler.wrap_scheduler_init,
+        feeds=(ENGINE_FAMILIES,),
+        keywords=("log_stats",),
+        role="stage_engine",
+    ),
+    Seam(
+        name="scheduler_stats",
+        module="vllm_omni.core.sched.omni_scheduler_mixin",
+        attribute="OmniSchedulerMixin.make_stats",
+        form="function",
+        wrap=scheduler.wrap_make_stats,
+        feeds=(ENGINE_FAMILIES,),
+        role="stage_engine",
+    ),
+    Seam(
+        name="idle",
+        module="vllm.v1.engine.core",
+        attribute="EngineCoreProc._notify_idle_state_callbacks",
+        form="function",
+        wrap=scheduler.wrap_idle,
+        feeds=(ENGINE_FAMILIES,),
+        role="stage_engine",
     ),
 )

@@ -1,0 +1,429 @@
+"""The real ``AsyncOmni`` under our seams, from construction to the end of each request.
+
+Real are the client, its output loop, the stage pools and the output processors. Only the
+orchestrator between them is replaced, by one that does at once what a test tells it to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from vllm_omni_metrics_plugin.hooks import (
+    AudioFinished,
+    MediaPacket,
+    ReplicaJoined,
+    RequestArrived,
+    RequestFinished,
+    StageFinished,
+    StageSubmitted,
+)
+from vllm_omni_metrics_plugin.patches.state import open_requests
+
+pytestmark = pytest.mark.usefixtures("seams")
+
+TALKER, VOCODER = 0, 1
+Script = Callable[["Pipeline", str], None]
+
+
+class Replica:
+    """A client of a stage engine that takes every request."""
+
+    stage_type = "llm"
+    final_output = True
+
+    async def add_request_async(self, request: Any, **_: Any) -> None: ...
+
+
+class Pipeline:
+    """In the place of ``AsyncOmniEngine``: a talker, and a vocoder with two replicas."""
+
+    num_stages = 2
+    async_chunk = True
+    config_path = input_processor = endpoint_restrictions = None
+    stage_vllm_configs = (None, None)
+    stage_configs = (SimpleNamespace(stage_type="llm", is_comprehension=False),) * 2
+
+    def __init__(self, script: Script) -> None:
+        from vllm.sampling_params import SamplingParams
+        from vllm_omni.engine.stage_pool import StagePool
+        from vllm_omni.engine.stage_runtime import StageRuntimeInfo
+        from vllm_omni.outputs.output_processor import MultimodalOutputProcessor
+
+        self.script = script
+        self.default_sampling_params_list = [SamplingParams(detokenize=False) for _ in range(2)]
+        self.stage_metadata = [
+            StageRuntimeInfo(False, None, "llm", "talker"),
+            StageRuntimeInfo(True, "audio", "llm", "code2wav"),
+        ]
+        self.stage_pools = [
+            StagePool(
+                stage,
+                [Replica() for _ in range(replicas)],
+                output_processor=MultimodalOutputProcessor(
+                    tokenizer=None, log_stats=False, engine_core_output_type=kind
+                ),
+            )
+            for stage, replicas, kind in ((TALKER, 1, "text"), (VOCODER, 2, "audio"))
+        ]
+        self.messages: asyncio.Queue[Any] = asyncio.Queue()
+        self.aborted: list[str] = []
+
+    def is_alive(self) -> bool:
+        return True
+
+    def shutdown(self) -> None: ...
+
+    def get_stage_metadata(self, stage: int) -> Any:
+        return self.stage_metadata[stage]
+
+    async def try_get_output_async(self) -> Any:
+        return await self.messages.get()
+
+    async def abort_async(self, request_ids: list[str], timeout: float | None = None) -> None:
+        self.aborted += request_ids
+
+    async def add_request_async(
+        self, request_id: str, prompt: Any, sampling_params_list: Any, **_: Any
+    ) -> None:
+        from vllm.v1.engine import EngineCoreRequest
+        from vllm_omni.engine.orchestrator import OrchestratorRequestState
+
+        if isinstance(prompt, Exception):
+            raise prompt
+        state = OrchestratorRequestState(request_id, sampling_params_list=sampling_params_list)
+        for pool, params in zip(self.stage_pools, sampling_params_list, strict=True):
+            request = EngineCoreRequest(
+                request_id=request_id,
+                prompt_token_ids=[1, 2, 3],
+                mm_features=None,
+                sampling_params=params,
+                pooling_params=None,
+                arrival_time=0.0,
+                lora_request=None,
+                cache_salt=None,
+                data_parallel_rank=None,
+                external_req_id=request_id,
+            )
+            await pool.submit_initial(request_id, state, request)
+        self.script(self, request_id)
+
+    def stage_says(
+        self, stage: int, request_id: str, samples: int = 0, reason: str | None = None
+    ) -> None:
+        """A stage's engine core sends samples; ``reason``: and is done with the request."""
+        import torch
+        from vllm.v1.engine import FinishReason
+        from vllm_omni.engine import OmniEngineCoreOutput
+        from vllm_omni.engine.messages import OutputMessage
+        from vllm_omni.outputs import OmniRequestOutput
+
+        pool = self.stage_pools[stage]
+        replica = pool.get_bound_replica_id(request_id)
+        core_output = OmniEngineCoreOutput(
+            request_id=request_id,
+            new_token_ids=[7],
+            finish_reason=FinishReason[reason.upper()] if reason else None,
+            multimodal_output={"audio": torch.zeros(samples), "sr": torch.tensor(24000)},
+        )
+        metrics = None
+        for output in pool.output_processor.process_outputs([core_output]).request_outputs:
+            if output.finished:
+                metrics = pool.build_stage_metrics(
+                    [output], submit_ts=0.0, request_timestamp=0.0, replica_id=replica
+                )
+            if stage == VOCODER:
+                message = OutputMessage(
+                    request_id=request_id,
+                    stage_id=stage,
+                    replica_id=replica,
+                    engine_outputs=OmniRequestOutput.from_stage_output(
+                        output, stage_id=stage, final_output_type="audio"
+                    ),
+                    metrics=metrics,
+                    finished=output.finished,
+                )
+                self.messages.put_nowait(message)
+
+    def fails(self, **fields: Any) -> None:
+        from vllm_omni.engine.messages import ErrorMessage
+
+        self.messages.put_nowait(ErrorMessage(**fields))
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Runs a client's coroutine against a real AsyncOmni whose orchestrator follows a script."""
+    from vllm_omni.entrypoints.async_omni import AsyncOmni
+
+    class Omni(AsyncOmni):
+        script: Script
+
+        def _create_engine(self, **_: Any) -> Any:
+            return Pipeline(self.script)
+
+    def run(script: Script, client: Callable[[Any], Awaitable[Any]]) -> Any:
+        async def session() -> Any:
+            Omni.script = staticmethod(script)
+            omni = Omni(model=str(tmp_path))
+            try:
+                return await client(omni)
+            finally:
+                omni.shutdown()
+                assert omni.request_states == {}, "the engine's own clean-up ran"
+
+        return asyncio.run(session())
+
+    yield run
+    assert open_requests.by_id == {}
+
+
+def params(kind: str) -> list[Any]:
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+    return [
+        SamplingParams(detokenize=False, output_kind=RequestOutputKind[each])
+        for each in ("FINAL_ONLY", kind)
+    ]
+
+
+def listener(
+    prompt: Any = "hello", kind: str = "DELTA", leave_after: int | None = None
+) -> Callable[[Any], Awaitable[list[Any]]]:
+    """A client that takes every output, or hangs up after some."""
+
+    async def listen(omni: Any) -> list[Any]:
+        heard = []
+        outputs = omni.generate(prompt, request_id="speech", sampling_params_list=params(kind))
+        async for output in outputs:
+            heard.append(output)
+            if len(heard) == leave_after:
+                await outputs.aclose()
+        return heard
+
+    return listen
+
+
+def speak(pipeline: Pipeline, request_id: str) -> None:
+    """A talker whose tokens ran out, and three packets of audio."""
+    pipeline.stage_says(VOCODER, request_id, samples=1920)
+    pipeline.stage_says(TALKER, request_id, reason="length")
+    pipeline.stage_says(VOCODER, request_id, samples=7680)
+    pipeline.stage_says(VOCODER, request_id, samples=480, reason="stop")
+
+
+def begin_to_speak(pipeline: Pipeline, request_id: str) -> None:
+    pipeline.stage_says(VOCODER, request_id, samples=1920)
+
+
+def test_replicas_are_announced_when_the_engine_is_ready(
+    serve: Callable[..., Any], recorder: Any, tmp_path: Path
+) -> None:
+    async def nothing(omni: Any) -> None: ...
+
+    serve(speak, nothing)
+    joined = recorder.of(ReplicaJoined)
+    assert {(event.stage, event.replica, event.stage_name) for event in joined} == {
+        (0, 0, "talker"),
+        (1, 0, "code2wav"),
+        (1, 1, "code2wav"),
+    }
+    assert len(joined) == 3
+    assert {(event.stage_type, event.model_name) for event in joined} == {("llm", str(tmp_path))}
+
+
+def test_streamed_request_is_followed_from_arrival_to_natural_end(
+    serve: Callable[..., Any], recorder: Any
+) -> None:
+    heard = serve(speak, listener())
+    assert [output.request_id for output in heard] == ["speech"] * 3, "the endpoint's id"
+    arrived = recorder.only(RequestArrived)
+    assert arrived.external_request_id == "speech"
+    assert arrived.request_id.startswith("speech-")
+
+    assert [(given.stage, given.replica) for given in recorder.of(StageSubmitted)] == [
+        (TALKER, 0),
+        (VOCODER, 0),
+    ]
+    assert [
+        (done.stage, done.replica, done.finish_reason, done.tokens_in, done.tokens_out)
+        for done in recorder.of(StageFinished)
+    ] == [(TALKER, 0, "length", 3, 1), (VOCODER, 0, "stop", 0, 3)]
+    assert all(done.generation_seconds is not None for done in recorder.of(StageFinished))
+
+    packets = recorder.of(MediaPacket)
+    assert [packet.samples for packet in packets] == [1920, 7680, 480]
+    assert all(packet.streamed and packet.replica == 0 for packet in packets)
+    audio = recorder.only(AudioFinished)
+    assert (audio.frames, audio.sample_rate, audio.stage) == (10080, 24000, VOCODER)
+    assert audio.first_packet_seconds is not None
+    finished = recorder.only(RequestFinished)
+    assert finished.outcome == "length", "the talker's limit cut the sentence short"
+    assert finished.queue_seconds is not None
+    ids = {event.request_id for event in recorder.events if hasattr(event, "request_id")}
+    assert ids == {arrived.request_id}, "one id throughout"
+
+
+def test_whole_answer_is_one_packet(serve: Callable[..., Any], recorder: Any) -> None:
+    [answer] = serve(speak, listener(kind="FINAL_ONLY"))
+    assert answer.finished
+    packet = recorder.only(MediaPacket)
+    assert (packet.samples, packet.streamed) == (10080, False)
+    assert recorder.only(AudioFinished).first_packet_seconds is None
+
+
+def test_cumulative_answers_count_each_sample_once(
+    serve: Callable[..., Any], recorder: Any
+) -> None:
+    serve(speak, listener(kind="CUMULATIVE"))
+    assert [packet.samples for packet in recorder.of(MediaPacket)] == [1920, 7680, 480]
+
+
+def test_concurrent_requests_with_one_id_go_to_replicas_of_their_own(
+    serve: Callable[..., Any], recorder: Any
+) -> None:
+    async def both(omni: Any) -> None:
+        await asyncio.gather(listener()(omni), listener()(omni))
+
+    serve(speak, both)
+    assert len({event.request_id for event in recorder.of(RequestArrived)}) == 2
+    frames = {done.replica: done.frames for done in recorder.of(AudioFinished)}
+    assert frames == {0: 10080, 1: 10080}
+    assert [event.outcome for event in recorder.of(RequestFinished)] == ["length"] * 2
+
+
+def test_listener_who_hangs_up_is_an_abort_and_the_engine_is_told(
+    serve: Callable[..., Any], recorder: Any
+) -> None:
+    async def hang_up(omni: Any) -> list[str]:
+        await listener(leave_after=2)(omni)
+        return omni.engine.aborted
+
+    aborted = serve(speak, hang_up)
+    assert aborted == [recorder.only(RequestArrived).request_id]
+    assert recorder.only(RequestFinished).outcome == "abort"
+    assert [packet.samples for packet in recorder.of(MediaPacket)] == [1920, 7680]
+    assert recorder.of(AudioFinished) == []
+
+
+def test_listener_who_hangs_up_after_the_last_packet_heard_everything(
+    serve: Callable[..., Any], recorder: Any
+) -> None:
+    serve(speak, listener(leave_after=3))
+    assert recorder.only(RequestFinished).outcome == "length"
+    assert recorder.only(AudioFinished).frames == 10080
+
+
+def test_cancelled_request_is_an_abort(serve: Callable[..., Any], recorder: Any) -> None:
+    async def cancel(omni: Any) -> None:
+        listening = asyncio.create_task(listener()(omni))
+        while not recorder.of(MediaPacket):
+            await asyncio.sleep(0)
+        listening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await listening
+
+    serve(begin_to_speak, cancel)
+    assert recorder.only(RequestFinished).outcome == "abort"
+
+
+def test_request_that_the_server_aborts_is_an_abort(
+    serve: Callable[..., Any], recorder: Any
+) -> None:
+    async def abort(omni: Any) -> list[Any]:
+        heard = []
+        async for output in omni.generate("hello", request_id="speech"):
+            heard.append(output)
+            if len(heard) == 1:
+                await omni.abort("speech")
+        return heard
+
+    heard = serve(begin_to_speak, abort)
+    assert heard[-1].outputs[0].finish_reason == "abort"
+    assert recorder.only(RequestFinished).outcome == "abort"
+    assert recorder.only(MediaPacket).samples == 1920
+    assert recorder.of(AudioFinished) == []
+
+
+def failing(**fields: Any) -> Script:
+    def script(pipeline: Pipeline, request_id: str) -> None:
+        pipeline.fails(request_id=request_id, stage_id=VOCODER, error="no such voice", **fields)
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "error", "outcome"),
+    [
+        ({"fatal": True}, "DELTA", "OmniEngineDeadError", "error"),
+        ({}, "DELTA", "RuntimeError", "error"),
+        ({}, "FINAL_ONLY", "RuntimeError", "error"),
+        ({"status_code": 500}, "FINAL_ONLY", "RuntimeError", "error"),
+        ({"status_code": 400}, "FINAL_ONLY", "OmniClientError", "rejected"),
+        ({"status_code": 422}, "FINAL_ONLY", "OmniClientError", "rejected"),
+        # The streamed response had begun, with status 200.
+        ({"status_code": 400}, "DELTA", "OmniClientError", "error"),
+    ],
+)
+def test_error_of_a_stage_reaches_the_client_and_is_told_from_a_refusal(
+    serve: Callable[..., Any],
+    recorder: Any,
+    fields: dict[str, Any],
+    kind: str,
+    error: str,
+    outcome: str,
+) -> None:
+    with pytest.raises(Exception, match="no such voice") as raised:
+        serve(failing(**fields), listener(kind=kind))
+    assert type(raised.value).__name__ == error
+    assert recorder.only(RequestFinished).outcome == outcome
+    assert recorder.of(AudioFinished) == []
+
+
+def test_error_after_the_first_packet_is_no_refusal(
+    serve: Callable[..., Any], recorder: Any
+) -> None:
+    def script(pipeline: Pipeline, request_id: str) -> None:
+        begin_to_speak(pipeline, request_id)
+        failing(status_code=400)(pipeline, request_id)
+
+    with pytest.raises(ValueError, match="no such voice"):
+        serve(script, listener())
+    assert recorder.only(RequestFinished).outcome == "error"
+    assert recorder.only(MediaPacket).samples == 1920
+
+
+def test_engine_that_dies_ends_every_request_as_an_error(
+    serve: Callable[..., Any], recorder: Any
+) -> None:
+    def script(pipeline: Pipeline, request_id: str) -> None:
+        begin_to_speak(pipeline, request_id)
+        if len(open_requests.by_id) == 2:
+            pipeline.fails(error="killed", fatal=True)
+
+    async def both(omni: Any) -> list[Any]:
+        return await asyncio.gather(
+            listener()(omni), listener(prompt="bye")(omni), return_exceptions=True
+        )
+
+    ends = serve(script, both)
+    assert {type(end).__name__ for end in ends} == {"OmniEngineDeadError"}
+    assert [event.outcome for event in recorder.of(RequestFinished)] == ["error"] * 2
+
+
+@pytest.mark.parametrize(("kind", "outcome"), [("FINAL_ONLY", "rejected"), ("DELTA", "error")])
+def test_prompt_that_the_engine_refuses_reaches_no_stage(
+    serve: Callable[..., Any], recorder: Any, kind: str, outcome: str
+) -> None:
+    bad = ValueError("prompt too long")
+    with pytest.raises(ValueError, match="prompt too long") as raised:
+        serve(speak, listener(prompt=bad, kind=kind))
+    assert raised.value is bad
+    finished = recorder.only(RequestFinished)
+    assert (finished.outcome, finished.queue_seconds) == (outcome, None)
+    assert recorder.of(StageSubmitted) == []

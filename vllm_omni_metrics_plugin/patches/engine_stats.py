@@ -1,0 +1,91 @@
+"""vLLM's engine statistics in the server: our stat logger in the place of the engine's own."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from vllm_omni_metrics_plugin import faults
+
+if TYPE_CHECKING:
+    from vllm_omni_metrics_plugin.patches.stat_logger import StageStatLogger
+
+logger = logging.getLogger("vllm.omni_metrics")
+
+#: The stat logger of each stage pool, and the engine numbers that its orchestrator gave out.
+_loggers: weakref.WeakKeyDictionary[Any, tuple[StageStatLogger, dict[tuple[int, int], int]]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def wrap_output_processor_init(original: Callable[..., None]) -> Callable[..., None]:
+    """``MultimodalOutputProcessor.__init__``: collects the times of each request's tokens.
+
+    Without ``--log-stats`` it would not, and recording would fail for want of them.
+    """
+
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **keywords: Any) -> None:
+        keywords["log_stats"] = True
+        original(self, *args, **keywords)
+
+    return __init__
+
+
+def wrap_metrics_state(original: Callable[..., None]) -> Callable[..., None]:
+    """``OrchestratorBase._init_metrics_state``: where the engine builds its wrapped logger.
+
+    Ours is built instead, with and without ``--log-stats``; the engine's own if that fails.
+    """
+
+    @functools.wraps(original)
+    def _init_metrics_state(
+        self: Any, stage_pools: Any, *args: Any, log_stats: bool = False, **keywords: Any
+    ) -> None:
+        original(self, stage_pools, *args, log_stats=False, **keywords)
+        try:
+            self._stat_logger = _build(self, stage_pools)
+        except Exception:
+            faults.contain("building the stat logger; the engine's own is used")
+            original(self, stage_pools, *args, log_stats=log_stats, **keywords)
+
+    return _init_metrics_state
+
+
+def replica_joined(pool: Any, replica: int) -> None:
+    """Give a replica its series, or show those again that it had."""
+    if pool not in _loggers:
+        return
+    stat_logger, numbers = _loggers[pool]
+    member = (pool.stage_id, replica)
+    number = numbers.setdefault(member, len(numbers))
+    stat_logger.register_replica(number, str(pool.stage_id), str(replica))
+
+
+def replica_left(pool: Any, replica: int) -> None:
+    """Stop exposing a replica's series."""
+    if pool in _loggers:
+        _loggers[pool][0].withdraw_replica(str(pool.stage_id), str(replica))
+
+
+def _build(orchestrator: Any, stage_pools: Any) -> StageStatLogger | None:
+    from vllm_omni_metrics_plugin.patches.stat_logger import StageStatLogger
+
+    pools = [pool for pool in stage_pools if pool.stage_vllm_config is not None]
+    if not pools:
+        return None  # diffusion alone: no engine of vLLM's, no families of vLLM's
+    if not all(pool.output_processor.log_stats for pool in pools):
+        raise RuntimeError("an output processor collects no statistics")
+    numbers: dict[tuple[int, int], int] = orchestrator._stage_replica_to_engine_idx
+    members = {
+        number: (str(stage), str(replica))
+        for (stage, replica), number in numbers.items()
+        if any(pool.stage_id == stage for pool in pools)
+    }
+    stat_logger = StageStatLogger(pools[0].stage_vllm_config, members)
+    for pool in pools:
+        _loggers[pool] = (stat_logger, numbers)
+    return stat_logger

@@ -1,0 +1,73 @@
+"""The scheduler, in each stage engine's process: that it keeps statistics, and sends the last ones.
+
+The engine sends scheduler statistics at most once a second and nothing when it falls idle, so the
+state after the last request would never arrive. When an engine has no work left and what it sent
+last, if anything, was of a busy moment, one more message follows.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from vllm_omni_metrics_plugin import faults
+
+#: Set on a scheduler: what the server knows is not how it is now.
+_OUTDATED = "_omni_metrics_outdated"
+
+
+def wrap_scheduler_init(original: Callable[..., None]) -> Callable[..., None]:
+    """``Scheduler.__init__``: statistics are kept with and without ``--log-stats``."""
+
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **keywords: Any) -> None:
+        keywords["log_stats"] = True
+        original(self, *args, **keywords)
+
+    return __init__
+
+
+def wrap_make_stats(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``OmniSchedulerMixin.make_stats``: None while it throttles."""
+
+    @functools.wraps(original)
+    def make_stats(self: Any, *args: Any, **keywords: Any) -> Any:
+        stats = original(self, *args, **keywords)
+        outdated = (
+            stats is None
+            or stats.num_running_reqs > 0
+            or stats.num_waiting_reqs > 0
+            or stats.kv_cache_usage > 0
+        )
+        setattr(self, _OUTDATED, outdated)
+        return stats
+
+    return make_stats
+
+
+def wrap_idle(original: Callable[..., None]) -> Callable[..., None]:
+    """``EngineCoreProc._notify_idle_state_callbacks``: before the engine waits for work."""
+
+    @functools.wraps(original)
+    def _notify_idle_state_callbacks(self: Any) -> None:
+        original(self)
+        try:
+            if getattr(self.scheduler, _OUTDATED, False):
+                _send_last_stats(self)
+        except Exception:
+            faults.contain("sending an idle engine's statistics")
+
+    return _notify_idle_state_callbacks
+
+
+def _send_last_stats(core: Any) -> None:
+    from vllm.v1.engine import EngineCoreOutputs
+
+    scheduler = core.scheduler
+    scheduler._last_stats_time = 0.0  # past the throttle, which starts anew with this message
+    stats = scheduler.make_stats()
+    setattr(scheduler, _OUTDATED, False)
+    if stats is not None:
+        # Client 0 is the one that statistics go to.
+        core.output_queue.put_nowait((0, EngineCoreOutputs(scheduler_stats=stats)))
