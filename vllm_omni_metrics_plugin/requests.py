@@ -127,6 +127,8 @@ class OpenRequest:
             so_far = self.audio[stage] = AudioSoFar(streamed)
         if replica is None and work is not None:
             replica = work.replica
+        if replica is None:
+            replica = so_far.replica
         so_far.replica = replica
 
         samples = 0

@@ -97,7 +97,7 @@ def _hook_names(value: str | None) -> tuple[frozenset[str] | None, frozenset[str
     if value is None:
         return None, frozenset()
     names = [name.strip() for name in value.split(",") if name.strip()]
-    blocked = frozenset(name[1:] for name in names if name.startswith("-"))
+    blocked = frozenset(name[1:].strip() for name in names if name.startswith("-"))
     allowed = frozenset(name for name in names if not name.startswith("-"))
     only_blocks = bool(blocked) and not allowed
     return (None if only_blocks else allowed), blocked
@@ -142,5 +142,6 @@ def _bounds(value: str) -> tuple[float, ...] | None:
 def _near(name: str) -> str:
     names = [v.name for v in VARIABLES if "<" not in v.name]
     names += [BUCKETS_PREFIX + f.stem.upper() for f in catalog.FAMILIES if f.kind == "histogram"]
-    close = difflib.get_close_matches(name, names, n=1)
+    close = [known for known in names if known.startswith(f"{name}_")]
+    close = close or difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]}?" if close else ""

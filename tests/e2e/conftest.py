@@ -42,7 +42,7 @@ def quiet_server(logs: Path) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chat_server(logs: Path) -> Iterator[Server]:
     """Chat that answers in text and audio: thinker, talker, code2wav."""
     with Server("omni", env=ON, log_path=logs / "chat.log") as server:

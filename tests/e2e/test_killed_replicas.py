@@ -31,6 +31,9 @@ def test_killed_replica_under_load_loses_no_request(mortal_server: Server) -> No
     assert counted.get("error", 0) > 0, "the kill hit nobody"
     assert counted.get("length", 0) + counted.get("stop", 0) > 0, "nobody was served"
     assert is_idle(seen.after)
+    for family in ("vllm:omni_stage_info", "vllm:num_requests_running"):
+        members = {(labels["stage"], labels["replica"]) for labels in seen.after.label_sets(family)}
+        assert members == {("0", "0"), ("1", "0")}, "the dead one is no longer exposed"
     assert seen.gained.sum("vllm:omni_e2e_request_latency_seconds_count") == sum(
         count for reason, count in counted.items() if reason in ("stop", "length")
     )

@@ -18,7 +18,6 @@ def test_families_carry_data_with_the_engines_statistics_off(quiet_server: Serve
     with observing(quiet_server) as seen:
         answers = client.together(calls, at_once=3)
 
-    assert not seen.after.names("vllm:num_requests_running"), "the engine's statistics are on"
     # Without async chunks Qwen3-TTS makes the whole waveform before its endpoint streams any of it.
     assert_counts_agree(seen.gained, answers, quiet_server.model, engine_streams=False)
 
@@ -28,3 +27,14 @@ def test_hang_up_between_whole_outputs_is_an_abort(quiet_server: Server) -> None
         answer = client.speech(quiet_server.url, tokens=250, hang_up_after_seconds=0.2)
     assert answer.hung_up
     assert outcomes(seen.gained) == {"abort": 1}
+
+
+def test_engine_families_are_alive_and_the_tables_of_the_switch_stay_off(
+    quiet_server: Server,
+) -> None:
+    with observing(quiet_server) as seen:
+        answers = [client.speech(quiet_server.url, tokens=10) for _ in range(2)]
+
+    assert seen.gained.by("vllm:request_success_total", "stage") == {"0": 2, "1": 2}
+    assert seen.gained.sum("vllm:time_to_first_token_seconds_count", stage="0") == len(answers)
+    assert "Overall Summary" not in quiet_server.log_path.read_text()

@@ -49,7 +49,7 @@ class Engine:
     """Yields what it is given; exceptions among it are raised."""
 
     model = "tiny"
-    engine = SimpleNamespace(stage_vllm_configs=[None])
+    engine = SimpleNamespace(stage_vllm_configs=[None], stage_pools=())
     numbers = 0
 
     def __init__(self, *script: Any) -> None:
@@ -420,7 +420,7 @@ def test_requests_carry_the_served_name_of_the_model(
     recorder: Any, configs: list[Any], name: str
 ) -> None:
     engine = Engine(speech(1, finished=True))
-    engine.engine = SimpleNamespace(stage_vllm_configs=configs)
+    engine.engine = SimpleNamespace(stage_vllm_configs=configs, stage_pools=())
     run(engine)
     assert recorder.only(RequestArrived).model_name == name
     assert recorder.only(RequestFinished).model_name == name

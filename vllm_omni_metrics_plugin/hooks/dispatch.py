@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from vllm_omni_metrics_plugin import faults
 from vllm_omni_metrics_plugin.hooks.events import Event
 
 logger = logging.getLogger("vllm.omni_metrics")
@@ -66,8 +67,11 @@ class Hook:
             raise
         except BaseException:  # SystemExit too: a listener must not end the server
             fault = (listener.plugin, self.name)
-            for count in error_listeners:
-                count(*fault)
+            try:
+                for count in error_listeners:
+                    count(*fault)
+            except Exception:
+                faults.contain("counting a hook plugin's error")
             if fault not in _logged:
                 _logged.add(fault)
                 logger.exception(

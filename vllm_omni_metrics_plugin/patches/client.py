@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 import time
-import weakref
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
 from vllm_omni_metrics_plugin import faults
+from vllm_omni_metrics_plugin.patches import pipeline
 from vllm_omni_metrics_plugin.patches.state import open_requests
 from vllm_omni_metrics_plugin.requests import OpenRequest
 
@@ -27,15 +27,17 @@ _VISUAL = frozenset({"image", "images", "video", "videos"})
 class Call:
     """One call of ``generate``; its request begins when the engine gives it its internal id."""
 
-    __slots__ = ("arrived_at", "external_request_id", "model_name", "request")
+    __slots__ = ("arrived_at", "begun", "external_request_id", "model_name", "request")
 
     def __init__(self, model_name: str, external_request_id: str, arrived_at: float) -> None:
         self.model_name = model_name
         self.external_request_id = external_request_id
         self.arrived_at = arrived_at
+        self.begun = False
         self.request: OpenRequest | None = None
 
     def begin(self, request_id: str) -> None:
+        self.begun = True
         self.request = open_requests.begin(
             request_id, self.external_request_id, self.model_name, self.arrived_at
         )
@@ -51,7 +53,7 @@ def wrap_generate(original: Callable[..., Any]) -> Callable[..., Any]:
     async def generate(
         self: Any, prompt: Any, sampling_params: Any = None, request_id: str = "", **keywords: Any
     ) -> AsyncGenerator[Any, None]:
-        call = Call(model_name(self), request_id, _arrival(keywords.get("arrival_time")))
+        call = Call(pipeline.model_name(self), request_id, _arrival(keywords.get("arrival_time")))
         outputs = original(self, prompt, sampling_params, request_id, **keywords)
         error: BaseException | None = None
         try:
@@ -70,6 +72,7 @@ def wrap_generate(original: Callable[..., Any]) -> Callable[..., Any]:
         finally:
             if call.request is not None:
                 _end(call.request, error, keywords.get("sampling_params_list"))
+                call.request = None  # the engine keeps the first call's context for good
             error = None  # else it and this frame, with the last output, keep each other alive
             await outputs.aclose()
 
@@ -92,7 +95,7 @@ def wrap_request_id(original: Callable[..., str]) -> Callable[..., str]:
     def _get_unique_request_id(external_request_id: str) -> str:
         request_id = original(external_request_id)
         call = _current_call.get()
-        if call is not None and call.request is None:
+        if call is not None and not call.begun:
             try:
                 call.begin(request_id)
             except Exception:
@@ -115,29 +118,6 @@ def wrap_result(original: Callable[..., Any]) -> Callable[..., Any]:
         return output
 
     return _process_single_result
-
-
-_model_names: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
-
-
-def model_name(omni: Any) -> str:
-    """The name that vLLM's own families carry for this engine; never raises."""
-    try:
-        name = _model_names.get(omni)
-        if name is None:
-            name = _model_names[omni] = _served_name(omni)
-        return name
-    except Exception:
-        faults.contain("finding the model's name")
-        return "unknown"
-
-
-def _served_name(omni: Any) -> str:
-    for config in omni.engine.stage_vllm_configs:
-        served = getattr(getattr(config, "model_config", None), "served_model_name", None)
-        if served:
-            return str(served)
-    return str(omni.model)
 
 
 def _arrival(wall_clock: object) -> float:

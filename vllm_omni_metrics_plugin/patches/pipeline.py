@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 from vllm_omni_metrics_plugin import faults
 from vllm_omni_metrics_plugin.hooks import ReplicaJoined, ReplicaLeft, plugins
 from vllm_omni_metrics_plugin.patches import engine_stats
-from vllm_omni_metrics_plugin.patches.client import model_name
 from vllm_omni_metrics_plugin.patches.state import Stage, stages
 
 _joined = plugins.hooks.omni_replica_joined
@@ -22,10 +22,7 @@ def wrap_engine_init(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def __init__(self: Any, *args: Any, **keywords: Any) -> None:
         original(self, *args, **keywords)
-        try:
-            _announce_replicas(self)
-        except Exception:
-            faults.contain("announcing the stages")
+        model_name(self)
 
     return __init__
 
@@ -77,11 +74,44 @@ def wrap_evict_replica(original: Callable[..., None]) -> Callable[..., None]:
     return evict_replica
 
 
-def _announce_replicas(omni: Any) -> None:
+_model_names: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+
+
+def model_name(omni: Any) -> str:
+    """The name that vLLM's own families carry for this engine; never raises.
+
+    The first call for an engine announces its replicas. That is at the end of its construction, or
+    at its first request when the plugin was loaded only while it was under construction, as in a
+    script that makes its engine itself.
+    """
+    try:
+        name = _model_names.get(omni)
+        if name is not None:
+            return name
+        name = _model_names[omni] = _served_name(omni)
+    except Exception:
+        faults.contain("finding the model's name")
+        return "unknown"
+    try:
+        _announce_replicas(omni, name)
+    except Exception:
+        faults.contain("announcing the stages")
+    return name
+
+
+def _served_name(omni: Any) -> str:
+    for config in omni.engine.stage_vllm_configs:
+        served = getattr(getattr(config, "model_config", None), "served_model_name", None)
+        if served:
+            return str(served)
+    return str(omni.model)
+
+
+def _announce_replicas(omni: Any, name: str) -> None:
     for pool in omni.engine.stage_pools:
         about = omni.engine.get_stage_metadata(pool.stage_id)
         stages[pool] = Stage(
-            model_name=model_name(omni),
+            model_name=name,
             stage_name=str(getattr(about, "model_stage", None) or pool.stage_id),
             stage_type=str(getattr(about, "stage_type", None) or "llm"),
         )

@@ -128,13 +128,19 @@ def _extend(value: Any, engine: int, stage: str, replica: str) -> None:
     elif isinstance(value, (list, tuple)):
         for inner in value:
             _extend(inner, engine, stage, replica)
-    elif type(value).__module__.startswith("vllm.") and type(value).__name__.endswith(
-        ("Prom", "PromMetrics")
-    ):
+    elif _is_collector(value):
         _extend(vars(value), engine, stage, replica)
 
 
 def _is_child(value: Any) -> bool:
     return (
         isinstance(value, ByReplica) and "stage" in value._labelnames and bool(value._labelvalues)
+    )
+
+
+def _is_collector(value: Any) -> bool:
+    """Whether this is one of vLLM's helpers that keep metrics of their own."""
+    return any(
+        cls.__module__.startswith("vllm.") and cls.__name__.endswith(("Prom", "PromMetrics"))
+        for cls in type(value).__mro__
     )

@@ -1,0 +1,136 @@
+"""vLLM's own ``vllm:*`` families on real servers: whose number is it, and is it true when idle."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import Counter
+
+import pytest
+
+from testbed import client
+from testbed.client import Answer
+from testbed.scrape import Scrape, scrape
+from testbed.server import Server
+from tests.e2e.conftest import observing, settled
+
+#: What the tiny talker's vocoder makes of every codec token but the first.
+SAMPLES_PER_TOKEN = 1920
+IDLE_SECONDS = 2.0
+LOAD = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
+
+
+def assert_idle(server: Server) -> None:
+    """Within two seconds every stage and replica says that it has nothing to do."""
+    seen = settled(server, lambda s: not any(s.sum(name) for name in LOAD), IDLE_SECONDS)
+    for name in LOAD:
+        members = {(labels["stage"], labels["replica"]) for labels in seen.label_sets(name)}
+        assert members == set(replicas(server)), name
+        assert seen.sum(name) == 0, (name, seen.by(name, "stage"), seen.by(name, "replica"))
+
+
+def replicas(server: Server) -> list[tuple[str, str]]:
+    return [(str(stage), str(replica)) for stage, replica in server.stage_processes()]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm(speech_server: Server) -> None:
+    for _ in range(2):
+        client.speech(speech_server.url)
+
+
+def test_no_family_keeps_an_engine_label(speech_server: Server) -> None:
+    seen = scrape(speech_server.url)
+    families = {name for name in seen.names("vllm:") if not name.startswith("vllm:omni_")}
+    assert len(families) > 80, "the sample names of some 40 families"
+    for name in families:
+        for labels in seen.label_sets(name):
+            assert "engine" not in labels, name
+            if "stage" in labels:
+                assert (labels["stage"], labels["replica"]) in replicas(speech_server), name
+
+
+def test_sums_per_replica_are_what_the_client_counted(speech_server: Server) -> None:
+    with observing(speech_server) as seen:
+        answers = [
+            client.speech(speech_server.url, tokens=tokens, stream="audio")
+            for tokens in (10, 20) * 3
+        ]
+        seen_by_engine = settled(speech_server, is_quiet)
+    assert seen_by_engine is not None
+    gained = seen.gained
+
+    talker = {"stage": "0", "replica": "0"}
+    tokens = sum(answer.samples // SAMPLES_PER_TOKEN + 1 for answer in answers)
+    assert gained.sum("vllm:generation_tokens_total", **talker) == tokens
+    assert gained.sum("vllm:time_to_first_token_seconds_count", **talker) == len(answers)
+    prompt = gained.sum("vllm:prompt_tokens_total", **talker)
+    assert prompt > 0
+    assert prompt % len(answers) == 0, "the same text each time"
+
+    vocoders = gained.by("vllm:request_success_total", "replica", stage="1")
+    assert vocoders == {"0": 3, "1": 3}, "one request after the other takes turns"
+    assert gained.by("vllm:time_to_first_token_seconds_count", "replica", stage="1") == vocoders
+    assert set(gained.by("vllm:prompt_tokens_total", "replica", stage="1")) == {"0", "1"}
+    assert gained.sum("vllm:request_success_total", **talker) == len(answers)
+
+
+def is_quiet(seen: Scrape) -> bool:
+    return not any(seen.sum(name) for name in LOAD)
+
+
+def test_tokens_of_a_chat_are_those_the_server_billed(chat_server: Server) -> None:
+    with observing(chat_server) as seen:
+        answers = client.together(
+            [
+                functools.partial(client.chat, chat_server.url, text, stream=stream)
+                for text in ("hello", "a longer question")
+                for stream in (False, True)
+            ],
+            at_once=2,
+        )
+    thinker = {"stage": "0", "replica": "0"}
+    for name, billed in (
+        ("vllm:prompt_tokens_total", [answer.prompt_tokens for answer in answers]),
+        ("vllm:generation_tokens_total", [answer.completion_tokens for answer in answers]),
+    ):
+        assert None not in billed, answers
+        assert seen.gained.sum(name, **thinker) == sum(count or 0 for count in billed), name
+
+
+def test_finish_reasons_of_a_text_chat_are_the_clients(chat_server: Server) -> None:
+    ask = functools.partial(client.chat, chat_server.url, modalities=("text",), tokens=12)
+    whole = ask()
+    assert whole.finish_reasons == ("length",)
+    with observing(chat_server) as seen:
+        answers = [ask(), ask(stop_token_ids=list(range(256, 320))), ask(stream=True)]
+    reasons = Counter(reason for answer in answers for reason in answer.finish_reasons)
+    assert set(reasons) == {"stop", "length"}, "the stop tokens stop the one that has them"
+    assert seen.gained.by("vllm:request_success_total", "finished_reason") == reasons
+    assert seen.gained.by("vllm:omni_requests_success_total", "finished_reason") == reasons
+
+
+def test_gauges_are_zero_after_the_last_of_many_requests(speech_server: Server) -> None:
+    ask = functools.partial(client.speech, speech_server.url, tokens=60, stream="audio")
+    busy: list[float] = []
+
+    def watch() -> Answer:
+        for _ in range(8):
+            busy.append(scrape(speech_server.url).sum("vllm:num_requests_running"))
+            time.sleep(0.2)
+        return ask()
+
+    client.together([ask, ask, ask, ask, watch], at_once=5)
+    assert max(busy) > 0, "the load was never seen, so that 0 afterwards says nothing"
+    assert_idle(speech_server)
+
+
+def test_gauges_are_zero_after_an_abort(speech_server: Server) -> None:
+    answer = client.speech(speech_server.url, tokens=250, stream="audio", hang_up_after_packets=3)
+    assert answer.hung_up
+    assert_idle(speech_server)
+
+
+def test_gauges_are_zero_after_a_request_that_failed(speech_server: Server) -> None:
+    assert client.speech(speech_server.url, "x" * 3000).status == 500
+    assert_idle(speech_server)

@@ -1,0 +1,51 @@
+"""A script: two engines one after the other in one process, each asked once; prints JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from typing import Any
+
+from prometheus_client import REGISTRY
+
+RUNNING = "vllm:num_requests_running"
+SHOWN = (
+    RUNNING,
+    "vllm:request_success_total",
+    "vllm:omni_requests_success_total",
+    "vllm:omni_stage_info",
+)
+
+
+def samples() -> list[tuple[str, dict[str, str], float]]:
+    return [
+        (sample.name, sample.labels, sample.value)
+        for family in REGISTRY.collect()
+        for sample in family.samples
+        if sample.name in SHOWN and sample.value
+    ]
+
+
+async def ask(engine: Any) -> None:
+    prompt = {"prompt_token_ids": [1, 2, 3]}
+    async for _ in engine.generate(prompt, request_id="one", output_modalities=["text"]):
+        pass
+
+
+def main(model: str, deploy: str) -> None:
+    from vllm_omni.entrypoints.async_omni import AsyncOmni
+
+    reports = []
+    for _ in range(2):
+        engine = AsyncOmni(model=model, deploy_config=deploy)
+        asyncio.run(ask(engine))
+        time.sleep(2)  # by then an idle engine says so
+        reports.append(samples())
+        engine.shutdown()
+    print("REPORT", json.dumps(reports))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
