@@ -201,7 +201,7 @@ def start_session(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=_in_child,
         )
 
 
@@ -243,6 +243,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _end_with_parent() -> None:
-    """Runs in the child: let the kernel end the server when this process dies."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _in_child() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # ends when this process dies
+    # Whoever listens to a server must not wait for a processor behind it, or it would time itself.
+    os.nice(10)

@@ -86,7 +86,8 @@ def video_chat(url: str, *, hang_up_after_packets: int | None = None) -> Answer:
 
     def talk(connection: ClientConnection) -> None:
         config = {"type": "session.config", "modalities": ["text", "audio"]}
-        frame = {"type": "video.frame", "data": base64.b64encode(_picture()).decode()}
+        picture = base64.b64encode(_picture()).decode()
+        frame = {"type": "video.frame", "frame_id": "one", "data": picture}
         query = {"type": "video.query", "text": "what is this?"}
         for message in (config, frame):
             connection.send(json.dumps(message))

@@ -45,4 +45,6 @@ def start(environ: Mapping[str, str]) -> None:
         )
     )
     if role == "server":
-        logger.info("omni-metrics %s is on", __version__)
+        release = versions["vllm-omni"]
+        tested = "" if release in engine.TESTED_RELEASES else ", which it was not tested on"
+        logger.info("omni-metrics %s is on for vllm-omni %s%s", __version__, release, tested)

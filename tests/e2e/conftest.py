@@ -97,9 +97,20 @@ def outcomes(gained: Scrape) -> dict[str, float]:
     return gained.by("vllm:omni_requests_success_total", "finished_reason")
 
 
-def tolerance(seconds: float) -> float:
-    """How far the client's and the server's view of one duration may be apart."""
-    return max(0.015, 0.05 * seconds)
+def assert_times_agree(measure: Callable[[], list[tuple[float, float]]]) -> None:
+    """Client's and server's view of each duration are 15 ms or 5 % apart at most.
+
+    ``measure`` makes a request and returns its (client, server) seconds. A client that shares two
+    cores with the server is itself late now and then, so three attempts in ten may fail; a server
+    that is wrong is wrong every time.
+    """
+    attempts = [measure() for _ in range(10)]
+    apart = [
+        pairs
+        for pairs in attempts
+        if any(abs(ours - theirs) > max(0.015, 0.05 * theirs) for theirs, ours in pairs)
+    ]
+    assert len(apart) <= 3, f"apart, as (client, server) seconds: {apart}"
 
 
 def assert_counts_agree(

@@ -10,7 +10,7 @@ import pytest
 
 from testbed import client
 from testbed.client import Answer
-from testbed.scrape import Scrape, scrape
+from testbed.scrape import scrape
 from testbed.server import Server
 from tests.e2e.conftest import observing, settled
 
@@ -56,8 +56,6 @@ def test_sums_per_replica_are_what_the_client_counted(speech_server: Server) -> 
             client.speech(speech_server.url, tokens=tokens, stream="audio")
             for tokens in (10, 20) * 3
         ]
-        seen_by_engine = settled(speech_server, is_quiet)
-    assert seen_by_engine is not None
     gained = seen.gained
 
     talker = {"stage": "0", "replica": "0"}
@@ -73,10 +71,6 @@ def test_sums_per_replica_are_what_the_client_counted(speech_server: Server) -> 
     assert gained.by("vllm:time_to_first_token_seconds_count", "replica", stage="1") == vocoders
     assert set(gained.by("vllm:prompt_tokens_total", "replica", stage="1")) == {"0", "1"}
     assert gained.sum("vllm:request_success_total", **talker) == len(answers)
-
-
-def is_quiet(seen: Scrape) -> bool:
-    return not any(seen.sum(name) for name in LOAD)
 
 
 def test_tokens_of_a_chat_are_those_the_server_billed(chat_server: Server) -> None:
@@ -111,11 +105,12 @@ def test_finish_reasons_of_a_text_chat_are_the_clients(chat_server: Server) -> N
 
 
 def test_gauges_are_zero_after_the_last_of_many_requests(speech_server: Server) -> None:
-    ask = functools.partial(client.speech, speech_server.url, tokens=60, stream="audio")
+    # Longer than the second for which the engine's throttle may hold the first numbers back.
+    ask = functools.partial(client.speech, speech_server.url, tokens=200, stream="audio")
     busy: list[float] = []
 
     def watch() -> Answer:
-        for _ in range(8):
+        for _ in range(12):
             busy.append(scrape(speech_server.url).sum("vllm:num_requests_running"))
             time.sleep(0.2)
         return ask()
