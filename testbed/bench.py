@@ -14,15 +14,15 @@ from prometheus_client import CollectorRegistry, Histogram
 from rich.console import Console
 from rich.table import Table
 
-from testbed import client
+from testbed import bench_engine, client
 from testbed.server import Server
 from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
 from vllm_omni_metrics_plugin.hooks import HookManager, MediaPacket, ReplicaJoined
 
 _ROUNDS = 15
 _CALLS = 20_000
-_PAIRS = 10
-_REQUESTS = 8
+_PAIRS = 20
+_REQUESTS = 12
 
 
 class Figures:
@@ -45,10 +45,12 @@ class Figures:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench")
-    parser.add_argument("--no-servers", action="store_true", help="only what needs no engine")
+    parser.add_argument("--no-servers", action="store_true", help="only what needs no server")
     options = parser.parse_args()
     figures = Figures()
     _dispatch(figures)
+    for figure in bench_engine.figures(_side_by_side):
+        figures.add(*figure)
     if not options.no_servers:
         _serving(figures)
     figures.show()
@@ -102,7 +104,9 @@ def _dispatch(figures: Figures) -> None:
     exporter.close()
 
 
-def _side_by_side(one: Callable[[], None], other: Callable[[], None]) -> tuple[float, float]:
+def _side_by_side(
+    one: Callable[[], object], other: Callable[[], object], calls: int = _CALLS
+) -> tuple[float, float]:
     """Median seconds per call of each, taken in turns."""
     seconds: tuple[list[float], list[float]] = ([], [])
     gc.disable()
@@ -110,9 +114,9 @@ def _side_by_side(one: Callable[[], None], other: Callable[[], None]) -> tuple[f
         for _ in range(_ROUNDS):
             for function, taken in zip((one, other), seconds, strict=True):
                 began = time.perf_counter()
-                for _ in range(_CALLS):
+                for _ in range(calls):
                     function()
-                taken.append((time.perf_counter() - began) / _CALLS)
+                taken.append((time.perf_counter() - began) / calls)
     finally:
         gc.enable()
     return statistics.median(seconds[0]), statistics.median(seconds[1])

@@ -85,22 +85,28 @@ class ByReplica(MetricWrapperBase):
         if self._engine_at is not None:
             names[self._engine_at : self._engine_at + 1] = STAGE_AND_REPLICA
             self._withdrawn: dict[tuple[str, ...], Any] = {}
+            #: Children by the labels as they were given: one look-up instead of a translation.
+            self._found: dict[Any, Any] = {}
         super().__init__(name, documentation, names, *args, **keywords)
         if self._engine_at is not None:
             self.engines.families.append(self)
 
     def labels(self, *values: Any, **named: Any) -> Any:
-        at = self._engine_at
-        if at is not None:
-            if ENGINE in named:
-                named["stage"], named["replica"] = self.engines.replica(named.pop(ENGINE))
-            elif len(values) > at and len(values) != len(self._labelnames):
-                values = (*values[:at], *self.engines.replica(values[at]), *values[at + 1 :])
-            if self.engines.withdrawn:
-                return self._labels_of_maybe_withdrawn(values, named)
-        child = super().labels(*values, **named)
-        child.family = self
+        if self._engine_at is None:
+            return super().labels(*values, **named)
+        given = values or tuple(named.items())
+        child = self._found.get(given)
+        if child is None:
+            child = self._found[given] = self._find(values, named)
         return child
+
+    def remove(self, *values: Any) -> None:
+        self._found.clear()
+        super().remove(*values)
+
+    def clear(self) -> None:
+        self._found.clear()
+        super().clear()
 
     def sibling(self, child: ByReplica, stage: str, replica: str) -> Any:
         """The child with ``child``'s labels, but of another replica."""
@@ -117,15 +123,21 @@ class ByReplica(MetricWrapperBase):
             for key in [key for key in self._withdrawn if self._replica_of(key) == replica]:
                 self._metrics[key] = self._withdrawn.pop(key)
 
-    def _labels_of_maybe_withdrawn(self, values: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        # The last numbers of a replica that left must not bring its series back.
+    def _find(self, values: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        at = self._engine_at
+        assert at is not None
+        if ENGINE in named:
+            named["stage"], named["replica"] = self.engines.replica(named.pop(ENGINE))
+        elif len(values) > at and len(values) != len(self._labelnames):
+            values = (*values[:at], *self.engines.replica(values[at]), *values[at + 1 :])
         key = tuple(map(str, values or (named.get(name) for name in self._labelnames)))
-        if key in self._withdrawn:
-            return self._withdrawn[key]
-        child = super().labels(*values, **named)
-        child.family = self
-        if self._replica_of(key) in self.engines.withdrawn:
-            self.withdraw(self._replica_of(key))
+        child = self._withdrawn.get(key)
+        if child is None:
+            child = super().labels(*values, **named)
+            child.family = self
+            # The last numbers of a replica that left must not bring its series back.
+            if self._replica_of(key) in self.engines.withdrawn:
+                self.withdraw(self._replica_of(key))
         return child
 
     def _replica_of(self, key: Sequence[str]) -> tuple[str, str]:
