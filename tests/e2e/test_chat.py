@@ -60,7 +60,8 @@ def test_first_packet_is_timed_once_on_every_endpoint(chat_server: Server, endpo
         first = seen.gained.sum("vllm:omni_audio_ttfp_seconds_sum", stage="2", replica="0")
         return [(answer.first_audio_seconds, first)]
 
-    assert_times_agree(measure)
+    # The websockets do not pass on when they were asked: decoding pictures and sound is not in it.
+    assert_times_agree(measure, apart_seconds=0.015 if endpoint == "chat" else 0.06)
 
 
 @pytest.mark.parametrize("endpoint", ["chat", "realtime", "video chat"])
