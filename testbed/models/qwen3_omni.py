@@ -14,6 +14,7 @@ WIDTH = 64
 #: The serving code counts on 16.
 CODE_GROUPS = 16
 CODEBOOK = 2048
+CODEC_EOS = 2150
 
 SPECIALS = (
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
@@ -78,6 +79,10 @@ def _write_model(folder: Path, ids: dict[str, int]) -> None:
             # Else the sound is all but silent, and endpoints that compare packets take one for
             # the repetition of another.
             torch.nn.init.kaiming_normal_(weight, nonlinearity="linear")
+    # Never among the likeliest codes: the talker speaks until its token limit, always as long. The
+    # engine takes the tokenizer's end for the talker's too.
+    for end in (CODEC_EOS, ids["<|im_end|>"]):
+        torch.nn.init.zeros_(model.talker.codec_head.weight[end])
     model.save_pretrained(folder)
 
 
@@ -181,7 +186,7 @@ def _talker(ids: dict[str, int]) -> dict[str, Any]:
         "spatial_merge_size": 2,
         "codec_pad_id": 2148,
         "codec_bos_id": 2149,
-        "codec_eos_token_id": 2150,
+        "codec_eos_token_id": CODEC_EOS,
         "codec_nothink_id": 2155,
         "codec_think_bos_id": 2156,
         "codec_think_eos_id": 2157,

@@ -1,4 +1,9 @@
-"""Qwen3-TTS, 12 Hz, custom voice: a talker and its speech tokenizer."""
+"""Qwen3-TTS, 12 Hz, custom voice: a talker and its speech tokenizer.
+
+The weights are random, but not when the speech ends: only where the talker is given the end of its
+text step by step (``non_streaming_mode: false``), one step for each character. Given the whole text
+at once it speaks until a token limit stops it. So every request has the length that was asked for.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +24,9 @@ INNER = 128
 TALKER_VOCABULARY = 3072
 CODEBOOK = 2048
 CODE_GROUPS = 4
+CODEC_EOS = 2150
+#: How far the end of the text outweighs everything else that a step is given.
+END_OF_TEXT_SCALE = 30.0
 
 Weights = dict[str, torch.Tensor]
 
@@ -70,7 +78,7 @@ def _write_talker(folder: Path) -> None:
         "position_id_per_seconds": 13,
         "codec_pad_id": 2148,
         "codec_bos_id": 2149,
-        "codec_eos_token_id": 2150,
+        "codec_eos_token_id": CODEC_EOS,
         "codec_think_id": 2154,
         "codec_nothink_id": 2155,
         "codec_think_bos_id": 2156,
@@ -120,7 +128,12 @@ def _write_talker(folder: Path) -> None:
             "max_new_tokens": 2048,
         },
     )
-    write_weights(folder / "model.safetensors", _talker_weights(), torch.bfloat16)
+    weights = _talker_weights()
+    _end_with_the_text(weights, ids["<tts_text_eod>"])
+    # The engine takes the tokenizer's end for the talker's too. In the real model no code has that
+    # number; here one has, and is made unlikely enough never to be sampled.
+    weights["talker.codec_head.weight"][ids["<|im_end|>"]] = 0.0
+    write_weights(folder / "model.safetensors", weights, torch.bfloat16)
 
 
 def _talker_weights() -> Weights:
@@ -145,6 +158,23 @@ def _talker_weights() -> Weights:
             CODEBOOK, WIDTH, spread=0.3
         )
     return weights
+
+
+def _end_with_the_text(weights: Weights, end_of_text: int) -> None:
+    """Make the talker end its speech at the step that gets the end of the text, and only there."""
+    embedding = weights["talker.model.text_embedding.weight"][end_of_text]
+    embedding *= END_OF_TEXT_SCALE
+    first, second = (
+        weights[f"talker.text_projection.linear_fc{number}.weight"] for number in (1, 2)
+    )
+    end = torch.nn.functional.normalize(
+        second @ torch.nn.functional.silu(first @ embedding), dim=0
+    )
+    weights["talker.codec_head.weight"][CODEC_EOS] = 3.0 * end
+    # Every code points a little away from it, so that no other step can sample the end.
+    for name, weight in weights.items():
+        if "codec_embedding" in name:
+            weight -= torch.outer(weight @ end + 0.5, end)
 
 
 def _layer(prefix: str) -> Weights:
