@@ -1,9 +1,10 @@
 """How many samples a piece of audio holds, in the forms the engine's models use.
 
 A multimodal output carries its audio under ``audio`` (``model_outputs`` before the engine renames
-it): one array or a list of arrays, a chunk each. Samples lie on the last axis; ``(samples,)``,
-``(channels, samples)`` and ``(batch, channels, samples)`` occur. Arrays are looked at by shape
-alone, so that nothing is copied or moved between devices.
+it): one array or a list of arrays, a chunk each. ``(samples,)``, ``(channels, samples)``,
+``(batch, channels, samples)`` and, as the endpoints accept it too, ``(samples, channels)`` with one
+or two channels occur. Arrays are looked at by shape alone, so that nothing is copied or moved
+between devices.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+#: Of sound; so few samples are no packet.
+_MOST_CHANNELS = 2
 _AUDIO_KEYS = ("audio", "model_outputs")
 _SAMPLE_RATE_KEYS = (
     "audio_sample_rate",
@@ -46,15 +49,21 @@ def find_sample_rate(payload: Mapping[str, Any]) -> int | None:
 def _samples(audio: Any) -> int:
     shape = getattr(audio, "shape", None)
     if shape is not None:
-        batch = math.prod(shape[:-2]) if len(shape) > 2 else 1
         if 0 in shape:
             return 0
-        return batch * int(shape[-1]) if shape else 1
+        if len(shape) < 2:
+            return int(shape[0]) if shape else 1
+        return int(math.prod(shape[:-2])) * _samples_of_channels(int(shape[-2]), int(shape[-1]))
     if isinstance(audio, Sequence) and not isinstance(audio, (str, bytes)):
         if audio and isinstance(audio[0], (int, float)):
             return len(audio)
         return sum(_samples(chunk) for chunk in audio if chunk is not None)
     return 0
+
+
+def _samples_of_channels(first: int, second: int) -> int:
+    """Of a two-dimensional array, whose channels come first unless they can only come second."""
+    return first if second <= _MOST_CHANNELS < first else second
 
 
 def _positive_int(value: Any) -> int | None:

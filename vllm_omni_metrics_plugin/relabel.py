@@ -104,6 +104,10 @@ class ByReplica(MetricWrapperBase):
         self._found.clear()
         super().remove(*values)
 
+    def remove_by_labels(self, labels: dict[str, str]) -> None:
+        self._found.clear()
+        super().remove_by_labels(labels)
+
     def clear(self) -> None:
         self._found.clear()
         super().clear()
@@ -116,7 +120,9 @@ class ByReplica(MetricWrapperBase):
     def withdraw(self, replica: tuple[str, str]) -> None:
         with self._lock:
             for key in [key for key in self._metrics if self._replica_of(key) == replica]:
-                self._withdrawn[tuple(key)] = self._metrics.pop(key)
+                child = self._withdrawn[tuple(key)] = self._metrics.pop(key)
+                if isinstance(child, Gauge):
+                    child.set(0)  # in multiprocess mode its last value would be read for good
 
     def restore(self, replica: tuple[str, str]) -> None:
         with self._lock:

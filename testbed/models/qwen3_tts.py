@@ -167,9 +167,7 @@ def _end_with_the_text(weights: Weights, end_of_text: int) -> None:
     first, second = (
         weights[f"talker.text_projection.linear_fc{number}.weight"] for number in (1, 2)
     )
-    end = torch.nn.functional.normalize(
-        second @ torch.nn.functional.silu(first @ embedding), dim=0
-    )
+    end = torch.nn.functional.normalize(second @ torch.nn.functional.silu(first @ embedding), dim=0)
     weights["talker.codec_head.weight"][CODEC_EOS] = 3.0 * end
     # Every code points a little away from it, so that no other step can sample the end.
     for name, weight in weights.items():

@@ -32,7 +32,7 @@ SPECULATIVE_TOKENS = 3
 
 
 class ConnectorMetrics(KVConnectorPromMetrics):
-    """A family bound for each engine at once, and one labelled only when it is observed."""
+    """Families bound for each engine at once, for each engine and label, and only when observed."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
@@ -40,6 +40,14 @@ class ConnectorMetrics(KVConnectorPromMetrics):
             name="vllm:test_kv_bytes", documentation="-", labelnames=self._labelnames
         )
         self.sent = create_metric_per_engine(sent, self.per_engine_labelvalues)
+        moved = self._counter_cls(
+            name="vllm:test_kv_moves", documentation="-", labelnames=[*self._labelnames, "type"]
+        )
+        self.moved = {
+            (engine, kind): moved.labels(*labels, kind)
+            for engine, labels in self.per_engine_labelvalues.items()
+            for kind in ("load", "store")
+        }
         self.seconds = self._histogram_cls(
             name="vllm:test_kv_seconds",
             documentation="-",
@@ -48,6 +56,7 @@ class ConnectorMetrics(KVConnectorPromMetrics):
 
     def observe(self, transfer_stats_data: dict[str, Any], engine_idx: int = 0) -> None:
         self.sent[engine_idx].inc(transfer_stats_data["bytes"])
+        self.moved[engine_idx, "load"].inc()
         labels = [*self.per_engine_labelvalues[engine_idx], transfer_stats_data["direction"]]
         self.seconds.labels(*labels).observe(transfer_stats_data["seconds"])
 

@@ -96,11 +96,18 @@ def test_replica_that_joins_has_every_series_of_the_others(make: Any, upstream: 
         "vllm:spec_decode_num_accepted_tokens_per_pos_total",
         "vllm:estimated_flops_per_gpu_total",
         "vllm:test_kv_bytes_total",
+        "vllm:test_kv_moves_total",
     }
     assert {**before, ("1", "1"): 0.0} == shown(TTFT), "the others are not reset"
 
     logger.record(upstream.scheduler_stats(random.Random(3)), finished(upstream), engine_idx=2)
     assert shown(DONE)["1", "1"] == 1
+    moves = "vllm:test_kv_moves_total"
+    earlier = shown(moves)
+    moving = upstream.scheduler_stats(random.Random(3))
+    moving.kv_connector_stats = {"bytes": 5, "seconds": 0.1, "direction": "in"}
+    logger.record(moving, None, engine_idx=2)
+    assert shown(moves) == {**earlier, ("1", "1"): earlier["1", "1"] + 1}
 
 
 def test_first_replica_to_join_brings_the_families(make: Any, upstream: Any) -> None:
@@ -127,6 +134,28 @@ def test_recording_never_raises(make: Any, upstream: Any, log: Any, engine: Any)
         logger.record(upstream.scheduler_stats(random.Random(0)), None, engine_idx=engine)
     logger.record(object(), object(), engine_idx=0)
     assert len(log.messages) == 1, "logged once"
+
+
+def test_helper_that_fails_takes_no_other_numbers_with_it(
+    make: Any, upstream: Any, log: Any
+) -> None:
+    logger = make({0: ("0", "0")})
+    stats = upstream.scheduler_stats(random.Random(0))
+    stats.kv_connector_stats = {"of": "another connector"}
+    for _ in range(2):
+        logger.record(stats, finished(upstream), engine_idx=0)
+    assert shown(DONE) == {("0", "0"): 2}
+    assert shown(TTFT) == {("0", "0"): 2}
+    assert len(log.messages) == 1
+    assert "KVConnectorProm" in log.messages[0]
+
+
+def test_joining_never_raises(make: Any, log: Any) -> None:
+    logger = make({0: ("0", "0")})
+    logger.register_replica(0, "1", "0")
+    assert len(log.messages) == 1
+    assert "engine 0 is stage 0 replica 0 already" in str(log.records[0].exc_info[1])
+    assert set(shown(RUNNING)) == {("0", "0")}
 
 
 def test_listener_is_told_of_each_record(make: Any, upstream: Any, recorder: Any) -> None:

@@ -90,8 +90,8 @@ async def collect(outputs: AsyncGenerator[Any, None]) -> list[Any]:
     return [output async for output in outputs]
 
 
-def run(engine: Engine, **keywords: Any) -> list[Any]:
-    return asyncio.run(collect(engine.generate("hello", None, "speech", **keywords)))
+def run(engine: Engine, sampling_params: Any = None, **keywords: Any) -> list[Any]:
+    return asyncio.run(collect(engine.generate("hello", sampling_params, "speech", **keywords)))
 
 
 # What the caller gets
@@ -358,6 +358,14 @@ STREAMING = [SimpleNamespace(output_kind=SimpleNamespace(name="DELTA"))]
 WHOLE = [SimpleNamespace(output_kind=SimpleNamespace(name="FINAL_ONLY"))]
 
 
+class VLLMClientError(Exception):
+    """By its name, what vLLM derives its refusals from."""
+
+
+class ClientError(VLLMClientError):
+    pass
+
+
 class Refused(Exception):
     def __init__(self, status_code: int) -> None:
         super().__init__(status_code)
@@ -368,8 +376,9 @@ class Refused(Exception):
     ("error", "params", "outcome"),
     [
         (ValueError("bad voice"), WHOLE, "rejected"),
-        (TypeError("bad prompt"), WHOLE, "rejected"),
-        (OverflowError(), WHOLE, "rejected"),
+        (TypeError("a bug"), WHOLE, "error"),
+        (OverflowError(), WHOLE, "error"),
+        (ClientError(), WHOLE, "error"),
         (Refused(400), WHOLE, "rejected"),
         (Refused(499), WHOLE, "rejected"),
         (Refused(500), WHOLE, "error"),
@@ -386,6 +395,27 @@ def test_refusal_counts_as_one_only_if_the_client_can_be_told(
 ) -> None:
     with pytest.raises(type(error)):
         run(Engine(error), sampling_params_list=params)
+    assert recorder.only(RequestFinished).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("error", "params", "outcome"),
+    [
+        (ValueError("bad prompt"), WHOLE[0], "rejected"),
+        (TypeError("bad prompt"), WHOLE[0], "rejected"),
+        (OverflowError(), WHOLE[0], "rejected"),
+        (ClientError(), WHOLE[0], "rejected"),
+        (Refused(404), WHOLE[0], "rejected"),
+        (Refused(500), WHOLE[0], "error"),
+        (RuntimeError("died"), WHOLE[0], "error"),
+        (ValueError("bad prompt"), STREAMING[0], "error"),
+    ],
+)
+def test_refusal_at_an_endpoint_of_vllms_own_is_told_by_its_rule(
+    recorder: Any, error: Exception, params: Any, outcome: str
+) -> None:
+    with pytest.raises(type(error)):
+        run(Engine(error), sampling_params=params)
     assert recorder.only(RequestFinished).outcome == outcome
 
 

@@ -88,6 +88,21 @@ def test_idle_state_that_was_sent_in_time_is_not_sent_again(core: Core) -> None:
     assert core.sent == []
 
 
+def test_request_that_is_skipped_over_is_not_idleness(core: Core) -> None:
+    skipping = SimpleNamespace(num_running_reqs=0, num_skipped_waiting_reqs=1)
+    core.scheduler.now = skipping
+    core.scheduler.make_stats()
+    core.scheduler.now = IDLE
+    core.idle()
+    assert core.sent == [(0, IDLE)]
+
+
+def test_statistics_that_cannot_be_read_are_passed_on(core: Core, log: Any) -> None:
+    core.scheduler.now = odd = SimpleNamespace(num_running_reqs="many")
+    assert core.scheduler.make_stats() is odd
+    assert len(log.messages) == 1
+
+
 def test_scheduler_without_statistics_sends_nothing(core: Core) -> None:
     core.scheduler.now = None
     core.scheduler.make_stats()
@@ -112,3 +127,22 @@ def test_statistics_are_kept_whatever_the_engine_was_told() -> None:
         made = SimpleNamespace()
         init(made, **told)
         assert made.log_stats
+
+
+def test_statistics_are_kept_when_the_switch_is_passed_by_position() -> None:
+    @scheduler.wrap_scheduler_init
+    def init(self: Any, config: str, log_stats: bool = False) -> None:
+        self.config, self.log_stats = config, log_stats
+
+    made = SimpleNamespace()
+    init(made, "config", False)
+    assert (made.config, made.log_stats) == ("config", True)
+
+
+def test_arguments_that_do_not_fit_are_refused_by_the_engine_itself() -> None:
+    @scheduler.wrap_scheduler_init
+    def init(self: Any, *, log_stats: bool = False) -> None:
+        raise AssertionError("called with arguments that it does not take")
+
+    with pytest.raises(TypeError, match="unexpected"):
+        init(SimpleNamespace(), unexpected=1)

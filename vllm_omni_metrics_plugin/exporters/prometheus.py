@@ -124,7 +124,7 @@ class PrometheusExporter:
         info = self._families["metrics_patch_info"]
         earlier = self._patches.get(event.name)
         if earlier is not None:
-            info.remove(*earlier)
+            _withdraw(info, earlier)
         labels = (event.name, event.target, event.status, event.reason)
         self._patches[event.name] = labels
         info.labels(*labels).set(1)
@@ -144,7 +144,7 @@ class PrometheusExporter:
     def omni_replica_left(self, event: ReplicaLeft) -> None:
         labels = self._members.pop((event.model_name, event.stage, event.replica), None)
         if labels is not None:
-            self._families["stage_info"].remove(*labels)
+            _withdraw(self._families["stage_info"], labels)
 
     @hookimpl
     def omni_request_arrived(self, event: RequestArrived) -> None:
@@ -193,22 +193,22 @@ class PrometheusExporter:
 
     @hookimpl
     def omni_request_finished(self, event: RequestFinished) -> None:
+        model = self._model_children(event.model_name)
+        if event.outcome not in _NOT_ACCEPTED:
+            model.finished(event.outcome).inc()
+            if event.queue_seconds is not None:
+                model.queue.observe(event.queue_seconds)
+            if event.outcome not in _CUT_SHORT:
+                model.latency.observe(event.end_to_end_seconds)
+        # Last, so that a scrape which sees the server idle sees all that it has done.
         with self._lock:
             waiting = self._waiting.pop(event.request_id, None) is not None
             running = event.request_id in self._running
             self._running.discard(event.request_id)
-        model = self._model_children(event.model_name)
         if waiting:
             model.waiting.dec()
         elif running:
             model.running.dec()
-        if event.outcome in _NOT_ACCEPTED:
-            return
-        model.finished(event.outcome).inc()
-        if event.queue_seconds is not None:
-            model.queue.observe(event.queue_seconds)
-        if event.outcome not in _CUT_SHORT:
-            model.latency.observe(event.end_to_end_seconds)
 
     def _model_children(self, model_name: str) -> ModelChildren:
         children = self._models.get(model_name)
@@ -231,6 +231,12 @@ class PrometheusExporter:
 
     def _count_hook_error(self, plugin: str, hook: str) -> None:
         self._families["metrics_hook_errors_total"].labels(plugin, hook).inc()
+
+
+def _withdraw(info: Gauge, labels: tuple[str, ...]) -> None:
+    # In multiprocess mode a series cannot be removed; 0 says that it no longer holds.
+    info.labels(*labels).set(0)
+    info.remove(*labels)
 
 
 def _why_no_duration(event: AudioFinished) -> str:

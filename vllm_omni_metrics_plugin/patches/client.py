@@ -6,6 +6,7 @@ audio leaves for SSE, raw streams and every websocket alike.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -71,7 +72,8 @@ def wrap_generate(original: Callable[..., Any]) -> Callable[..., Any]:
             raise
         finally:
             if call.request is not None:
-                _end(call.request, error, keywords.get("sampling_params_list"))
+                params = keywords.get("sampling_params_list")
+                _end(call.request, error, _is_refusal(error, sampling_params, params))
                 call.request = None  # the engine keeps the first call's context for good
             error = None  # else it and this frame, with the last output, keep each other alive
             await outputs.aclose()
@@ -85,7 +87,9 @@ async def _first_output(outputs: AsyncGenerator[Any, None], call: Call) -> Any:
     try:
         return await outputs.__anext__()
     finally:
-        _current_call.reset(token)
+        # A task that is destroyed unfinished is closed in a context that never had the token.
+        with contextlib.suppress(ValueError):
+            _current_call.reset(token)
 
 
 def wrap_request_id(original: Callable[..., str]) -> Callable[..., str]:
@@ -160,25 +164,40 @@ def _audio_payloads(output: Any, completions: Any) -> list[Mapping[str, Any]]:
     ]
 
 
-def _end(request: OpenRequest, error: BaseException | None, sampling_params_list: Any) -> None:
+def _end(request: OpenRequest, error: BaseException | None, refused: bool) -> None:
     try:
-        refused = _is_client_error(error) and not _is_streamed(sampling_params_list)
         request.end(error, refused=refused)
     except Exception:
         faults.contain("the end of a request")
 
 
-def _is_client_error(error: BaseException | None) -> bool:
-    """Whether the endpoints answer this with an HTTP 4xx."""
+def _is_refusal(
+    error: BaseException | None, sampling_params: Any, sampling_params_list: Any
+) -> bool:
+    """Whether the endpoint answers this with an HTTP 4xx, told by how it called ``generate``.
+
+    vLLM-Omni's endpoints give parameters for each stage and answer only a ValueError so. vLLM's own
+    (``/v1/completions``) give one set, and have a wider rule. With neither, the engine streams.
+    """
+    if sampling_params_list is not None:
+        invalid: tuple[type[BaseException], ...] = (ValueError,)
+        kinds = sampling_params_list
+    elif sampling_params is not None:
+        invalid = (ValueError, TypeError, OverflowError)
+        kinds = (sampling_params,)
+    else:
+        return False
+    if any(_delivers_parts(params) for params in kinds):
+        return False  # the response has begun, with status 200, before the engine is even called
     status = getattr(error, "status_code", None)
     if isinstance(status, int):
         return 400 <= status < 500
-    return isinstance(error, (ValueError, TypeError, OverflowError))
+    if isinstance(error, invalid):
+        return True
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return sampling_params_list is None and "VLLMClientError" in names
 
 
-def _is_streamed(sampling_params_list: Any) -> bool:
-    """Whether the response has begun, with status 200, before the engine is even called."""
-    if sampling_params_list is None:
-        return True  # the engine then streams
-    kinds = (getattr(params, "output_kind", None) for params in sampling_params_list)
-    return any(getattr(kind, "name", "") in ("DELTA", "CUMULATIVE") for kind in kinds)
+def _delivers_parts(params: Any) -> bool:
+    kind = getattr(params, "output_kind", None)
+    return getattr(kind, "name", "") in ("DELTA", "CUMULATIVE")

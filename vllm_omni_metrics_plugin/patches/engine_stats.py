@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vllm_omni_metrics_plugin import faults
+from vllm_omni_metrics_plugin.patches.arguments import replacing
 
 if TYPE_CHECKING:
     from vllm_omni_metrics_plugin.patches.stat_logger import StageStatLogger
@@ -27,10 +28,12 @@ def wrap_output_processor_init(original: Callable[..., None]) -> Callable[..., N
     Without ``--log-stats`` it would not, and recording would fail for want of them.
     """
 
+    with_log_stats = replacing(original, "log_stats")
+
     @functools.wraps(original)
     def __init__(self: Any, *args: Any, **keywords: Any) -> None:
-        keywords["log_stats"] = True
-        original(self, *args, **keywords)
+        args, keywords = with_log_stats(True, self, *args, **keywords)
+        original(*args, **keywords)
 
     return __init__
 
@@ -41,16 +44,17 @@ def wrap_metrics_state(original: Callable[..., None]) -> Callable[..., None]:
     Ours is built instead, with and without ``--log-stats``; the engine's own if that fails.
     """
 
+    with_log_stats = replacing(original, "log_stats")
+
     @functools.wraps(original)
-    def _init_metrics_state(
-        self: Any, stage_pools: Any, *args: Any, log_stats: bool = False, **keywords: Any
-    ) -> None:
-        original(self, stage_pools, *args, log_stats=False, **keywords)
+    def _init_metrics_state(self: Any, stage_pools: Any, *args: Any, **keywords: Any) -> None:
+        without, named = with_log_stats(False, self, stage_pools, *args, **keywords)
+        original(*without, **named)
         try:
             self._stat_logger = _build(self, stage_pools)
         except Exception:
             faults.contain("building the stat logger; the engine's own is used")
-            original(self, stage_pools, *args, log_stats=log_stats, **keywords)
+            original(self, stage_pools, *args, **keywords)
 
     return _init_metrics_state
 
@@ -61,8 +65,9 @@ def replica_joined(pool: Any, replica: int) -> None:
         return
     stat_logger, numbers = _loggers[pool]
     member = (pool.stage_id, replica)
-    number = numbers.setdefault(member, len(numbers))
+    number = numbers.get(member, len(numbers))
     stat_logger.register_replica(number, str(pool.stage_id), str(replica))
+    numbers[member] = number
 
 
 def replica_left(pool: Any, replica: int) -> None:

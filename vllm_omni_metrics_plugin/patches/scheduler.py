@@ -12,18 +12,23 @@ from collections.abc import Callable
 from typing import Any
 
 from vllm_omni_metrics_plugin import faults
+from vllm_omni_metrics_plugin.patches.arguments import replacing
 
 #: Set on a scheduler: what the server knows is not how it is now.
 _OUTDATED = "_omni_metrics_outdated"
+#: What is above 0 in the statistics of a scheduler that is not idle; not every release has all.
+_LOADS = ("num_running_reqs", "num_waiting_reqs", "num_skipped_waiting_reqs", "kv_cache_usage")
 
 
 def wrap_scheduler_init(original: Callable[..., None]) -> Callable[..., None]:
     """``Scheduler.__init__``: statistics are kept with and without ``--log-stats``."""
 
+    with_log_stats = replacing(original, "log_stats")
+
     @functools.wraps(original)
     def __init__(self: Any, *args: Any, **keywords: Any) -> None:
-        keywords["log_stats"] = True
-        original(self, *args, **keywords)
+        args, keywords = with_log_stats(True, self, *args, **keywords)
+        original(*args, **keywords)
 
     return __init__
 
@@ -34,13 +39,11 @@ def wrap_make_stats(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def make_stats(self: Any, *args: Any, **keywords: Any) -> Any:
         stats = original(self, *args, **keywords)
-        outdated = (
-            stats is None
-            or stats.num_running_reqs > 0
-            or stats.num_waiting_reqs > 0
-            or stats.kv_cache_usage > 0
-        )
-        setattr(self, _OUTDATED, outdated)
+        try:
+            busy = stats is None or any(getattr(stats, load, 0) > 0 for load in _LOADS)
+            setattr(self, _OUTDATED, busy)
+        except Exception:
+            faults.contain("reading a scheduler's statistics")
         return stats
 
     return make_stats

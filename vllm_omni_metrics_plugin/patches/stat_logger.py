@@ -5,7 +5,8 @@ Imported when an engine is built, since it derives from vLLM's class.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from vllm.config import VllmConfig
@@ -44,7 +45,8 @@ class StageStatLogger(PrometheusStatLogger):
         for slot in _HELPER_SLOTS:
             helper = getattr(type(self), slot, None)
             if helper is not None:
-                slots = {name: cls for name, cls in metrics.items() if hasattr(helper, name)}
+                slots: dict[str, Any] = {n: c for n, c in metrics.items() if hasattr(helper, n)}
+                slots["observe"] = _contained(helper.observe)
                 setattr(self, slot, type(helper.__name__, (helper,), slots))
         for engine, (stage, replica) in stage_replica_map.items():
             self._engines.add(engine, stage, replica)
@@ -65,7 +67,16 @@ class StageStatLogger(PrometheusStatLogger):
         }
 
     def register_replica(self, engine_idx: int, stage: str, replica: str) -> None:
-        """A replica joined, or returned; the others are not touched."""
+        """A replica joined, or returned; the others are not touched.
+
+        Never raises: the engine calls it too, in the loop that every stage ends with.
+        """
+        try:
+            self._register(engine_idx, stage, replica)
+        except Exception:
+            faults.contain("a replica that joins the stat logger")
+
+    def _register(self, engine_idx: int, stage: str, replica: str) -> None:
         if engine_idx in self._engines:
             self._engines.add(engine_idx, stage, replica)
             self._engines.restore(stage, replica)
@@ -111,16 +122,35 @@ class StageStatLogger(PrometheusStatLogger):
             faults.contain("recording engine statistics")
 
 
+def _contained(observe: Callable[..., None]) -> Callable[..., None]:
+    """A helper that fails on its own numbers must not take the tokens and latencies with it."""
+    place = f"recording for {observe.__qualname__.partition('.')[0]}"
+
+    @functools.wraps(observe)
+    def contained(self: Any, *args: Any, **keywords: Any) -> None:
+        try:
+            observe(self, *args, **keywords)
+        except Exception:
+            faults.contain(place)
+
+    return contained
+
+
 def _extend(value: Any, engine: int, stage: str, replica: str) -> None:
     """Give every table by engine number in ``value`` an entry for one more engine.
 
     Tables hold a child per engine, or a list of children, and may be nested by a further label.
     """
     if isinstance(value, dict):
-        if any(isinstance(key, tuple) for key in value):
-            return  # by engine and label, and filled as they come
         template = next(iter(value.values()), None)
-        if isinstance(template, ByReplica) and _is_child(template):
+        by_engine_and_label = [key for key in value if isinstance(key, tuple)]
+        if by_engine_and_label:
+            first = by_engine_and_label[0][0]
+            for key in by_engine_and_label:
+                if key[0] == first and _is_child(value[key]):
+                    newcomer = (engine, *key[1:])
+                    value[newcomer] = value[key].family.sibling(value[key], stage, replica)
+        elif isinstance(template, ByReplica) and _is_child(template):
             value[engine] = template.family.sibling(template, stage, replica)
         elif isinstance(template, list) and template and all(map(_is_child, template)):
             value[engine] = [child.family.sibling(child, stage, replica) for child in template]
