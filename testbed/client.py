@@ -20,6 +20,7 @@ _SAMPLE_BYTES = 2
 #: Of raw PCM, which does not say; the tiny models' own rate.
 _PCM_RATE = 24000
 _SECONDS = 120.0
+_POLL_SECONDS = 0.02
 
 Stream = Literal["audio", "sse"]
 T = TypeVar("T")
@@ -128,12 +129,12 @@ def speech(
     tokens: int = 24,
     stream: Stream | None = None,
     hang_up_after_packets: int | None = None,
-    hang_up_after_seconds: float | None = None,
+    hang_up_when: Callable[[], bool] | None = None,
     **more: Any,
 ) -> Answer:
     """``/v1/audio/speech``: one WAV, raw PCM as it comes, or server-sent events.
 
-    ``hang_up_after_seconds`` gives up when nothing arrives for that long.
+    ``hang_up_when`` is asked again and again while the answer is awaited, until it says to leave.
     """
     body: dict[str, Any] = {
         "input": text,
@@ -161,8 +162,7 @@ def speech(
 
     listening = Listening(hang_up_after_packets)
     listening.streamed = stream is not None
-    seconds = hang_up_after_seconds or _SECONDS
-    return _post(url, "/v1/audio/speech", body, listening, read, seconds)
+    return _post(url, "/v1/audio/speech", body, listening, read, hang_up_when)
 
 
 def chat(
@@ -231,18 +231,22 @@ def _post(
     body: dict[str, Any],
     listening: Listening,
     read: Callable[[Listening, http.client.HTTPResponse], None],
-    timeout: float = _SECONDS,
+    hang_up_when: Callable[[], bool] | None = None,
 ) -> Answer:
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=timeout)
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=_SECONDS)
     try:
         connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
+        if hang_up_when is not None:
+            while not hang_up_when():
+                time.sleep(_POLL_SECONDS)
+            raise HungUp
         response = connection.getresponse()
         listening.status = response.status
         if response.status != 200:
             listening.failed(response.read().decode(errors="replace"))
         else:
             read(listening, response)
-    except (HungUp, TimeoutError):
+    except HungUp:
         return listening.answer(hung_up=True)
     except (OSError, http.client.HTTPException, EOFError, wave.Error) as error:
         listening.failed(f"{type(error).__name__}: {error}")

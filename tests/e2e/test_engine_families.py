@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from collections import Counter
 
 import pytest
 
 from testbed import client
-from testbed.client import Answer
 from testbed.scrape import scrape
 from testbed.server import Server
-from tests.e2e.conftest import observing, settled
+from tests.e2e.conftest import assert_engines_idle, observing, replicas
 
 #: What the tiny talker's vocoder makes of every codec token but the first.
 SAMPLES_PER_TOKEN = 1920
-IDLE_SECONDS = 2.0
-LOAD = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
-
-
-def assert_idle(server: Server) -> None:
-    """Within two seconds every stage and replica says that it has nothing to do."""
-    seen = settled(server, lambda s: not any(s.sum(name) for name in LOAD), IDLE_SECONDS)
-    for name in LOAD:
-        members = {(labels["stage"], labels["replica"]) for labels in seen.label_sets(name)}
-        assert members == set(replicas(server)), name
-        assert seen.sum(name) == 0, (name, seen.by(name, "stage"), seen.by(name, "replica"))
-
-
-def replicas(server: Server) -> list[tuple[str, str]]:
-    return [(str(stage), str(replica)) for stage, replica in server.stage_processes()]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -105,27 +90,41 @@ def test_finish_reasons_of_a_text_chat_are_the_clients(chat_server: Server) -> N
 
 
 def test_gauges_are_zero_after_the_last_of_many_requests(speech_server: Server) -> None:
-    # Longer than the second for which the engine's throttle may hold the first numbers back.
-    ask = functools.partial(client.speech, speech_server.url, tokens=200, stream="audio")
-    busy: list[float] = []
+    seen_busy = threading.Event()
 
-    def watch() -> Answer:
-        for _ in range(12):
-            busy.append(scrape(speech_server.url).sum("vllm:num_requests_running"))
-            time.sleep(0.2)
-        return ask()
+    def ask_until_seen() -> None:
+        while not seen_busy.is_set():
+            client.speech(speech_server.url, tokens=60, stream="audio")
 
-    client.together([ask, ask, ask, ask, watch], at_once=5)
-    assert max(busy) > 0, "the load was never seen, so that 0 afterwards says nothing"
-    assert_idle(speech_server)
+    askers = [threading.Thread(target=ask_until_seen) for _ in range(4)]
+    for asker in askers:
+        asker.start()
+    try:
+        wait_until_busy(speech_server)
+    finally:
+        seen_busy.set()
+        for asker in askers:
+            asker.join()
+    assert_engines_idle(speech_server)
 
 
 def test_gauges_are_zero_after_an_abort(speech_server: Server) -> None:
-    answer = client.speech(speech_server.url, tokens=250, stream="audio", hang_up_after_packets=3)
+    answer = client.speech(
+        speech_server.url, tokens=900, hang_up_when=lambda: wait_until_busy(speech_server)
+    )
     assert answer.hung_up
-    assert_idle(speech_server)
+    assert_engines_idle(speech_server)
 
 
 def test_gauges_are_zero_after_a_request_that_failed(speech_server: Server) -> None:
     assert client.speech(speech_server.url, "x" * 3000).status == 500
-    assert_idle(speech_server)
+    assert_engines_idle(speech_server)
+
+
+def wait_until_busy(server: Server) -> bool:
+    """True once the load was seen: else 0 afterwards would say nothing."""
+    deadline = time.monotonic() + 30
+    while not scrape(server.url).sum("vllm:num_requests_running", stage="0"):
+        assert time.monotonic() < deadline, "the load was never seen"
+        time.sleep(0.1)
+    return True

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 
 from testbed import client
 from testbed.client import Answer
+from testbed.scrape import scrape
 from testbed.server import Server
-from tests.e2e.conftest import is_idle, observing, outcomes
+from tests.e2e.conftest import assert_engines_idle, is_idle, observing, outcomes
 
 
 def _load(server: Server, requests: int) -> list[functools.partial[Answer]]:
@@ -18,8 +20,25 @@ def _load(server: Server, requests: int) -> list[functools.partial[Answer]]:
     ]
 
 
+def _killer(server: Server, replica: str) -> threading.Thread:
+    """Kills a replica of the second stage in the middle of its speech."""
+
+    def frames() -> float:
+        seen = scrape(server.url)
+        return seen.sum("vllm:omni_audio_frames_total", stage="1", replica=replica)
+
+    before = frames()
+
+    def kill() -> None:
+        while frames() == before:
+            time.sleep(0.02)
+        server.kill_replica(1, int(replica))
+
+    return threading.Thread(target=kill, daemon=True)
+
+
 def test_killed_replica_under_load_loses_no_request(mortal_server: Server) -> None:
-    killer = threading.Timer(1.0, mortal_server.kill_replica, (1, 1))
+    killer = _killer(mortal_server, "1")
     with observing(mortal_server) as seen:
         killer.start()
         answers = client.together(_load(mortal_server, 12), at_once=6)
@@ -37,6 +56,7 @@ def test_killed_replica_under_load_loses_no_request(mortal_server: Server) -> No
     assert seen.gained.sum("vllm:omni_e2e_request_latency_seconds_count") == sum(
         count for reason, count in counted.items() if reason in ("stop", "length")
     )
+    assert_engines_idle(mortal_server)
 
 
 def test_survivor_serves_on_under_its_own_label(mortal_server: Server) -> None:
@@ -50,7 +70,7 @@ def test_survivor_serves_on_under_its_own_label(mortal_server: Server) -> None:
 def test_requests_to_a_dead_stage_are_errors_and_leave_nothing_behind(
     mortal_server: Server,
 ) -> None:
-    killer = threading.Timer(0.5, mortal_server.kill_replica, (1, 0))
+    killer = _killer(mortal_server, "0")
     with observing(mortal_server) as seen:
         killer.start()
         answers = client.together(_load(mortal_server, 4), at_once=4)

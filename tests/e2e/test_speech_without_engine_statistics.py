@@ -6,7 +6,7 @@ import functools
 
 from testbed import client
 from testbed.server import Server
-from tests.e2e.conftest import assert_counts_agree, observing, outcomes
+from tests.e2e.conftest import assert_counts_agree, is_running, observing, outcomes
 
 
 def test_families_carry_data_with_the_engines_statistics_off(quiet_server: Server) -> None:
@@ -24,7 +24,9 @@ def test_families_carry_data_with_the_engines_statistics_off(quiet_server: Serve
 
 def test_hang_up_between_whole_outputs_is_an_abort(quiet_server: Server) -> None:
     with observing(quiet_server) as seen:
-        answer = client.speech(quiet_server.url, tokens=250, hang_up_after_seconds=0.2)
+        answer = client.speech(
+            quiet_server.url, tokens=250, hang_up_when=lambda: is_running(quiet_server)
+        )
     assert answer.hung_up
     assert outcomes(seen.gained) == {"abort": 1}
 

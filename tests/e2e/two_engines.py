@@ -28,6 +28,14 @@ def samples() -> list[tuple[str, dict[str, str], float]]:
     ]
 
 
+def settled() -> list[tuple[str, dict[str, str], float]]:
+    """The samples once the engine has said that it is idle, or when it does not in 30 seconds."""
+    deadline = time.monotonic() + 30
+    while any(name == RUNNING for name, _, _ in samples()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return samples()
+
+
 async def ask(engine: Any) -> None:
     prompt = {"prompt_token_ids": [1, 2, 3]}
     async for _ in engine.generate(prompt, request_id="one", output_modalities=["text"]):
@@ -41,8 +49,7 @@ def main(model: str, deploy: str) -> None:
     for _ in range(2):
         engine = AsyncOmni(model=model, deploy_config=deploy)
         asyncio.run(ask(engine))
-        time.sleep(2)  # by then an idle engine says so
-        reports.append(samples())
+        reports.append(settled())
         engine.shutdown()
     print("REPORT", json.dumps(reports))
 

