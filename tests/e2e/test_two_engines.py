@@ -30,7 +30,8 @@ def test_both_engines_start_and_each_shows_its_own_families(tmp_path: Path) -> N
 
     lines = [line for line in done.stdout.splitlines() if line.startswith("REPORT ")]
     assert lines, f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
-    for number, samples in enumerate(json.loads(lines[0].removeprefix("REPORT ")), 1):
+    *alive, stopped = json.loads(lines[0].removeprefix("REPORT "))
+    for number, samples in enumerate(alive, 1):
         shown = {(name, labels.get("stage"), value) for name, labels, value in samples}
         assert shown == {
             *(("vllm:omni_stage_info", stage, 1.0) for stage in "012"),
@@ -38,3 +39,4 @@ def test_both_engines_start_and_each_shows_its_own_families(tmp_path: Path) -> N
             ("vllm:request_success_total", "0", 1.0),
             ("vllm:omni_requests_success_total", None, float(number)),
         }, f"engine {number}"
+    assert [name for name, _, _ in stopped] == ["vllm:omni_requests_success_total"]

@@ -51,6 +51,7 @@ def main(model: str, deploy: str) -> None:
         asyncio.run(ask(engine))
         reports.append(settled())
         engine.shutdown()
+    reports.append(samples())
     print("REPORT", json.dumps(reports))
 
 

@@ -27,6 +27,29 @@ def wrap_engine_init(original: Callable[..., None]) -> Callable[..., None]:
     return __init__
 
 
+def wrap_shutdown(original: Callable[..., None]) -> Callable[..., None]:
+    """``OmniBase.shutdown``: the engine is stopped, its replicas leave with it."""
+
+    @functools.wraps(original)
+    def shutdown(self: Any, *args: Any, **keywords: Any) -> None:
+        members = []
+        try:
+            pools = [pool for pool in self.engine.stage_pools if pool in stages]
+            members = [
+                (pool, replica) for pool in pools for replica in pool.available_replica_ids()
+            ]
+        except Exception:
+            faults.contain("an engine that is stopped")
+        original(self, *args, **keywords)
+        try:
+            for pool, replica in members:
+                _gone(pool, replica)
+        except Exception:
+            faults.contain("an engine that is stopped")
+
+    return shutdown
+
+
 def wrap_add_client(original: Callable[..., int]) -> Callable[..., int]:
     """``StagePool.add_client``: a replica joins at run time, or returns."""
 

@@ -27,6 +27,14 @@ SEAMS: tuple[Seam, ...] = (
         feeds=("stage_info",),
     ),
     Seam(
+        name="engine_shutdown",
+        module="vllm_omni.entrypoints.omni_base",
+        attribute="OmniBase.shutdown",
+        form="function",
+        wrap=pipeline.wrap_shutdown,
+        feeds=("stage_info",),
+    ),
+    Seam(
         name="generate",
         module="vllm_omni.entrypoints.async_omni",
         attribute="AsyncOmni.generate",
