@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from rich.console import Console
 from rich.table import Table
 
-from testbed import bench_engine, client
+from testbed import bench_engine, bench_transfers, client
 from testbed.server import Server
 from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
 from vllm_omni_metrics_plugin.hooks import HookManager, MediaPacket, ReplicaJoined
@@ -49,8 +49,9 @@ def main() -> int:
     options = parser.parse_args()
     figures = Figures()
     _dispatch(figures)
-    for figure in bench_engine.figures(_side_by_side):
-        figures.add(*figure)
+    for part in (bench_engine, bench_transfers):
+        for figure in part.figures(_side_by_side):
+            figures.add(*figure)
     if not options.no_servers:
         _serving(figures)
     figures.show()

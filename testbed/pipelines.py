@@ -33,8 +33,13 @@ PIPELINES = {
 }
 
 
-def deployment(pipeline: Pipeline, replicas: int, async_chunk: bool) -> dict[str, Any]:
-    """The deploy file's content for this many replicas; raises ValueError for too many."""
+def deployment(
+    pipeline: Pipeline, replicas: int, async_chunk: bool, *, each_stage: bool = False
+) -> dict[str, Any]:
+    """The deploy file's content; raises ValueError for too many replicas.
+
+    ``replicas`` is how many there are of the replicated stage, or of ``each_stage``.
+    """
     if not 1 <= replicas <= pipeline.max_replicas:
         raise ValueError(
             f"pipeline {pipeline.name} runs with 1 to {pipeline.max_replicas} replicas, "
@@ -45,7 +50,7 @@ def deployment(pipeline: Pipeline, replicas: int, async_chunk: bool) -> dict[str
     content["async_chunk"] = async_chunk
     device = 0
     for stage in content["stages"]:
-        count = replicas if stage["stage_id"] == pipeline.replicated_stage else 1
+        count = replicas if each_stage or stage["stage_id"] == pipeline.replicated_stage else 1
         if count > 1:
             stage["num_replicas"] = count
         stage["devices"] = ",".join(str(device + n) for n in range(count))

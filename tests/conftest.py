@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from vllm_omni_metrics_plugin import catalog, faults
 from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
 from vllm_omni_metrics_plugin.hooks import Event, ReplicaJoined, dispatch, hookimpl, plugins
-from vllm_omni_metrics_plugin.patches.state import open_requests
+from vllm_omni_metrics_plugin.patches.state import open_requests, transfers
 
 AnyEvent = TypeVar("AnyEvent", bound=Event)
 
@@ -133,6 +133,8 @@ def _forget() -> None:
     faults._reported.clear()
     dispatch._logged.clear()
     open_requests.by_id.clear()
+    for memory in (transfers._sent, transfers._received, transfers._joined):
+        memory.clear()
     for hook in vars(plugins.hooks).values():
         if hook._historic is not None:
             hook._historic.clear()

@@ -18,6 +18,7 @@ Aggregate = Literal["livesum", "livemax"]
 
 MODEL = ("model_name",)
 STAGE = ("model_name", "stage", "replica")
+EDGE = ("model_name", "from_stage", "from_replica", "to_stage", "to_replica")
 
 #: 10 ms to 7,680 s: dense where people wait, with the usual objectives as bounds.
 SECONDS = (
@@ -30,6 +31,13 @@ WAIT_SECONDS = (0.001, 0.0025, 0.005, *(bound for bound in SECONDS if bound <= 2
 RTF = (
     *(0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
     *(1.05, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0),
+)
+#: 1 KiB to 4 GiB.
+BYTES = tuple(float(4**power) for power in range(5, 17))
+#: 10 us to 10 s, in milliseconds.
+MILLISECONDS = (
+    *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0),
+    *(100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0),
 )
 
 
@@ -144,6 +152,55 @@ FAMILIES: tuple[Family, ...] = (
         formula="+ samples",
     ),
     Family(
+        stem="transfer_size_bytes",
+        kind="histogram",
+        labels=EDGE,
+        unit="bytes",
+        help="Payload of one physical hop between stages, as serialized.",
+        event="omni_transfer_sent",
+        formula="size_bytes",
+        buckets=BYTES,
+    ),
+    Family(
+        stem="transfer_tx_time_ms",
+        kind="histogram",
+        labels=EDGE,
+        unit="milliseconds",
+        help="Sender's part of a hop: serializing and handing over to the connector.",
+        event="omni_transfer_sent",
+        formula="1000 * seconds",
+        buckets=MILLISECONDS,
+    ),
+    Family(
+        stem="transfer_rx_decode_time_ms",
+        kind="histogram",
+        labels=EDGE,
+        unit="milliseconds",
+        help="Receiver's part of a hop: the get that succeeded, receiving and decoding.",
+        event="omni_transfer_received",
+        formula="1000 * seconds",
+        buckets=MILLISECONDS,
+    ),
+    Family(
+        stem="transfer_in_flight_time_ms",
+        kind="histogram",
+        labels=EDGE,
+        unit="milliseconds",
+        help="From the sender's end to the receiver's beginning of a hop; same host only.",
+        event="omni_transfer_received",
+        formula="1000 * in_flight_seconds",
+        buckets=MILLISECONDS,
+    ),
+    Family(
+        stem="transfer_failures_total",
+        kind="counter",
+        labels=("model_name", "from_stage", "to_stage", "operation", "replica", "reason"),
+        unit="payloads",
+        help="Payloads that a connector could not send or receive; replica is the failing side's.",
+        event="omni_transfer_failed",
+        formula="+1",
+    ),
+    Family(
         stem="stage_info",
         kind="gauge",
         labels=(*STAGE, "stage_name", "stage_type"),
@@ -180,6 +237,15 @@ FAMILIES: tuple[Family, ...] = (
         help="Exceptions raised by hook implementations; none of them reached the engine.",
         event="(the dispatcher itself)",
         formula="+1 per exception",
+    ),
+    Family(
+        stem="metrics_dropped_events_total",
+        kind="counter",
+        labels=("reason",),
+        unit="events",
+        help="Events of the stage engines' processes that did not arrive in the server.",
+        event="omni_events_dropped",
+        formula="+ count",
     ),
 )
 

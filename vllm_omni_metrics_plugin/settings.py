@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 import logging
 import math
+import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -50,6 +52,19 @@ VARIABLES: tuple[Variable, ...] = (
         "Set but empty: none.",
     ),
     Variable(
+        f"{PREFIX}_CHANNEL",
+        "a private socket",
+        "Where stage engines that run apart from the server (headless replicas) send their events: "
+        "`ipc:///path` for the same host, `tcp://host:port` for others, which needs a key. "
+        "The same on the server, which listens there, and on every other host.",
+    ),
+    Variable(
+        f"{PREFIX}_CHANNEL_KEY",
+        "none",
+        "File with the secret CURVE key that everybody on a `tcp://` channel shares, as "
+        "`zmq.auth.create_certificates` writes it (`*.key_secret`).",
+    ),
+    Variable(
         f"{BUCKETS_PREFIX}<FAMILY>",
         "the catalogue's",
         "Bucket bounds of one histogram, comma-separated and rising, e.g. "
@@ -67,6 +82,10 @@ class Settings:
     hooks_allowed: frozenset[str] | None = None
     #: Hook plugins that are never loaded; wins over :attr:`hooks_allowed`.
     hooks_blocked: frozenset[str] = frozenset()
+    #: Where events of other processes arrive, if the operator says it; else a private socket.
+    channel: str | None = None
+    #: File with the key of a ``tcp://`` channel.
+    channel_key: str | None = None
     #: Bucket bounds that replace the catalogue's, by family stem.
     buckets: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
@@ -74,10 +93,13 @@ class Settings:
 def parse(environ: Mapping[str, str], warn: Warn = logger.warning) -> Settings:
     """Read every ``VLLM_OMNI_METRICS*`` variable of ``environ``; never raises on a bad value."""
     allowed, blocked = _hook_names(environ.get(f"{PREFIX}_HOOKS"))
+    channel, channel_key = _channel(environ, warn)
     return Settings(
         enabled=_switch(PREFIX, environ.get(PREFIX), warn),
         hooks_allowed=allowed,
         hooks_blocked=blocked,
+        channel=channel,
+        channel_key=channel_key,
         buckets=_all_buckets(environ, warn),
     )
 
@@ -101,6 +123,26 @@ def _hook_names(value: str | None) -> tuple[frozenset[str] | None, frozenset[str
     allowed = frozenset(name for name in names if not name.startswith("-"))
     only_blocks = bool(blocked) and not allowed
     return (None if only_blocks else allowed), blocked
+
+
+def _channel(environ: Mapping[str, str], warn: Warn) -> tuple[str | None, str | None]:
+    name, key_name = f"{PREFIX}_CHANNEL", f"{PREFIX}_CHANNEL_KEY"
+    address, key = environ.get(name), environ.get(key_name)
+    if not address:
+        if key:
+            warn(f"{key_name}={key!r} is of no use without {name} and was ignored")
+        return None, None
+    instead = "events of this process's own stage engines still arrive by a private socket"
+    if not re.fullmatch(r"ipc:///.{1,99}|tcp://[^/]+:\d{1,5}", address):
+        warn(f"{name}={address!r} is neither ipc:///path nor tcp://host:port; {instead}")
+        return None, None
+    if address.startswith("ipc:"):
+        return address, None
+    if not key or not os.access(key, os.R_OK):
+        problem = "is not a file that can be read" if key else "is not set"
+        warn(f"{name}={address!r} was ignored because {key_name}={key!r} {problem}; {instead}")
+        return None, None
+    return address, key
 
 
 def _all_buckets(environ: Mapping[str, str], warn: Warn) -> dict[str, tuple[float, ...]]:

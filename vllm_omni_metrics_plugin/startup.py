@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import multiprocessing
+import os
 from collections.abc import Mapping
+from multiprocessing.util import Finalize
+
+from msgspec import structs
 
 from vllm_omni_metrics_plugin import __version__, settings
-from vllm_omni_metrics_plugin.hooks import Configured, plugins
+from vllm_omni_metrics_plugin.channel.endpoint import Endpoint, private_endpoint
+from vllm_omni_metrics_plugin.channel.frames import Carried
+from vllm_omni_metrics_plugin.channel.receiver import Receiver
+from vllm_omni_metrics_plugin.channel.sender import Sender
+from vllm_omni_metrics_plugin.hooks import Configured, TransferFailed, plugins
+from vllm_omni_metrics_plugin.hooks.events import Role
 from vllm_omni_metrics_plugin.patches import Patches, engine
+from vllm_omni_metrics_plugin.patches.state import before_engine, transfers
 from vllm_omni_metrics_plugin.patches.table import SEAMS
+from vllm_omni_metrics_plugin.settings import Settings
 
 logger = logging.getLogger("vllm.omni_metrics")
+
+#: How a server tells its stage engines' processes where its private socket is.
+_INHERITED = "_OMNI_METRICS_CHANNEL"
 
 
 def start(environ: Mapping[str, str]) -> None:
@@ -36,7 +52,8 @@ def start(environ: Mapping[str, str]) -> None:
 
         plugins.register(PrometheusExporter(wanted.buckets), "prometheus")
     plugins.load_installed(wanted)
-    Patches(seam for seam in SEAMS if seam.role == role).install()
+    _open_channel(wanted, role)
+    Patches(seam for seam in SEAMS if role in seam.roles).install()
     plugins.hooks.omni_configured(
         Configured(
             settings=wanted,
@@ -48,3 +65,47 @@ def start(environ: Mapping[str, str]) -> None:
         release = versions["vllm-omni"]
         tested = "" if release in engine.TESTED_RELEASES else ", which it was not tested on"
         logger.info("omni-metrics %s is on for vllm-omni %s%s", __version__, release, tested)
+
+
+def _open_channel(wanted: Settings, role: Role) -> None:
+    """The server listens for events once it builds an engine; everybody else sends to it."""
+    inherited = os.environ.get(_INHERITED)
+    if wanted.channel is not None:
+        endpoint = Endpoint(wanted.channel, wanted.channel_key)
+    elif inherited and multiprocessing.parent_process() is not None:
+        endpoint = Endpoint(inherited, private=True)
+    elif role == "server":
+        endpoint = private_endpoint()
+        os.environ[_INHERITED] = endpoint.address
+    else:
+        return
+    if role == "server":
+        _listen(endpoint)
+    else:
+        sender = Sender(endpoint)
+        plugins.register(sender, "channel")
+        # Children of multiprocessing come to an end by one of these, depending on how they began.
+        Finalize(None, sender.close, exitpriority=100)
+        atexit.register(sender.close)
+
+
+def _listen(endpoint: Endpoint) -> None:
+    name = multiprocessing.current_process().name
+    if name.startswith("ApiServer_") and name != "ApiServer_0":
+        return  # the first of several API servers listens for all
+
+    def deliver(event: Carried) -> None:
+        if isinstance(event, TransferFailed):
+            model_name = transfers.model_name
+            plugins.hooks.omni_transfer_failed(structs.replace(event, model_name=model_name))
+        else:
+            transfers.report(event)
+
+    receiver = Receiver(endpoint, deliver, transfers.forget_outdated)
+    before_engine.append(receiver.start)
+
+    def close() -> None:
+        receiver.close()
+        transfers.forget_all()
+
+    atexit.register(close)

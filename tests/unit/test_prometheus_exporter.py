@@ -8,16 +8,20 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from tests.unit.test_transfers import received, sent
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.hooks import (
     AudioFinished,
+    EventsDropped,
     MediaPacket,
     PatchReported,
     RequestArrived,
     RequestFinished,
     StageSubmitted,
+    TransferFailed,
     dispatch,
     hookimpl,
     plugins,
@@ -155,6 +159,10 @@ def feed_every_family(exposed: Any) -> None:
     finish_audio()
     finish_audio(replica=None)
     finish()
+    send()
+    receive()
+    fail()
+    plugins.hooks.omni_events_dropped(EventsDropped(reason="lost", count=1))
 
 
 @pytest.mark.parametrize("family", catalog.FAMILIES, ids=lambda family: family.stem)
@@ -194,6 +202,126 @@ def test_buckets_that_the_operator_chose_replace_the_catalogues(expose: Any) -> 
         feed_every_family(exposed)
         assert bounds(exposed, "audio_rtf") == ["0.5", "2.0", "+Inf"]
         assert len(bounds(exposed, "audio_duration_seconds")) == len(catalog.SECONDS) + 1
+
+
+# Transfers
+
+EDGE = {
+    "model_name": "tiny",
+    "from_stage": "0",
+    "from_replica": "1",
+    "to_stage": "1",
+    "to_replica": "3",
+}
+
+
+def send(**changed: Any) -> None:
+    known = {"model_name": "tiny", "to_replica": 3, "size_bytes": 300, "seconds": 0.002}
+    plugins.hooks.omni_transfer_sent(sent(**known | changed))
+
+
+def receive(**changed: Any) -> None:
+    known = {
+        "model_name": "tiny",
+        "from_replica": 1,
+        "seconds": 0.003,
+        "in_flight_seconds": 0.25,
+    }
+    plugins.hooks.omni_transfer_received(received(**known | changed))
+
+
+def fail(**changed: Any) -> None:
+    event = TransferFailed(
+        model_name="tiny",
+        from_stage=0,
+        to_stage=1,
+        operation="receive",
+        replica=3,
+        key="k",
+        connector="C",
+        reason="OSError",
+    )
+    plugins.hooks.omni_transfer_failed(structs.replace(event, **changed))
+
+
+def test_hop_is_counted_and_timed_at_its_edge(exposed: Any) -> None:
+    exposed.join()
+    send()
+    receive()
+    for family, total in (
+        ("transfer_size_bytes", 300),
+        ("transfer_tx_time_ms", 2.0),
+        ("transfer_rx_decode_time_ms", 3.0),
+        ("transfer_in_flight_time_ms", 250.0),
+    ):
+        assert exposed.value(f"{family}_count", **EDGE) == 1, family
+        assert exposed.value(f"{family}_sum", **EDGE) == pytest.approx(total), family
+    assert exposed.missing() == {}
+
+
+@pytest.mark.parametrize(
+    ("half", "families", "reason"),
+    [
+        (
+            lambda: send(to_replica=None),
+            ("transfer_size_bytes", "transfer_tx_time_ms"),
+            "never_received",
+        ),
+        (
+            lambda: send(from_replica=None),
+            ("transfer_size_bytes", "transfer_tx_time_ms"),
+            "unknown_edge",
+        ),
+        (
+            lambda: send(model_name=None),
+            ("transfer_size_bytes", "transfer_tx_time_ms"),
+            "unknown_edge",
+        ),
+        (
+            lambda: receive(from_replica=None),
+            ("transfer_rx_decode_time_ms", "transfer_in_flight_time_ms"),
+            "unknown_sender",
+        ),
+        (
+            lambda: receive(to_replica=None),
+            ("transfer_rx_decode_time_ms", "transfer_in_flight_time_ms"),
+            "unknown_edge",
+        ),
+    ],
+)
+def test_hop_whose_edge_is_not_known_is_missing_and_not_guessed(
+    exposed: Any, half: Any, families: tuple[str, ...], reason: str
+) -> None:
+    exposed.join()
+    half()
+    assert exposed.missing() == {(family, reason): 1 for family in families}
+    for family in families:
+        assert exposed.value(f"{family}_count", **EDGE) is None
+
+
+def test_time_in_flight_between_hosts_is_missing(exposed: Any) -> None:
+    exposed.join()
+    receive(in_flight_seconds=None)
+    assert exposed.missing() == {("transfer_in_flight_time_ms", "other_host"): 1}
+    assert exposed.value("transfer_rx_decode_time_ms_count", **EDGE) == 1
+
+
+@pytest.mark.parametrize("replica", [3, None])
+def test_failures_are_counted_by_side_and_reason(exposed: Any, replica: int | None) -> None:
+    exposed.join()
+    fail(replica=replica)
+    fail(replica=replica)
+    labels = {"from_stage": "0", "to_stage": "1", "operation": "receive", "reason": "OSError"}
+    side = "" if replica is None else "3"
+    failures = exposed.value("transfer_failures_total", **MODEL, **labels, replica=side)
+    assert failures == 2
+
+
+def test_dropped_events_add_up_by_reason(exposed: Any) -> None:
+    exposed.join()
+    for count in (5, 7):
+        plugins.hooks.omni_events_dropped(EventsDropped(reason="queue_full", count=count))
+    assert exposed.value("metrics_dropped_events_total", reason="queue_full") == 12
 
 
 # Requests

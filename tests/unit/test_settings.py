@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -199,3 +200,49 @@ def test_no_environment_makes_parsing_raise(environ: dict[str, str]) -> None:
         assert bounds
         assert all(map(math.isfinite, bounds))
         assert all(low < high for low, high in pairwise(bounds))
+
+
+# The channel
+
+
+def test_channel_of_the_same_host_needs_no_key() -> None:
+    channel = {"VLLM_OMNI_METRICS_CHANNEL": "ipc:///run/omni/events"}
+    parsed, warnings = parse(channel)
+    assert (parsed.channel, parsed.channel_key) == ("ipc:///run/omni/events", None)
+    assert warnings == []
+
+
+def test_channel_of_other_hosts_has_a_key(tmp_path: Path) -> None:
+    key = tmp_path / "omni.key_secret"
+    key.write_text("")
+    parsed, warnings = parse(
+        {
+            "VLLM_OMNI_METRICS_CHANNEL": "tcp://head:5570",
+            "VLLM_OMNI_METRICS_CHANNEL_KEY": str(key),
+        }
+    )
+    assert (parsed.channel, parsed.channel_key) == ("tcp://head:5570", str(key))
+    assert warnings == []
+
+
+@pytest.mark.parametrize(
+    ("address", "key", "word"),
+    [
+        ("tcp://head:5570", None, "is not set"),
+        ("tcp://head:5570", "/no/such/file", "cannot be read"),
+        ("tcp://head", "/dev/null", "neither ipc:///path nor tcp://host:port"),
+        ("udp://head:5570", None, "neither"),
+        ("ipc://relative", None, "neither"),
+        ("ipc:///" + "x" * 100, None, "neither"),
+        (None, "/dev/null", "of no use"),
+    ],
+)
+def test_channel_that_cannot_be_is_named_and_a_private_one_is_used(
+    address: str | None, key: str | None, word: str
+) -> None:
+    environ = {"VLLM_OMNI_METRICS_CHANNEL": address, "VLLM_OMNI_METRICS_CHANNEL_KEY": key}
+    parsed, warnings = parse({k: v for k, v in environ.items() if v is not None})
+    assert (parsed.channel, parsed.channel_key) == (None, None)
+    [warning] = warnings
+    assert word.replace("cannot be read", "is not a file that can be read") in warning
+    assert (address or key or "") in warning

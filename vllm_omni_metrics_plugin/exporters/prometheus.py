@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.catalog import Family
+from vllm_omni_metrics_plugin.exporters.transfers import TransferSamples
 from vllm_omni_metrics_plugin.hooks import (
     AudioFinished,
     MediaPacket,
@@ -82,7 +83,7 @@ class AudioChildren:
         self.frames = families["audio_frames_total"].labels(*labels)
 
 
-class PrometheusExporter:
+class PrometheusExporter(TransferSamples):
     """Turns events into samples. Nothing is published before an engine's first replica joins."""
 
     def __init__(
@@ -91,6 +92,7 @@ class PrometheusExporter:
         publish_in: CollectorRegistry = REGISTRY,
     ) -> None:
         """``buckets`` replace the catalogue's, by family stem."""
+        super().__init__()
         registry = CollectorRegistry()
         self._families: dict[str, Any] = {
             family.stem: _metric(family, buckets.get(family.stem, family.buckets), registry)

@@ -20,6 +20,7 @@ from vllm_omni_metrics_plugin.hooks.events import (
     Configured,
     EngineStats,
     Event,
+    EventsDropped,
     MediaPacket,
     PatchReported,
     ReplicaJoined,
@@ -28,6 +29,9 @@ from vllm_omni_metrics_plugin.hooks.events import (
     RequestFinished,
     StageFinished,
     StageSubmitted,
+    TransferFailed,
+    TransferReceived,
+    TransferSent,
 )
 from vllm_omni_metrics_plugin.hooks.manager import HookManager
 from vllm_omni_metrics_plugin.hooks.specs import hookimpl
@@ -37,6 +41,7 @@ __all__ = [
     "Configured",
     "EngineStats",
     "Event",
+    "EventsDropped",
     "HookManager",
     "MediaPacket",
     "PatchReported",
@@ -46,6 +51,9 @@ __all__ = [
     "RequestFinished",
     "StageFinished",
     "StageSubmitted",
+    "TransferFailed",
+    "TransferReceived",
+    "TransferSent",
     "hookimpl",
     "plugins",
 ]

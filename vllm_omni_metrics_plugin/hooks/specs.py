@@ -69,3 +69,23 @@ def omni_audio_finished(event: events.AudioFinished) -> None:
 @hookspec
 def omni_request_finished(event: events.RequestFinished) -> None:
     """A request ended; exactly once per arrived request."""
+
+
+@hookspec
+def omni_transfer_sent(event: events.TransferSent) -> None:
+    """A payload left one stage for the next."""
+
+
+@hookspec
+def omni_transfer_received(event: events.TransferReceived) -> None:
+    """A payload arrived at a stage."""
+
+
+@hookspec
+def omni_transfer_failed(event: events.TransferFailed) -> None:
+    """A payload could not be sent or received."""
+
+
+@hookspec
+def omni_events_dropped(event: events.EventsDropped) -> None:
+    """Events of the stage engines' processes did not arrive in the server."""

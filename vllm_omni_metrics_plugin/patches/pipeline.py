@@ -10,7 +10,7 @@ from typing import Any
 from vllm_omni_metrics_plugin import faults
 from vllm_omni_metrics_plugin.hooks import ReplicaJoined, ReplicaLeft, plugins
 from vllm_omni_metrics_plugin.patches import engine_stats
-from vllm_omni_metrics_plugin.patches.state import Stage, stages
+from vllm_omni_metrics_plugin.patches.state import Stage, before_engine, stages, transfers
 
 _joined = plugins.hooks.omni_replica_joined
 _left = plugins.hooks.omni_replica_left
@@ -21,6 +21,7 @@ def wrap_engine_init(original: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(original)
     def __init__(self: Any, *args: Any, **keywords: Any) -> None:
+        _prepare()
         original(self, *args, **keywords)
         model_name(self)
 
@@ -97,6 +98,14 @@ def wrap_evict_replica(original: Callable[..., None]) -> Callable[..., None]:
     return evict_replica
 
 
+def _prepare() -> None:
+    try:
+        for prepare in before_engine:
+            prepare()
+    except Exception:
+        faults.contain("preparing for an engine")
+
+
 _model_names: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
 
@@ -111,7 +120,8 @@ def model_name(omni: Any) -> str:
         name = _model_names.get(omni)
         if name is not None:
             return name
-        name = _model_names[omni] = _served_name(omni)
+        name = _model_names[omni] = transfers.model_name = _served_name(omni)
+        _prepare()
     except Exception:
         faults.contain("finding the model's name")
         return "unknown"

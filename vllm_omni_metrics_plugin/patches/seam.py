@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from vllm_omni_metrics_plugin.hooks.events import Role
 
-Form = Literal["function", "coroutine", "async generator", "static function"]
+Form = Literal["function", "coroutine", "async generator", "static function", "class function"]
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 #: Set on our wrappers, with the seam's name.
@@ -30,8 +30,8 @@ class Seam:
     """Where to wrap and what has to be found there.
 
     ``leading`` are the names of the first parameters after ``self``, ``keywords`` other parameters
-    that the wrapper reads. ``wrap`` makes the wrapper of the original; for a static function it
-    gets and returns the bare function.
+    that the wrapper reads. ``wrap`` makes the wrapper of the original; for a static or class
+    function it gets and returns the bare function.
     """
 
     name: str
@@ -44,8 +44,8 @@ class Seam:
     feeds: tuple[str, ...]
     leading: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
-    #: In which kind of process the seam does its work.
-    role: Role = "server"
+    #: In which kinds of process the seam does its work.
+    roles: tuple[Role, ...] = ("server",)
 
     @property
     def target(self) -> str:
@@ -76,13 +76,14 @@ def apply(seam: Seam) -> AppliedSeam | None:
     """
     owner, method = _find(seam)
     original = owner.__dict__[method]
-    function = original.__func__ if isinstance(original, staticmethod) else original
+    kind = type(original) if isinstance(original, (staticmethod, classmethod)) else None
+    function = original.__func__ if kind is not None else original
     if _wrapped_by_us(function, seam):
         return None
     _check(seam, original, function)
     wrapper = seam.wrap(function)
     setattr(wrapper, MARK, seam.name)
-    placed = staticmethod(wrapper) if isinstance(original, staticmethod) else wrapper
+    placed = wrapper if kind is None else kind(wrapper)
     setattr(owner, method, placed)
     return AppliedSeam(owner, method, original, placed)
 
@@ -123,6 +124,8 @@ def _check(seam: Seam, original: object, function: Callable[..., Any]) -> None:
 def _form(original: object, function: Callable[..., Any]) -> Form:
     if isinstance(original, staticmethod):
         return "static function"
+    if isinstance(original, classmethod):
+        return "class function"
     bare = inspect.unwrap(function)
     if inspect.isasyncgenfunction(bare):
         return "async generator"

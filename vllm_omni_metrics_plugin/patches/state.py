@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from vllm_omni_metrics_plugin.requests import OpenRequests
+from vllm_omni_metrics_plugin.transfers import Transfers
 
 open_requests = OpenRequests()
+transfers = Transfers()
+
+#: Called before an engine is built whose stages will report to this process.
+before_engine: list[Callable[[], None]] = []
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from vllm_omni_metrics_plugin.patches import client, engine_stats, pipeline, scheduler, stages
+from vllm_omni_metrics_plugin.patches import (
+    client,
+    connectors,
+    engine_stats,
+    pipeline,
+    scheduler,
+    stages,
+)
 from vllm_omni_metrics_plugin.patches.seam import Seam
 
 _REQUESTS = (
@@ -13,6 +20,14 @@ _REQUESTS = (
     "request_queue_time_seconds",
 )
 _AUDIO = ("audio_ttfp_seconds", "audio_duration_seconds", "audio_rtf", "audio_frames_total")
+
+_TRANSFERS = (
+    "transfer_size_bytes",
+    "transfer_tx_time_ms",
+    "transfer_rx_decode_time_ms",
+    "transfer_in_flight_time_ms",
+    "transfer_failures_total",
+)
 
 #: Stands for all families that vLLM's own stat logger makes.
 ENGINE_FAMILIES = "vllm:*"
@@ -135,7 +150,7 @@ SEAMS: tuple[Seam, ...] = (
         wrap=scheduler.wrap_scheduler_init,
         feeds=(ENGINE_FAMILIES,),
         keywords=("log_stats",),
-        role="stage_engine",
+        roles=("stage_engine",),
     ),
     Seam(
         name="scheduler_stats",
@@ -144,7 +159,7 @@ SEAMS: tuple[Seam, ...] = (
         form="function",
         wrap=scheduler.wrap_make_stats,
         feeds=(ENGINE_FAMILIES,),
-        role="stage_engine",
+        roles=("stage_engine",),
     ),
     Seam(
         name="idle",
@@ -153,6 +168,16 @@ SEAMS: tuple[Seam, ...] = (
         form="function",
         wrap=scheduler.wrap_idle,
         feeds=(ENGINE_FAMILIES,),
-        role="stage_engine",
+        roles=("stage_engine",),
+    ),
+    Seam(
+        name="connectors",
+        module="vllm_omni.distributed.omni_connectors.factory",
+        attribute="OmniConnectorFactory.create_connector",
+        form="class function",
+        wrap=connectors.wrap_create_connector,
+        feeds=_TRANSFERS,
+        leading=("spec",),
+        roles=("server", "stage_engine", "worker"),
     ),
 )

@@ -1,0 +1,451 @@
+"""Events from one process to another: what arrives, what is dropped, and that both add up."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import zmq
+import zmq.auth
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.test_transfers import received, sent
+from vllm_omni_metrics_plugin.channel import endpoint as endpoints
+from vllm_omni_metrics_plugin.channel import frames
+from vllm_omni_metrics_plugin.channel import sender as senders
+from vllm_omni_metrics_plugin.channel.endpoint import Endpoint, private_endpoint
+from vllm_omni_metrics_plugin.channel.frames import Frame, NotAFrame
+from vllm_omni_metrics_plugin.channel.receiver import Receiver
+from vllm_omni_metrics_plugin.channel.sender import Sender
+from vllm_omni_metrics_plugin.hooks import EventsDropped, HookManager, TransferFailed
+
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+    monkeypatch.setattr(endpoints.tempfile, "gettempdir", lambda: str(tmp_path))
+    yield private_endpoint()
+    assert list(tmp_path.iterdir()) == [], "files were left behind"
+
+
+class Listening:
+    """A receiver and what it delivered."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.events: list[Any] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.first_frame: Frame | None = None
+        self.receiver = Receiver(endpoint, self._deliver)
+        self._count, self.receiver._count = self.receiver._count, self._note  # type: ignore[method-assign]
+        self.receiver.start()
+
+    def _note(self, frame: Frame) -> None:
+        self.first_frame = self.first_frame or frame
+        self._count(frame)
+
+    def _deliver(self, event: Any) -> None:
+        self.gate.wait()
+        self.events.append(event)
+
+
+@pytest.fixture
+def listen(endpoint: Endpoint) -> Iterator[Callable[..., Listening]]:
+    made: list[Listening] = []
+
+    def start(at: Endpoint = endpoint) -> Listening:
+        made.append(Listening(at))
+        return made[-1]
+
+    yield start
+    for listening in made:
+        listening.gate.set()
+        listening.receiver.close()
+
+
+@pytest.fixture
+def sender(endpoint: Endpoint) -> Iterator[Sender]:
+    made = Sender(endpoint)
+    yield made
+    made.close(0.1)
+
+
+def drops(recorder: Any) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for event in recorder.of(EventsDropped):
+        total[event.reason] = total.get(event.reason, 0) + event.count
+    return total
+
+
+def test_events_arrive_as_they_were_sent(listen: Any, sender: Sender, recorder: Any) -> None:
+    listening = listen()
+    failed = TransferFailed(
+        from_stage=0,
+        to_stage=1,
+        operation="send",
+        replica=0,
+        key="k",
+        connector="C",
+        reason="refused",
+    )
+    events = [sent(), received(), failed]
+    for event in events:
+        sender.send(event)
+    wait_for(lambda: len(listening.events) == 3)
+    assert listening.events == events
+    assert drops(recorder) == {}
+
+
+def test_sender_may_begin_before_anybody_listens(listen: Any, sender: Sender) -> None:
+    sender.send(sent("early"))
+    time.sleep(0.2)
+    listening = listen()
+    wait_for(lambda: len(listening.events) == 1)
+
+
+def test_what_was_sent_before_a_graceful_stop_arrives(listen: Any, sender: Sender) -> None:
+    listening = listen()
+    for number in range(1000):
+        sender.send(sent(f"{number}"))
+    sender.close()
+    listening.receiver.close()
+    assert [event.key for event in listening.events] == [f"{n}" for n in range(1000)]
+
+
+def test_sender_that_was_closed_drops(sender: Sender) -> None:
+    sender.send(sent())
+    sender.close(0.1)
+    sender.send(sent())
+    assert sender._dropped == 1
+
+
+def test_channel_is_a_hook_plugin_like_any_other(listen: Any, sender: Sender) -> None:
+    listening = listen()
+    manager = HookManager()
+    manager.register(sender, "channel")
+    manager.hooks.omni_transfer_sent(sent())
+    manager.hooks.omni_transfer_received(received())
+    wait_for(lambda: len(listening.events) == 2)
+
+
+# Under pressure
+
+
+def test_nobody_listening_costs_a_bounded_memory_and_no_time(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(senders, "MOST_WAITING", 100)
+    for _ in range(50_000):
+        sender.send(sent())
+    assert sender._waiting.qsize() <= 101
+    assert sender._dropped > 0
+
+
+def test_flood_at_a_stalled_listener_adds_up(
+    listen: Any, sender: Sender, recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(senders, "MOST_WAITING", 500)
+    listening = listen()
+    listening.gate.clear()
+    flood = 100_000
+    for number in range(flood):
+        sender.send(sent(f"{number}"))
+    assert sender._dropped > 0, "the stall was never felt"
+    listening.gate.set()
+    sender.send(sent("last"))
+    wait_for(lambda: len(listening.events) + sum(drops(recorder).values()) == flood + 1)
+    assert set(drops(recorder)) == {"queue_full"}
+    keys = [int(event.key) for event in listening.events if event.key != "last"]
+    assert keys == sorted(set(keys)), "in order, none twice"
+
+
+def test_threads_may_send_at_once(listen: Any, sender: Sender, recorder: Any) -> None:
+    listening = listen()
+
+    def send(name: str) -> None:
+        for number in range(2_000):
+            sender.send(sent(f"{name}{number}"))
+
+    threads = [threading.Thread(target=send, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wait_for(lambda: len(listening.events) + sum(drops(recorder).values()) == 8_000)
+
+
+def _flood(address: str, private: bool, count: int, pause: float) -> None:
+    sender = Sender(Endpoint(address, private=private))
+    for number in range(count - 1):
+        sender.send(sent(f"{number}"))
+        if pause and number % 100 == 0:
+            time.sleep(pause)
+    wait_for(lambda: sender._waiting.qsize() < senders.MOST_WAITING // 2)
+    sender.send(sent("last"))
+    sender.close(20.0)
+
+
+def _listen_until_killed(address: str, began: Any) -> None:
+    Receiver(Endpoint(address), lambda event: began.set()).start()
+    time.sleep(600)
+
+
+def test_listener_that_is_killed_may_come_back(tmp_path: Path, recorder: Any) -> None:
+    endpoint = Endpoint(f"ipc://{tmp_path / 'events'}")
+    began = SPAWN.Event()
+    first = SPAWN.Process(target=_listen_until_killed, args=(endpoint.address, began))
+    first.start()
+    count = 20_000
+    sending = SPAWN.Process(target=_flood, args=(endpoint.address, False, count, 0.005))
+    sending.start()
+    try:
+        assert began.wait(60)
+        assert first.pid is not None
+        os.kill(first.pid, signal.SIGKILL)
+        first.join()
+        second = Listening(endpoint)
+        wait_for(lambda: bool(second.events) and second.events[-1].key == "last", 60.0)
+        sending.join(60)
+        second.receiver.close()
+    finally:
+        first.kill()
+        sending.kill()
+    # All that it was not told since its first frame is counted, exactly.
+    assert second.first_frame is not None
+    since = count - second.first_frame.first
+    assert len(second.events) + sum(drops(recorder).values()) == since
+    assert not (tmp_path / "events").exists()
+
+
+def test_each_of_several_processes_is_counted_by_itself(
+    endpoint: Endpoint, listen: Any, recorder: Any
+) -> None:
+    listening = listen()
+    count = 3_000
+    processes = [
+        SPAWN.Process(target=_flood, args=(endpoint.address, True, count, 0.0)) for _ in range(3)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    wait_for(lambda: len(listening.events) + sum(drops(recorder).values()) == 3 * count)
+    assert "lost" not in drops(recorder)
+
+
+def test_child_of_a_fork_is_a_sender_of_its_own(listen: Any, sender: Sender) -> None:
+    listening = listen()
+    sender.send(sent("parent"))
+    wait_for(lambda: len(listening.events) == 1)
+    pid = os.fork()
+    if pid == 0:
+        sender.send(sent("child"))
+        sender.close()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    wait_for(lambda: len(listening.events) == 2)
+    sender.send(sent("parent again"))
+    wait_for(lambda: len(listening.events) == 3)
+
+
+# What is not an event
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "garbage"),
+        (b"\x00\xff garbage", "garbage"),
+        (msgspec.msgpack.encode({"type": "TransferSent"}), "garbage"),
+        (msgspec.msgpack.encode(["me", 0, 0, [{"type": "RequestFinished"}]]), "garbage"),
+        (msgspec.msgpack.encode(["me", -1, 0, []]), "garbage"),
+        (b"cos\nsystem\n(S'true'\ntR.", "garbage"),
+        (b"x" * (frames.MOST_BYTES + 1), "oversized"),
+    ],
+)
+def test_frame_that_is_none_is_counted_and_the_next_one_is_taken(
+    endpoint: Endpoint, listen: Any, sender: Sender, recorder: Any, data: bytes, reason: str
+) -> None:
+    listening = listen()
+    with zmq.Context() as context, context.socket(zmq.PUSH) as stranger:
+        stranger.connect(endpoint.address)
+        stranger.send(data)
+    wait_for(lambda: drops(recorder) == {reason: 1})
+    sender.send(sent())
+    wait_for(lambda: len(listening.events) == 1)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"from_stage": -1},
+        {"to_stage": 70_000},
+        {"from_replica": -1},
+        {"size_bytes": -5},
+        {"seconds": -0.1},
+        {"key": "k" * 513},
+    ],
+)
+def test_event_with_a_value_that_cannot_be_is_no_event(changed: dict[str, Any]) -> None:
+    with pytest.raises(NotAFrame):
+        frames.decode(frames.encode(Frame("me", 0, 0, [sent(**changed)])))
+
+
+def test_frame_of_too_many_events_is_none() -> None:
+    with pytest.raises(NotAFrame):
+        frames.decode(frames.encode(Frame("me", 0, 0, [sent()] * (frames.MOST_EVENTS + 1))))
+
+
+@given(data=st.binary(max_size=400))
+def test_no_bytes_do_any_harm(data: bytes) -> None:
+    try:
+        frame = frames.decode(data)
+    except NotAFrame:
+        return
+    assert isinstance(frame, Frame)
+
+
+def test_listener_that_raises_takes_the_next_event(
+    endpoint: Endpoint, sender: Sender, log: Any
+) -> None:
+    taken: list[str] = []
+
+    def deliver(event: Any) -> None:
+        taken.append(event.key)
+        raise RuntimeError("not this one")
+
+    receiver = Receiver(endpoint, deliver)
+    receiver.start()
+    for key in ("a", "b"):
+        sender.send(sent(key))
+    wait_for(lambda: taken == ["a", "b"])
+    receiver.close()
+    assert len(log.messages) == 1
+
+
+# Where it is
+
+
+def test_socket_is_its_users_alone(endpoint: Endpoint, listen: Any) -> None:
+    listen()
+    path = endpoint.path
+    assert path is not None
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_two_servers_do_not_share_a_socket(endpoint: Endpoint) -> None:
+    assert private_endpoint().address != endpoint.address
+
+
+def test_second_server_at_one_address_is_told_so(tmp_path: Path, log: Any) -> None:
+    endpoint = Endpoint(f"ipc://{tmp_path / 'shared'}")
+    first, second = Listening(endpoint), Listening(endpoint)
+    assert second.receiver._thread is None
+    assert "another server listens" in log.messages[0]
+    sender = Sender(endpoint)
+    sender.send(sent())
+    wait_for(lambda: len(first.events) == 1)
+    sender.close()
+    first.receiver.close()
+
+
+def test_what_a_killed_server_left_is_removed_by_the_next(
+    endpoint: Endpoint, listen: Any, tmp_path: Path
+) -> None:
+    old, new, foreign = (
+        tmp_path / name
+        for name in (
+            f"vllm-omni-metrics-{os.getuid()}-old",
+            f"vllm-omni-metrics-{os.getuid()}-new",
+            "vllm-omni-metrics-99999-old",
+        )
+    )
+    for folder in (old, new, foreign):
+        folder.mkdir()
+        (folder / "events").touch()
+    for folder in (old, foreign):
+        os.utime(folder, (0, 0))
+    listen()
+    assert [folder.exists() for folder in (old, new, foreign)] == [False, True, True]
+    for folder in (new, foreign):
+        (folder / "events").unlink()
+        folder.rmdir()
+
+
+def test_socket_file_that_somebody_removes_stops_nothing(
+    endpoint: Endpoint, listen: Any, sender: Sender
+) -> None:
+    listening = listen()
+    sender.send(sent("a"))
+    wait_for(lambda: len(listening.events) == 1)
+    assert endpoint.path is not None
+    endpoint.path.unlink()
+    sender.send(sent("b"))
+    wait_for(lambda: len(listening.events) == 2)
+
+
+@pytest.fixture
+def key_files(tmp_path: Path) -> dict[str, str]:
+    return {
+        name: zmq.auth.create_certificates(str(tmp_path), name)[1] for name in ("ours", "theirs")
+    }
+
+
+@pytest.mark.parametrize("key", ["ours", "theirs", None])
+def test_other_hosts_need_the_key(
+    key_files: dict[str, str], recorder: Any, key: str | None
+) -> None:
+    with zmq.Context() as context, context.socket(zmq.PULL) as probe:
+        port = probe.bind_to_random_port("tcp://127.0.0.1")
+    address = f"tcp://127.0.0.1:{port}"
+    listening = Listening(Endpoint(address, key_files["ours"]))
+    assert listening.receiver._thread is not None
+    sender = Sender(Endpoint(address, key_files[key] if key else None))
+    sender.send(sent())
+    if key == "ours":
+        wait_for(lambda: len(listening.events) == 1)
+    else:
+        time.sleep(1.0)
+        assert listening.events == []
+    sender.close(0.1)
+    listening.receiver.close()
+
+
+def test_address_for_all_interfaces_is_reached_from_the_same_host(
+    key_files: dict[str, str],
+) -> None:
+    with zmq.Context() as context, context.socket(zmq.PULL) as probe:
+        port = probe.bind_to_random_port("tcp://127.0.0.1")
+    endpoint = Endpoint(f"tcp://0.0.0.0:{port}", key_files["ours"])
+    listening = Listening(endpoint)
+    sender = Sender(endpoint)
+    sender.send(sent())
+    wait_for(lambda: len(listening.events) == 1)
+    sender.close()
+    listening.receiver.close()
+
+
+def test_key_that_is_none_is_reported_and_nobody_listens(tmp_path: Path, log: Any) -> None:
+    (tmp_path / "key").write_text("no key")
+    listening = Listening(Endpoint("tcp://127.0.0.1:1", str(tmp_path / "key")))
+    assert listening.receiver._thread is None
+    assert "cannot listen" in log.messages[0]

@@ -1,0 +1,216 @@
+"""What is seen of a connector: each payload once, in whatever method it is put or got."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from vllm_omni_metrics_plugin.hooks import TransferFailed, TransferReceived, TransferSent
+from vllm_omni_metrics_plugin.patches import connectors
+
+
+class OmniConnectorBase:
+    """By its name, the engine's abstract class: nothing of it is wrapped."""
+
+    def put(self, from_stage: str, to_stage: str, put_key: str, data: Any) -> Any:
+        raise NotImplementedError
+
+    def get(self, from_stage: str, to_stage: str, get_key: str, metadata: Any = None) -> Any:
+        raise NotImplementedError
+
+    def get_with_deadline(self, *args: Any, **keywords: Any) -> Any:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def connector_class() -> type:
+    class Connector(OmniConnectorBase):
+        """Gives back what it is told to."""
+
+        def __init__(self, answer: Any = None) -> None:
+            self.answer = answer
+
+        def put(self, from_stage: str, to_stage: str, put_key: str, data: Any) -> Any:
+            if isinstance(self.answer, BaseException):
+                raise self.answer
+            return self.answer
+
+        def get(self, from_stage: str, to_stage: str, get_key: str, metadata: Any = None) -> Any:
+            if isinstance(self.answer, BaseException):
+                raise self.answer
+            return self.answer
+
+        def get_with_deadline(
+            self, from_stage: str, to_stage: str, get_key: str, *, deadline: float
+        ) -> Any:
+            return self.get(from_stage, to_stage, get_key)
+
+    return Connector
+
+
+@pytest.fixture(autouse=True)
+def _in_stage_1_replica_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connectors, "_in_server", lambda: False)
+    monkeypatch.setattr(connectors, "_own_replica", lambda: 2)
+
+
+@pytest.fixture
+def make(connector_class: type) -> Callable[..., Any]:
+    class Factory:
+        @classmethod
+        def create_connector(cls, spec: Any) -> Any:
+            return spec()
+
+    wrapped = connectors.wrap_create_connector(Factory.__dict__["create_connector"].__func__)
+    return lambda answer, cls=connector_class: wrapped(Factory, lambda: cls(answer))
+
+
+def put(connector: Any) -> Any:
+    return connector.put(from_stage="1", to_stage="2", put_key="speech_1_0", data=object())
+
+
+def get(connector: Any) -> Any:
+    return connector.get("0", "1", "speech_0_0", None)
+
+
+def test_payload_that_is_put_is_sent_by_this_replica(make: Any, recorder: Any) -> None:
+    assert put(make((True, 298, {"meta": 1}))) == (True, 298, {"meta": 1})
+    event = recorder.only(TransferSent)
+    assert (event.from_stage, event.from_replica) == (1, 2)
+    assert (event.to_stage, event.to_replica) == (2, None)
+    assert (event.key, event.connector, event.size_bytes) == ("speech_1_0", "Connector", 298)
+    assert event.seconds >= 0.0
+
+
+def test_payload_that_is_got_is_received_by_this_replica(make: Any, recorder: Any) -> None:
+    payload = object()
+    assert get(make((payload, 298))) == (payload, 298)
+    event = recorder.only(TransferReceived)
+    assert (event.from_stage, event.from_replica) == (0, None)
+    assert (event.to_stage, event.to_replica) == (1, 2)
+    assert (event.key, event.size_bytes) == ("speech_0_0", 298)
+
+
+def test_get_that_gets_nothing_is_no_event(make: Any, recorder: Any) -> None:
+    connector = make(None)
+    for _ in range(100):
+        assert get(connector) is None
+    assert recorder.events == []
+
+
+@pytest.mark.parametrize(
+    ("call", "operation", "edge"), [(put, "send", (1, 2)), (get, "receive", (0, 1))]
+)
+def test_error_reaches_the_engine_and_is_counted_by_its_class(
+    make: Any, recorder: Any, call: Any, operation: str, edge: tuple[int, int]
+) -> None:
+    with pytest.raises(OSError, match="no space"):
+        call(make(OSError("no space")))
+    event = recorder.only(TransferFailed)
+    assert (event.operation, event.replica, event.reason) == (operation, 2, "OSError")
+    assert (event.from_stage, event.to_stage) == edge
+
+
+def test_put_that_is_refused_is_a_failure_and_no_hop(make: Any, recorder: Any) -> None:
+    assert put(make((False, 0, None))) == (False, 0, None)
+    assert recorder.only(TransferFailed).reason == "refused"
+    assert recorder.of(TransferSent) == []
+
+
+def test_methods_that_call_one_another_count_once(
+    make: Any, recorder: Any, connector_class: type
+) -> None:
+    class Wrapping(connector_class):  # type: ignore[misc]
+        def put(self, from_stage: str, to_stage: str, put_key: str, data: Any) -> Any:
+            return super().put(from_stage, to_stage, put_key, data)
+
+    make((True, 298, None))  # the base class is in use of its own as well
+    connector = make((True, 298, None), cls=Wrapping)
+    put(connector)
+    assert len(recorder.of(TransferSent)) == 1
+    connector.answer = (object(), 298)
+    connector.get_with_deadline("0", "1", "speech_0_0", deadline=1.0)
+    assert len(recorder.of(TransferReceived)) == 1
+    connector.answer = OSError("twice on its way up")
+    with pytest.raises(OSError, match="twice"):
+        put(connector)
+    assert len(recorder.of(TransferFailed)) == 1
+
+
+def test_same_payload_got_again_is_another_hop(make: Any, recorder: Any) -> None:
+    connector = make((object(), 298))
+    for _ in range(3):
+        get(connector)
+    assert len(recorder.of(TransferReceived)) == 3
+
+
+def test_class_is_wrapped_once_however_many_are_made(
+    make: Any, recorder: Any, connector_class: Any
+) -> None:
+    make((True, 1, None))
+    wrapper = connector_class.put
+    put(make((True, 1, None)))
+    assert connector_class.put is wrapper
+    assert len(recorder.of(TransferSent)) == 1
+
+
+def test_abstract_class_is_left_alone(make: Any, connector_class: type) -> None:
+    before = dict(vars(OmniConnectorBase))
+    make((True, 1, None))
+    assert dict(vars(OmniConnectorBase)) == before
+
+
+@pytest.mark.parametrize("answer", [(True,), "odd", (True, "many", None)])
+def test_answer_that_makes_no_sense_is_passed_on(
+    make: Any, recorder: Any, log: Any, answer: Any
+) -> None:
+    assert put(make(answer)) is answer
+    assert len(log.messages) <= 1
+
+
+def test_stage_that_has_no_number_is_contained(make: Any, recorder: Any, log: Any) -> None:
+    connector = make((True, 298, None))
+    assert connector.put("prefill", "decode", "key", None) == (True, 298, None)
+    assert recorder.events == []
+    assert len(log.messages) == 1
+
+
+def test_long_key_keeps_the_end_that_tells_it_from_others(make: Any, recorder: Any) -> None:
+    make((True, 1, None)).put("0", "1", "x" * 600 + "_chunk_7", None)
+    key = recorder.only(TransferSent).key
+    assert len(key) == 512
+    assert key.endswith("_chunk_7")
+
+
+def test_stage_inside_the_server_has_its_halves_joined_at_once(
+    make: Any, recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connectors, "_in_server", lambda: True)
+    put(make((True, 298, None)))
+    assert recorder.events == [], "it waits for the receiver"
+    connector = make((object(), 298))
+    connector.get("1", "2", "speech_1_0")
+    assert recorder.only(TransferSent).to_replica == 2
+    assert recorder.only(TransferReceived).from_replica == 2
+    assert recorder.only(TransferReceived).in_flight_seconds is not None
+
+
+@pytest.mark.parametrize(
+    ("variable", "process", "replica"),
+    [
+        ("3", "StageEngineCoreProc_stage1_replica0", 3),
+        (None, "StageEngineCoreProc_stage1_replica7_DP0", 7),
+        ("", "MainProcess", None),
+        ("-1", "MainProcess", None),
+    ],
+)
+def test_own_replica_is_what_the_engine_says(
+    monkeypatch: pytest.MonkeyPatch, variable: str | None, process: str, replica: int | None
+) -> None:
+    monkeypatch.undo()
+    if variable is not None:
+        monkeypatch.setenv("VLLM_OMNI_REPLICA_ID", variable)
+    monkeypatch.setattr(connectors.multiprocessing.current_process(), "_name", process)
+    assert connectors._own_replica.__wrapped__() == replica

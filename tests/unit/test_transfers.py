@@ -1,0 +1,177 @@
+"""Joining what the sender saw of a hop with what the receiver saw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
+
+from vllm_omni_metrics_plugin import transfers
+from vllm_omni_metrics_plugin.hooks import TransferReceived, TransferSent
+from vllm_omni_metrics_plugin.transfers import Transfers
+
+
+def sent(key: str = "speech_0_0", **changed: Any) -> TransferSent:
+    event = TransferSent(
+        from_stage=0,
+        from_replica=1,
+        to_stage=1,
+        key=key,
+        connector="SharedMemoryConnector",
+        size_bytes=298,
+        seconds=0.001,
+        sent_at=100.0,
+        clock="here",
+    )
+    return structs.replace(event, **changed)
+
+
+def received(key: str = "speech_0_0", **changed: Any) -> TransferReceived:
+    event = TransferReceived(
+        from_stage=0,
+        to_stage=1,
+        to_replica=3,
+        key=key,
+        connector="SharedMemoryConnector",
+        size_bytes=298,
+        seconds=0.002,
+        received_at=100.010,
+        clock="here",
+    )
+    return structs.replace(event, **changed)
+
+
+@pytest.fixture
+def joining() -> Transfers:
+    made = Transfers()
+    made.model_name = "tiny"
+    return made
+
+
+@pytest.mark.parametrize("order", ["sender first", "receiver first"])
+def test_both_halves_together_say_who_sent_to_whom(
+    joining: Transfers, recorder: Any, order: str
+) -> None:
+    halves = [sent(), received()]
+    for half in halves if order == "sender first" else halves[::-1]:
+        assert recorder.events == []
+        joining.report(half)
+    out, in_ = recorder.only(TransferSent), recorder.only(TransferReceived)
+    for event in (out, in_):
+        assert (event.model_name, event.from_stage, event.from_replica) == ("tiny", 0, 1)
+        assert (event.to_stage, event.to_replica) == (1, 3)
+    assert (out.size_bytes, out.seconds) == (298, 0.001)
+    assert in_.seconds == 0.002
+    assert in_.in_flight_seconds == pytest.approx(0.008)
+
+
+def test_receiver_that_was_there_first_received_since_the_sender_was_done(
+    joining: Transfers, recorder: Any
+) -> None:
+    joining.report(sent(sent_at=100.0))
+    joining.report(received(received_at=100.004, seconds=5.0))
+    event = recorder.only(TransferReceived)
+    assert event.in_flight_seconds == 0.0
+    assert event.seconds == pytest.approx(0.004)
+
+
+def test_time_in_flight_between_hosts_is_not_made_up(joining: Transfers, recorder: Any) -> None:
+    joining.report(sent(clock="there"))
+    joining.report(received())
+    event = recorder.only(TransferReceived)
+    assert event.in_flight_seconds is None
+    assert (event.from_replica, event.seconds) == (1, 0.002)
+
+
+def test_payload_of_another_stage_with_the_same_key_is_another(
+    joining: Transfers, recorder: Any
+) -> None:
+    joining.report(sent(from_stage=1, to_stage=2))
+    joining.report(received())
+    assert recorder.events == []
+
+
+def test_payload_that_several_receivers_take_is_sent_once(
+    joining: Transfers, recorder: Any
+) -> None:
+    joining.report(sent())
+    for replica in (0, 1, 2):
+        joining.report(received(to_replica=replica))
+    assert len(recorder.of(TransferSent)) == 1
+    assert [(e.from_replica, e.to_replica) for e in recorder.of(TransferReceived)] == [
+        (1, 0),
+        (1, 1),
+        (1, 2),
+    ]
+
+
+def test_payload_that_is_sent_anew_leaves_the_first_unreceived(
+    joining: Transfers, recorder: Any
+) -> None:
+    joining.report(sent(size_bytes=1))
+    joining.report(sent(size_bytes=2))
+    joining.report(received())
+    assert [(e.size_bytes, e.to_replica) for e in recorder.of(TransferSent)] == [(1, None), (2, 3)]
+
+
+def test_half_that_waited_too_long_is_told_without_the_other(
+    joining: Transfers, recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joining.report(sent("never taken"))
+    joining.report(received("never sent"))
+    joining.forget_outdated()
+    assert recorder.events == []
+    monkeypatch.setattr(transfers, "LONGEST_WAIT_SECONDS", 0.0)
+    joining.forget_outdated()
+    assert recorder.only(TransferSent).to_replica is None
+    assert recorder.only(TransferReceived).from_replica is None
+    joining.forget_outdated()
+    assert len(recorder.events) == 2
+
+
+def test_memory_is_bounded_and_the_oldest_are_told_first(
+    joining: Transfers, recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfers, "MOST_WAITING", 3)
+    monkeypatch.setattr(transfers, "MOST_JOINED", 2)
+    for number in range(5):
+        joining.report(sent(f"{number}"))
+    assert [event.key for event in recorder.of(TransferSent)] == ["0", "1"]
+    for number in range(2, 5):
+        joining.report(received(f"{number}"))
+    assert (len(joining._sent), len(joining._received), len(joining._joined)) == (0, 0, 2)
+
+
+def test_halves_that_wait_at_the_end_are_told(joining: Transfers, recorder: Any) -> None:
+    joining.report(sent("a"))
+    joining.report(received("b"))
+    joining.forget_all()
+    assert [event.key for event in recorder.events] == ["a", "b"]
+
+
+@given(
+    hops=st.integers(1, 12),
+    lost_sent=st.sets(st.integers(0, 11)),
+    lost_received=st.sets(st.integers(0, 11)),
+    shuffle=st.randoms(use_true_random=False),
+)
+def test_every_half_is_told_exactly_once_in_any_order(
+    recorder: Any, hops: int, lost_sent: set[int], lost_received: set[int], shuffle: Any
+) -> None:
+    recorder.clear()
+    halves: list[Any] = [sent(f"{n}") for n in range(hops) if n not in lost_sent]
+    halves += [received(f"{n}") for n in range(hops) if n not in lost_received]
+    shuffle.shuffle(halves)
+    joining = Transfers()
+    for half in halves:
+        joining.report(half)
+    joining.forget_all()
+    for kind in (TransferSent, TransferReceived):
+        told = recorder.of(kind)
+        assert sorted(e.key for e in told) == sorted(h.key for h in halves if isinstance(h, kind))
+        for event in told:
+            alone = int(event.key) in lost_sent | lost_received
+            assert (event.from_replica is None or event.to_replica is None) == alone

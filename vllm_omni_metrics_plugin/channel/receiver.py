@@ -1,0 +1,163 @@
+"""Receiving events in the server: checking what comes, counting what does not, passing it on."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+import zmq
+from zmq.auth.thread import ThreadAuthenticator
+
+from vllm_omni_metrics_plugin import faults
+from vllm_omni_metrics_plugin.channel import frames
+from vllm_omni_metrics_plugin.channel.endpoint import Endpoint
+from vllm_omni_metrics_plugin.channel.frames import MOST_BYTES, Carried, Frame, NotAFrame
+from vllm_omni_metrics_plugin.hooks import EventsDropped, plugins
+
+logger = logging.getLogger("vllm.omni_metrics")
+
+_MOST_FRAMES = 64
+#: Beyond this the transport itself hangs up on the sender.
+_MOST_TRANSPORT_BYTES = 16 * MOST_BYTES
+#: Senders whose counts are remembered; a server has a few.
+_MOST_SENDERS = 1_024
+_TICK_MILLISECONDS = 500
+#: Rest for so many times as long as a frame took, so that no flood of events slows the requests
+#: down: what does not fit is dropped by its sender.
+_REST = 4.0
+_JOIN_SECONDS = 5.0
+
+_dropped = plugins.hooks.omni_events_dropped
+
+
+class Receiver:
+    """Listens from :meth:`start` to :meth:`close`, on a thread of its own."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        deliver: Callable[[Carried], None],
+        idle: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``deliver`` gets each event, ``idle`` is called about twice a second."""
+        self._endpoint = endpoint
+        self._deliver = deliver
+        self._idle = idle
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        #: By sender: how many events it had sent, and dropped, as of its last frame.
+        self._senders: OrderedDict[str, tuple[int, int]] = OrderedDict()
+
+    def start(self) -> None:
+        """Begin to listen; does nothing when it does already. Logs what keeps it from it."""
+        if self._thread is not None:
+            return
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        socket = context.socket(zmq.PULL)
+        socket.linger = 0
+        socket.rcvhwm = _MOST_FRAMES
+        socket.maxmsgsize = _MOST_TRANSPORT_BYTES
+        authenticator = None
+        try:
+            if self._endpoint.key_file is not None:
+                authenticator = _only_holders_of(context, self._endpoint.key_file)
+            self._endpoint.bind(socket)
+        except (OSError, ValueError) as error:
+            logger.warning(
+                "omni-metrics: cannot listen for the stage engines' events at %s (%s); "
+                "no samples of transfers",
+                self._endpoint.address,
+                error,
+            )
+            if authenticator is not None:
+                authenticator.stop()
+            context.destroy(linger=0)
+            return
+        self._thread = threading.Thread(
+            target=self._run,
+            args=(context, socket, authenticator),
+            name="omni-metrics-receiver",
+            daemon=True,
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Take what has arrived, then stop listening and remove the socket's files."""
+        if self._thread is None or self._closing.is_set():
+            return
+        self._closing.set()
+        self._thread.join(_JOIN_SECONDS)
+
+    def _run(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        socket: zmq.Socket[bytes],
+        authenticator: ThreadAuthenticator | None,
+    ) -> None:
+        try:
+            while True:
+                closing = self._closing.is_set()
+                while socket.poll(0 if closing else _TICK_MILLISECONDS):
+                    began = time.monotonic()
+                    self.take(socket.recv())
+                    closing = closing or self._closing.is_set()
+                    if not closing:
+                        time.sleep(_REST * (time.monotonic() - began))
+                self._contained(self._idle)
+                if closing:
+                    return
+        except Exception:
+            faults.contain("receiving events of other processes")
+        finally:
+            if authenticator is not None:
+                authenticator.stop()
+            context.destroy(linger=0)
+            self._endpoint.remove()
+
+    def take(self, data: bytes) -> None:
+        """One message came; never raises."""
+        if len(data) > MOST_BYTES:
+            self._drop("oversized", 1)
+            return
+        try:
+            frame = frames.decode(data)
+        except NotAFrame:
+            self._drop("garbage", 1)
+            return
+        self._count(frame)
+        for event in frame.events:
+            self._contained(lambda event=event: self._deliver(event))  # type: ignore[misc]
+
+    def _count(self, frame: Frame) -> None:
+        expected, dropped = self._senders.pop(frame.sender, (frame.first, 0))
+        self._senders[frame.sender] = (frame.first + len(frame.events), frame.dropped)
+        if len(self._senders) > _MOST_SENDERS:
+            self._senders.popitem(last=False)
+        self._drop("lost", frame.first - expected)
+        self._drop("queue_full", frame.dropped - dropped)
+
+    def _drop(self, reason: str, count: int) -> None:
+        if count > 0 and _dropped.listeners:
+            _dropped(EventsDropped(reason=reason, count=count))
+
+    def _contained(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception:
+            faults.contain("an event of another process")
+
+
+def _only_holders_of(context: zmq.Context[zmq.Socket[bytes]], key_file: str) -> ThreadAuthenticator:
+    public, _ = zmq.auth.load_certificate(key_file)
+
+    class Holders:
+        def callback(self, domain: str, key: bytes) -> bool:
+            return key == public
+
+    authenticator = ThreadAuthenticator(context)
+    authenticator.start()
+    authenticator.configure_curve_callback("*", credentials_provider=Holders())
+    return authenticator

@@ -1,0 +1,124 @@
+"""Sending events from a stage engine's process. The engine's threads only append to a queue."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import secrets
+import threading
+import time
+
+import zmq
+
+from vllm_omni_metrics_plugin import faults
+from vllm_omni_metrics_plugin.channel import frames
+from vllm_omni_metrics_plugin.channel.endpoint import Endpoint
+from vllm_omni_metrics_plugin.channel.frames import MOST_EVENTS, Carried, Frame
+from vllm_omni_metrics_plugin.hooks import (
+    TransferFailed,
+    TransferReceived,
+    TransferSent,
+    hookimpl,
+)
+
+#: Events that wait for the sending thread, at most.
+MOST_WAITING = 10_000
+#: Frames that wait in the socket, at most.
+_MOST_FRAMES = 64
+_RETRY_MILLISECONDS = 100
+_FLUSH_SECONDS = 2.0
+
+
+class Sender:
+    """A hook plugin that sends on what it hears. It never blocks its callers, and never raises."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._start_anew()
+        os.register_at_fork(after_in_child=self._start_anew)
+
+    def _start_anew(self) -> None:
+        """Threads and sockets do not survive a fork; a child is a sender of its own."""
+        self._name = f"{os.getpid()}-{secrets.token_hex(8)}"
+        self._waiting: queue.SimpleQueue[Carried | None] = queue.SimpleQueue()
+        self._count = threading.Lock()
+        self._dropped = 0
+        self._thread: threading.Thread | None = None
+        self._close_by: float | None = None
+
+    @hookimpl
+    def omni_transfer_sent(self, event: TransferSent) -> None:
+        self.send(event)
+
+    @hookimpl
+    def omni_transfer_received(self, event: TransferReceived) -> None:
+        self.send(event)
+
+    @hookimpl
+    def omni_transfer_failed(self, event: TransferFailed) -> None:
+        self.send(event)
+
+    def send(self, event: Carried) -> None:
+        """Put the event on its way, or drop and count it where too many wait."""
+        if self._waiting.qsize() >= MOST_WAITING or self._close_by is not None:
+            with self._count:
+                self._dropped += 1
+            return
+        self._waiting.put(event)
+        if self._thread is None:
+            self._start()
+
+    def close(self, seconds: float = _FLUSH_SECONDS) -> None:
+        """Send what waits, for so long at most."""
+        thread = self._thread
+        if thread is None or self._close_by is not None:
+            return
+        self._close_by = time.monotonic() + seconds
+        self._waiting.put(None)
+        thread.join(seconds + 1.0)
+
+    def _start(self) -> None:
+        with self._count:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="omni-metrics-sender", daemon=True
+                )
+                self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            with zmq.Context() as context, context.socket(zmq.PUSH) as socket:
+                socket.sndhwm = _MOST_FRAMES
+                socket.sndtimeo = _RETRY_MILLISECONDS
+                socket.linger = int(1000 * _FLUSH_SECONDS)
+                self._endpoint.connect(socket)
+                self._send_all(socket)
+        except Exception:
+            faults.contain("sending events to the server")
+
+    def _send_all(self, socket: zmq.Socket[bytes]) -> None:
+        sent = told = 0
+        open_ = True
+        while open_:
+            events: list[Carried] = []
+            event = self._waiting.get()
+            while event is not None:
+                events.append(event)
+                if len(events) == MOST_EVENTS or self._waiting.empty():
+                    break
+                event = self._waiting.get()
+            open_ = event is not None
+            dropped = self._dropped
+            if events or dropped != told:
+                if not self._push(socket, frames.encode(Frame(self._name, sent, dropped, events))):
+                    return
+                sent, told = sent + len(events), dropped
+
+    def _push(self, socket: zmq.Socket[bytes], data: bytes) -> bool:
+        """False if the time to close came before the frame found a place."""
+        while self._close_by is None or time.monotonic() < self._close_by:
+            with contextlib.suppress(zmq.Again):
+                socket.send(data)
+                return True
+        return False
