@@ -29,6 +29,8 @@ PIPELINES = {
         Pipeline("tts", MODELS / "qwen3-tts", TESTBED / "deploy" / "tts.yaml", 1, 4),
         Pipeline("omni", MODELS / "qwen3-omni", TESTBED / "deploy" / "omni.yaml"),
         Pipeline("llm", MODELS / "llm", None),
+        Pipeline("image", MODELS / "qwen-image", TESTBED / "deploy" / "image.yaml", 0, 4),
+        Pipeline("video", MODELS / "wan", TESTBED / "deploy" / "video.yaml", 0, 4),
     )
 }
 

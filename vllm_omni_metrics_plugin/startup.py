@@ -36,7 +36,7 @@ def start(environ: Mapping[str, str]) -> None:
 
         plugins.register(PrometheusExporter(wanted.buckets), "prometheus")
     plugins.load_installed(wanted)
-    Patches(seam for seam in SEAMS if seam.role == role).install()
+    Patches(seam for seam in SEAMS if seam.is_for(role)).install()
     plugins.hooks.omni_configured(
         Configured(
             settings=wanted,

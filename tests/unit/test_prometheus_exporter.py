@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge
+from visual_events import finish_image, finish_stage, finish_video
 
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.hooks import (
@@ -154,6 +155,9 @@ def feed_every_family(exposed: Any) -> None:
     packet()
     finish_audio()
     finish_audio(replica=None)
+    finish_stage()
+    finish_image()
+    finish_video()
     finish()
 
 

@@ -205,7 +205,7 @@ def test_child_process_has_its_own_seams_alone_and_exports_nothing(
         VLLM_OMNI_METRICS="1",
         VLLM_OMNI_METRICS_BUCKETS_AUDIO_RTF="2,1",
     )
-    seams = sum(seam.role == role for seam in SEAMS)
+    seams = sum(seam.is_for(role) for seam in SEAMS)
     assert (process.state["configured"], process.state["patches"]) == (1, seams)
     assert ("LateImports" in process.state["finders"]) == bool(seams)
     assert "vllm_omni_metrics_plugin.exporters.prometheus" not in process.state["ours"]

@@ -18,8 +18,10 @@ from __future__ import annotations
 from vllm_omni_metrics_plugin.hooks.events import (
     AudioFinished,
     Configured,
+    DiffusionWork,
     EngineStats,
     Event,
+    ImageFinished,
     MediaPacket,
     PatchReported,
     ReplicaJoined,
@@ -28,6 +30,7 @@ from vllm_omni_metrics_plugin.hooks.events import (
     RequestFinished,
     StageFinished,
     StageSubmitted,
+    VideoFinished,
 )
 from vllm_omni_metrics_plugin.hooks.manager import HookManager
 from vllm_omni_metrics_plugin.hooks.specs import hookimpl
@@ -35,9 +38,11 @@ from vllm_omni_metrics_plugin.hooks.specs import hookimpl
 __all__ = [
     "AudioFinished",
     "Configured",
+    "DiffusionWork",
     "EngineStats",
     "Event",
     "HookManager",
+    "ImageFinished",
     "MediaPacket",
     "PatchReported",
     "ReplicaJoined",
@@ -46,6 +51,7 @@ __all__ = [
     "RequestFinished",
     "StageFinished",
     "StageSubmitted",
+    "VideoFinished",
     "hookimpl",
     "plugins",
 ]

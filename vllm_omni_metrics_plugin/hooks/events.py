@@ -102,6 +102,25 @@ class StageSubmitted(Event, frozen=True, kw_only=True):
     parent_request_id: str | None = None
 
 
+class DiffusionWork(msgspec.Struct, frozen=True, kw_only=True):
+    """What a diffusion engine did for a request, in its own timings; None where it gave none.
+
+    From the metrics of ``DiffusionEngine.step_streaming``. The steps are counted where they are
+    done, in ``DiffusionModelRunner``, by the calls of the noise schedulers.
+    """
+
+    #: Denoising steps that were executed, whatever was requested.
+    steps: int | None = None
+    #: Preparing the prompt and its pictures; None for pipelines that have nothing to prepare.
+    preprocess_seconds: float | None = None
+    #: Admission to output: waiting for the engine's turn, text encoding, all steps, decoding.
+    exec_seconds: float | None = None
+    #: Decoded tensors to images or video frames.
+    postprocess_seconds: float | None = None
+    #: The engine's step for the request as a whole: the three above and the output's transport.
+    step_seconds: float | None = None
+
+
 class StageFinished(Event, frozen=True, kw_only=True):
     """A stage replica finished the request (``StagePool.build_stage_metrics``)."""
 
@@ -117,6 +136,10 @@ class StageFinished(Event, frozen=True, kw_only=True):
     tokens_out: int | None
     #: The engine's word for this stage: ``stop``, ``length`` ...; None where it gives none.
     finish_reason: str | None
+    #: None for a request that did not come through ``AsyncOmni.generate``.
+    model_name: str | None = None
+    #: None for a stage without a diffusion engine.
+    diffusion: DiffusionWork | None = None
 
 
 class MediaPacket(Event, frozen=True, kw_only=True):
@@ -157,6 +180,46 @@ class AudioFinished(Event, frozen=True, kw_only=True):
     #: Arrival to first packet; None for a request that was not streamed.
     first_packet_seconds: float | None
     streamed: bool
+
+
+class ImageFinished(Event, frozen=True, kw_only=True):
+    """A request's images are complete. Not sent for requests that were cut short."""
+
+    request_id: str
+    model_name: str
+    stage: int
+    replica: int | None
+    images: int
+    #: Width x height of each image, as generated.
+    pixels: tuple[int, ...]
+    #: The stage delivered something whose form does not tell images (latents, for instance).
+    unknown_form: bool
+    #: Arrival to the first output with an image in it; None when there was none.
+    first_image_seconds: float | None
+    #: Stage submit to stage finish, as in :class:`StageFinished`.
+    generation_seconds: float | None
+    diffusion: DiffusionWork | None
+
+
+class VideoFinished(Event, frozen=True, kw_only=True):
+    """A request's videos are complete. Not sent for requests that were cut short."""
+
+    request_id: str
+    model_name: str
+    stage: int
+    replica: int | None
+    videos: int
+    #: Of all videos together; None when the output's form does not tell (latents, for instance).
+    frames: int | None
+    #: Hz, as encoded where the endpoint encodes, else as the output states, else as requested.
+    frame_rate: float | None
+    #: ``frames / frame_rate``; None unless both are known and there are frames.
+    duration_seconds: float | None
+    #: Arrival to the first output with frames in it; None when there was none.
+    first_video_seconds: float | None
+    #: Stage submit to stage finish, as in :class:`StageFinished`.
+    generation_seconds: float | None
+    diffusion: DiffusionWork | None
 
 
 class RequestFinished(Event, frozen=True, kw_only=True):

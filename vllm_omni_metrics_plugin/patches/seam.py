@@ -46,6 +46,12 @@ class Seam:
     keywords: tuple[str, ...] = ()
     #: In which kind of process the seam does its work.
     role: Role = "server"
+    #: Other kinds of process in which it does too.
+    also_in: tuple[Role, ...] = ()
+
+    def is_for(self, role: Role) -> bool:
+        """Whether the seam does anything in this kind of process."""
+        return role == self.role or role in self.also_in
 
     @property
     def target(self) -> str:
