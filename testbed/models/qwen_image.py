@@ -36,9 +36,9 @@ def write(folder: Path) -> None:
         ],
         tokenizer_class="Qwen2Tokenizer",
     )
-    _text_encoder(ids).to(torch.bfloat16).save_pretrained(folder / "text_encoder")
-    _autoencoder().to(torch.bfloat16).save_pretrained(folder / "vae")
-    _transformer().to(torch.bfloat16).save_pretrained(folder / "transformer")
+    _text_encoder(ids).save_pretrained(folder / "text_encoder")
+    _autoencoder().save_pretrained(folder / "vae")
+    _transformer().save_pretrained(folder / "transformer")
     # The real model's noise schedule.
     FlowMatchEulerDiscreteScheduler(
         base_image_seq_len=256,
