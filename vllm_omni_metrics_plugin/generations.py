@@ -86,12 +86,13 @@ def visual_output(
     stage: int,
     replica: int | None,
     *,
-    output_type: str | None,
+    is_video: bool | None,
     frames_in_file: Callable[[bytes], int | None],
 ) -> None:
     """An output of an image or video stage leaves for the client.
 
     ``content`` are the images or videos themselves, ``payload`` the multimodal output beside them.
+    ``is_video`` is None where the engine does not say; the endpoint that asked for it knows best.
     """
     now = time.monotonic()
     generation = request.generations.get(stage)
@@ -99,12 +100,9 @@ def visual_output(
         generation = request.generations[stage] = Generation()
     if replica is not None:
         generation.replica = replica
-    if (
-        output_type in ("video", "videos")
-        or visual.states_video(payload)
-        or _encoding.get() is not None
-    ):
-        generation.is_video = True
+    if _encoding.get() is not None:
+        is_video = True
+    generation.is_video |= visual.states_video(payload) if is_video is None else is_video
     try:
         if generation.is_video:
             videos = visual.measure_videos(content, frames_in_file)

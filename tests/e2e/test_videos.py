@@ -45,6 +45,7 @@ def test_frames_and_playing_time_of_every_endpoint_are_the_clients(video_server:
         functools.partial(client.video, url, frames=17, fps=None, size="96x64", steps=3),
         functools.partial(client.video, url, frames=10, fps=12, steps=2),  # makes 9 frames
         functools.partial(client.video, url, steps=2, extra_params={"preencode_mp4": True}),
+        functools.partial(client.video, url, steps=3, extra_params={"sample_solver": "euler"}),
         functools.partial(client.video_job, url, frames=13, fps=16, steps=4),
         functools.partial(client.video_stream, url, frames=5, fps=4, steps=2),
     ]
@@ -52,12 +53,12 @@ def test_frames_and_playing_time_of_every_endpoint_are_the_clients(video_server:
         answers = [*(call() for call in calls), *together(calls, at_once=3)]
 
     assert all(answer.status in (101, 200) and not answer.error for answer in answers), answers
-    assert [answer.frames for answer in answers] == [9, 17, 9, 9, 13, 5] * 2
-    rates = [8, 24, 12, 8, 16, 4] * 2
+    assert [answer.frames for answer in answers] == [9, 17, 9, 9, 9, 13, 5] * 2
+    rates = [8, 24, 12, 8, 8, 16, 4] * 2
     assert [answer.frame_rate for answer in answers] == rates
     assert counted(seen.gained) == {
         "frames": sum(answer.frames for answer in answers),
-        "steps": 2 * (2 + 3 + 2 + 2 + 4 + 2),
+        "steps": 2 * (2 + 3 + 2 + 2 + 3 + 4 + 2),
         **dict.fromkeys(ONCE, len(answers)),
         "images": 0,
         "missing": 0,

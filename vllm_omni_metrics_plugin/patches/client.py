@@ -58,7 +58,7 @@ def wrap_generate(original: Callable[..., Any]) -> Callable[..., Any]:
             output = await _first_output(outputs, call)
             while True:
                 if call.request is not None:
-                    _observe(call.request, output, keywords.get("sampling_params_list"))
+                    _observe(call.request, output, keywords.get("sampling_params_list"), prompt)
                 yield output
                 del output  # it may be large, and the next one may be long in coming
                 output = await outputs.__anext__()
@@ -127,7 +127,7 @@ def _arrival(wall_clock: object) -> float:
     return now - age if 0.0 <= age <= _OLDEST_ARRIVAL_SECONDS else now
 
 
-def _observe(request: OpenRequest, output: Any, sampling_params_list: Any) -> None:
+def _observe(request: OpenRequest, output: Any, sampling_params_list: Any, prompt: Any) -> None:
     try:
         request.delivered = True
         completions = getattr(output, "outputs", None) or ()
@@ -138,7 +138,7 @@ def _observe(request: OpenRequest, output: Any, sampling_params_list: Any) -> No
                 if reason is not None:
                     request.finish_reasons.add(str(reason))
         output_type = getattr(output, "final_output_type", None)
-        diffusion.observe(request, output, sampling_params_list)
+        diffusion.observe(request, output, sampling_params_list, prompt)
         payloads = [] if output_type in diffusion.VISUAL else _audio_payloads(output, completions)
         if payloads or output_type == "audio":
             request.audio_output(payloads, output.stage_id, output.replica_id, finished=finished)

@@ -19,6 +19,7 @@ from vllm_omni_metrics_plugin import faults
 #: In an output's ``stage_durations``.
 STEPS_KEY = "omni_metrics.steps"
 
+_ENGINES_MODELS = "vllm_omni.diffusion.models."
 _WRAPPED = "__omni_metrics_counts_steps__"
 
 
@@ -31,6 +32,8 @@ class _Counting(threading.local):
         #: The schedulers themselves, so that none is taken for another that was freed.
         self.schedulers: list[Any] = []
         self.inside_step = False
+        #: How many modules were loaded when their schedulers were last looked for.
+        self.modules_seen = 0
 
 
 _counting = _Counting()
@@ -101,20 +104,30 @@ def _attach(output: Any, steps: int) -> None:
 
 def _watch_schedulers() -> None:
     """Wrap ``step`` of every scheduler class that is loaded; some load with their first pass."""
+    if _counting.modules_seen == len(sys.modules):
+        return
     schedulers = sys.modules.get("diffusers.schedulers.scheduling_utils")
     base = getattr(schedulers, "SchedulerMixin", None)
-    if base is None:
-        return
-    for scheduler in _subclasses(base):
+    for scheduler in [*_subclasses(base), *_schedulers_of_the_engine()]:
         step = vars(scheduler).get("step")
         if callable(step) and not hasattr(step, _WRAPPED):
             scheduler.step = _counted(step)
+    _counting.modules_seen = len(sys.modules)
 
 
 def _subclasses(cls: Any) -> Iterator[Any]:
-    for subclass in cls.__subclasses__():
+    for subclass in cls.__subclasses__() if cls is not None else ():
         yield subclass
         yield from _subclasses(subclass)
+
+
+def _schedulers_of_the_engine() -> Iterator[Any]:
+    """Those of its own that do not derive from diffusers' base class."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith(_ENGINES_MODELS):
+            for value in list(vars(module).values()):
+                if isinstance(value, type) and "Scheduler" in value.__name__:
+                    yield value
 
 
 def _counted(original: Callable[..., Any]) -> Callable[..., Any]:

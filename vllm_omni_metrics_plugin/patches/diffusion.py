@@ -10,7 +10,10 @@ from vllm_omni_metrics_plugin.hooks import DiffusionWork
 from vllm_omni_metrics_plugin.patches.denoising import take_steps
 from vllm_omni_metrics_plugin.requests import OpenRequest
 
-VISUAL = frozenset({"image", "images", "video", "videos"})
+_VIDEO = frozenset({"video", "videos"})
+VISUAL = frozenset({"image", "images"}) | _VIDEO
+#: What an endpoint that answers in images asks for in the prompt.
+_ASKS_FOR_IMAGES = frozenset({"image", "img2img"})
 
 
 def work_of(output: Any) -> DiffusionWork:
@@ -40,7 +43,9 @@ def work_of(output: Any) -> DiffusionWork:
     )
 
 
-def observe(request: OpenRequest, output: Any, sampling_params_list: Any) -> None:
+def observe(
+    request: OpenRequest, output: Any, sampling_params_list: Any, prompt: Any = None
+) -> None:
     """An output leaves for the client; not all of them are images or videos."""
     output_type = getattr(output, "final_output_type", None)
     take_steps(output)
@@ -60,9 +65,17 @@ def observe(request: OpenRequest, output: Any, sampling_params_list: Any) -> Non
         payload,
         output.stage_id,
         output.replica_id,
-        output_type=output_type,
+        is_video=_is_video(output_type, prompt),
         frames_in_file=_frames_in_file,
     )
+
+
+def _is_video(output_type: str, prompt: Any) -> bool | None:
+    """By what was asked for, as the output of a video model is called a video in any case."""
+    asked = prompt.get("modalities") if isinstance(prompt, Mapping) else None
+    if asked and _ASKS_FOR_IMAGES.issuperset(asked):
+        return False
+    return True if output_type in _VIDEO else None
 
 
 def requested_frame_rates(sampling_params_list: Any) -> dict[int, float]:
