@@ -127,7 +127,9 @@ def _arrival(wall_clock: object) -> float:
     return now - age if 0.0 <= age <= _OLDEST_ARRIVAL_SECONDS else now
 
 
-def _observe(request: OpenRequest, output: Any, sampling_params_list: Any, prompt: Any) -> None:
+def _observe(
+    request: OpenRequest, output: Any, sampling_params_list: Any = None, prompt: Any = None
+) -> None:
     try:
         request.delivered = True
         completions = getattr(output, "outputs", None) or ()
