@@ -146,6 +146,7 @@ def test_steps_of_one_pass_are_not_in_the_next_even_if_it_raised() -> None:
 
     with pytest.raises(RuntimeError, match="out of memory"):
         run(broken)
+    assert (denoising._counting.steps, denoising._counting.schedulers) == (None, [])
     denoise(euler(5))  # outside of any pass
     assert run(lambda: denoise(euler(2))) == [2]
 
