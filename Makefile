@@ -10,8 +10,8 @@ RUN := .venv/bin/python -m
 .PHONY: help venv demo serve lint test bench clean
 
 help:
-	@echo "make demo   [PIPELINE=tts|omni]   serve, speak, compare /metrics with the client"
-	@echo "make serve  [PORT=8091 REPLICAS=1 PIPELINE=tts|omni|llm METRICS=1]   a server for curl"
+	@echo "make demo   [PIPELINE=tts|omni|image|video]   serve, ask, compare /metrics with the client"
+	@echo "make serve  [PORT=8091 REPLICAS=1 PIPELINE=tts|omni|llm|image|video METRICS=1]   a server"
 	@echo "make test   every check and test, against the real engine"
 	@echo "make bench  what the plugin costs, as ratios"
 	@echo "make lint   ruff and mypy alone"

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from rich.console import Console
 from rich.table import Table
 
-from testbed import bench_engine, bench_transfers, client
+from testbed import bench_engine, bench_images, bench_transfers, client
 from testbed.server import Server
 from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
 from vllm_omni_metrics_plugin.hooks import HookManager, MediaPacket, ReplicaJoined
@@ -54,6 +54,7 @@ def main() -> int:
             figures.add(*figure)
     if not options.no_servers:
         _serving(figures)
+        figures.add(*bench_images.figure())
     figures.show()
     return 0
 

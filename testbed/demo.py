@@ -56,16 +56,20 @@ class Row:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo")
-    parser.add_argument("--pipeline", choices=("tts", "omni"), default="tts")
+    parser.add_argument("--pipeline", choices=("tts", "omni", "image", "video"), default="tts")
     pipeline = parser.parse_args().pipeline
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console()
-    replicas = 2 if pipeline == "tts" else 1
+    replicas = 2 if pipeline in ("tts", "video") else 1
     server = Server(pipeline, replicas=replicas, env={"VLLM_OMNI_METRICS": "1"})
     try:
         start_visibly(server)
-        return _show(server, console)
+        if pipeline in ("image", "video"):
+            from testbed import demo_visual
+
+            return conclude(demo_visual.show(server, console), console)
+        return conclude(_show(server, console), console)
     except ServerFailed as failure:
         print(failure, file=sys.stderr)
         return 1
@@ -77,23 +81,36 @@ def main() -> int:
         server.stop()
 
 
-def _show(server: Server, console: Console) -> int:
+def _show(server: Server, console: Console) -> list[Row]:
     asks = _requests(server)
     for ask in list(asks.values())[:2]:
         ask()  # a replica's first request pays for things that no later one does
-    before = _settled(server)
+    before = settled(server)
     answers = [_ask(title, ask, console) for title, ask in asks.items()]
-    between = _settled(server)
+    between = settled(server)
     leaver = _ask("a listener who hangs up", _hang_up(server), console)
-    after = _settled(server)
+    after = settled(server)
 
     rows = [
         *compare(between - before, answers),
         *compare_hang_up(after - between, leaver),
-        Row("num_requests_running, idle", after.sum("vllm:omni_num_requests_running"), 0),
-        Row("num_requests_waiting, idle", after.sum("vllm:omni_num_requests_waiting"), 0),
+        *idle(after),
     ]
-    _print(rows, between - before, console)
+    print_rows(rows, console)
+    _print_speakers(between - before, console)
+    return rows
+
+
+def idle(seen: Scrape) -> list[Row]:
+    """What /metrics must say when nothing is going on."""
+    return [
+        Row(f"{family}, idle", seen.sum(f"vllm:omni_{family}"), 0)
+        for family in ("num_requests_running", "num_requests_waiting")
+    ]
+
+
+def conclude(rows: Sequence[Row], console: Console) -> int:
+    """The verdict over all rows, as an exit status."""
     wrong = [row.family for row in rows if not row.agrees]
     if wrong:
         console.print(f"[red]disagree: {', '.join(wrong)}")
@@ -143,6 +160,12 @@ def _hang_up(server: Server) -> Ask:
     )
 
 
+def gained_row(gained: Scrape, family: str, truth: float, apart: Sequence[float] = ()) -> Row:
+    """One sample's growth beside the truth; ``apart`` are the durations that are in it."""
+    allowed = sum(max(_APART_SECONDS, _APART_SHARE * seconds) for seconds in apart)
+    return Row(family, gained.sum(f"vllm:omni_{family.replace(' ', '_')}"), truth, allowed)
+
+
 def compare(gained: Scrape, answers: Sequence[Answer]) -> list[Row]:
     """What an honest /metrics must say about these undisturbed answers, figure by figure."""
     accepted = [answer for answer in answers if answer.accepted]
@@ -151,11 +174,7 @@ def compare(gained: Scrape, answers: Sequence[Answer]) -> list[Row]:
     firsts = [a.first_audio_seconds for a in voiced if a.first_audio_seconds is not None]
     lengths = [answer.audio_seconds for answer in voiced]
 
-    def row(family: str, truth: float, apart: Sequence[float] = ()) -> Row:
-        allowed = sum(max(_APART_SECONDS, _APART_SHARE * seconds) for seconds in apart)
-        sample = f"vllm:omni_{family.replace(' ', '_')}"
-        return Row(family, gained.sum(sample), truth, allowed)
-
+    row = functools.partial(gained_row, gained)
     return [
         row("requests_success_total", len(accepted)),
         row("e2e_request_latency_seconds count", len(accepted)),
@@ -181,7 +200,7 @@ def compare_hang_up(gained: Scrape, answer: Answer) -> list[Row]:
     ]
 
 
-def _print(rows: Sequence[Row], gained: Scrape, console: Console) -> None:
+def print_rows(rows: Sequence[Row], console: Console) -> None:
     table = Table(title="vllm:omni_... on /metrics, and what the client knows")
     table.add_column("family", no_wrap=True)
     table.add_column("/metrics", justify="right")
@@ -191,6 +210,8 @@ def _print(rows: Sequence[Row], gained: Scrape, console: Console) -> None:
         table.add_row(row.family, _figure(row.server), _figure(row.client), row.verdict)
     console.print(table)
 
+
+def _print_speakers(gained: Scrape, console: Console) -> None:
     split = Table(title="who said it")
     for column in ("stage", "replica", "audio s", "frames", "mean TTFP ms", "mean RTF"):
         split.add_column(column, justify="right")
@@ -215,7 +236,7 @@ def _figure(value: float) -> str:
     return f"{value:.0f}" if value == round(value, 6) == int(value) else f"{value:.3f}"
 
 
-def _settled(server: Server) -> Scrape:
+def settled(server: Server) -> Scrape:
     """/metrics once nothing is running any more."""
     deadline = time.monotonic() + _SETTLE_SECONDS
     while True:

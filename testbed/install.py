@@ -30,6 +30,8 @@ GENERATORS = {
     "qwen3-tts": "qwen3_tts",
     "qwen3-omni": "qwen3_omni",
     "llm": "llm",
+    "qwen-image": "qwen_image",
+    "wan": "wan",
 }
 
 _CONSTRAINTS = TESTBED / "constraints.txt"

@@ -13,7 +13,7 @@ from testbed.paths import MODELS, TESTBED
 
 @dataclass(frozen=True)
 class Pipeline:
-    """``deploy`` is None for a plain vLLM server without vLLM-Omni's stages."""
+    """``deploy`` is None where the command line alone says how to run it."""
 
     name: str
     model: Path
@@ -21,6 +21,9 @@ class Pipeline:
     #: The stage of which there may be several replicas.
     replicated_stage: int = 0
     max_replicas: int = 1
+    #: False for a plain vLLM server.
+    omni: bool = True
+    arguments: tuple[str, ...] = ()
 
 
 PIPELINES = {
@@ -28,9 +31,33 @@ PIPELINES = {
     for pipeline in (
         Pipeline("tts", MODELS / "qwen3-tts", TESTBED / "deploy" / "tts.yaml", 1, 4),
         Pipeline("omni", MODELS / "qwen3-omni", TESTBED / "deploy" / "omni.yaml"),
-        Pipeline("llm", MODELS / "llm", None),
+        Pipeline(
+            "llm",
+            MODELS / "llm",
+            None,
+            omni=False,
+            arguments=("--max-model-len", "1024", "--enforce-eager", "--max-num-seqs", "4"),
+        ),
+        # vLLM-Omni reads no deploy file for image models of one stage. Convolutions in bfloat16,
+        # its own choice, take ten times as long on CPU.
+        Pipeline(
+            "image",
+            MODELS / "qwen-image",
+            None,
+            arguments=("--dtype", "float32", "--enforce-eager"),
+        ),
+        Pipeline("video", MODELS / "wan", TESTBED / "deploy" / "video.yaml", 0, 4),
     )
 }
+
+
+def check_replicas(pipeline: Pipeline, replicas: int) -> None:
+    """Raise ValueError for more replicas than the pipeline runs with."""
+    if not 1 <= replicas <= pipeline.max_replicas:
+        raise ValueError(
+            f"pipeline {pipeline.name} runs with 1 to {pipeline.max_replicas} replicas, "
+            f"not {replicas}"
+        )
 
 
 def deployment(
@@ -40,11 +67,7 @@ def deployment(
 
     ``replicas`` is how many there are of the replicated stage, or of ``each_stage``.
     """
-    if not 1 <= replicas <= pipeline.max_replicas:
-        raise ValueError(
-            f"pipeline {pipeline.name} runs with 1 to {pipeline.max_replicas} replicas, "
-            f"not {replicas}"
-        )
+    check_replicas(pipeline, replicas)
     assert pipeline.deploy is not None
     content: dict[str, Any] = yaml.safe_load(pipeline.deploy.read_text())
     content["async_chunk"] = async_chunk

@@ -24,6 +24,14 @@ _TRY = {
         "curl {url}/v1/completions -H 'content-type: application/json' \\\n"
         '  -d \'{{"prompt": "hello", "max_tokens": 8}}\''
     ),
+    "image": (
+        "curl {url}/v1/images/generations -H 'content-type: application/json' \\\n"
+        '  -d \'{{"prompt": "a red cube", "n": 2, "size": "128x128", "num_inference_steps": 4}}\''
+    ),
+    "video": (
+        "curl {url}/v1/videos/sync -o video.mp4 -F prompt='a red cube' \\\n"
+        "  -F size=64x64 -F num_frames=9 -F fps=8 -F num_inference_steps=4"
+    ),
 }
 
 

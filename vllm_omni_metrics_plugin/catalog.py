@@ -7,62 +7,19 @@ family's row in ``metrics_missing_samples_total`` counts it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
-PREFIX = "vllm:omni_"
-
-Kind = Literal["counter", "gauge", "histogram"]
-#: How prometheus_client adds a gauge up over several API server processes.
-Aggregate = Literal["livesum", "livemax"]
-
-MODEL = ("model_name",)
-STAGE = ("model_name", "stage", "replica")
-EDGE = ("model_name", "from_stage", "from_replica", "to_stage", "to_replica")
-
-#: 10 ms to 7,680 s: dense where people wait, with the usual objectives as bounds.
-SECONDS = (
-    *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5),
-    *(10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 3840.0, 7680.0),
+from vllm_omni_metrics_plugin.families import (
+    MODEL,
+    PREFIX,
+    RTF,
+    SECONDS,
+    STAGE,
+    WAIT_SECONDS,
+    Family,
 )
-#: The same without the sparse end: nobody waits an hour for a first packet or in a queue.
-WAIT_SECONDS = (0.001, 0.0025, 0.005, *(bound for bound in SECONDS if bound <= 240.0))
-#: Dense around 1, where a listener starts to hear gaps.
-RTF = (
-    *(0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
-    *(1.05, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0),
-)
-#: 1 KiB to 4 GiB.
-BYTES = tuple(float(4**power) for power in range(5, 17))
-#: 10 us to 10 s, in milliseconds.
-MILLISECONDS = (
-    *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0),
-    *(100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0),
-)
+from vllm_omni_metrics_plugin.transfer_families import EDGE, TRANSFERS
+from vllm_omni_metrics_plugin.visual_families import VISUAL
 
-
-@dataclass(frozen=True)
-class Family:
-    """One metric family.
-
-    ``event`` is the hook whose events feed it, ``formula`` how a sample is made from their fields.
-    """
-
-    stem: str
-    kind: Kind
-    labels: tuple[str, ...]
-    unit: str
-    help: str
-    event: str
-    formula: str
-    buckets: tuple[float, ...] = ()
-    aggregate: Aggregate = "livesum"
-
-    @property
-    def name(self) -> str:
-        """The name on /metrics, as Prometheus shows it."""
-        return PREFIX + self.stem
-
+__all__ = ["BY_STEM", "EDGE", "FAMILIES", "MODEL", "PREFIX", "STAGE", "Family"]
 
 FAMILIES: tuple[Family, ...] = (
     Family(
@@ -151,55 +108,8 @@ FAMILIES: tuple[Family, ...] = (
         event="omni_media_packet",
         formula="+ samples",
     ),
-    Family(
-        stem="transfer_size_bytes",
-        kind="histogram",
-        labels=EDGE,
-        unit="bytes",
-        help="Payload of one physical hop between stages, as serialized.",
-        event="omni_transfer_sent",
-        formula="size_bytes",
-        buckets=BYTES,
-    ),
-    Family(
-        stem="transfer_tx_time_ms",
-        kind="histogram",
-        labels=EDGE,
-        unit="milliseconds",
-        help="Sender's part of a hop: serializing and handing over to the connector.",
-        event="omni_transfer_sent",
-        formula="1000 * seconds",
-        buckets=MILLISECONDS,
-    ),
-    Family(
-        stem="transfer_rx_decode_time_ms",
-        kind="histogram",
-        labels=EDGE,
-        unit="milliseconds",
-        help="Receiver's part of a hop: the get that succeeded, receiving and decoding.",
-        event="omni_transfer_received",
-        formula="1000 * seconds",
-        buckets=MILLISECONDS,
-    ),
-    Family(
-        stem="transfer_in_flight_time_ms",
-        kind="histogram",
-        labels=EDGE,
-        unit="milliseconds",
-        help="From the sender's end to the receiver's beginning of a hop; same host only.",
-        event="omni_transfer_received",
-        formula="1000 * in_flight_seconds",
-        buckets=MILLISECONDS,
-    ),
-    Family(
-        stem="transfer_failures_total",
-        kind="counter",
-        labels=("model_name", "from_stage", "to_stage", "operation", "replica", "reason"),
-        unit="payloads",
-        help="Payloads that a connector could not send or receive; replica is the failing side's.",
-        event="omni_transfer_failed",
-        formula="+1",
-    ),
+    *VISUAL,
+    *TRANSFERS,
     Family(
         stem="stage_info",
         kind="gauge",

@@ -15,9 +15,11 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from vllm_omni_metrics_plugin import generations
 from vllm_omni_metrics_plugin.audio import count_samples, find_sample_rate
 from vllm_omni_metrics_plugin.hooks import (
     AudioFinished,
+    DiffusionWork,
     MediaPacket,
     RequestArrived,
     RequestFinished,
@@ -40,7 +42,14 @@ _request_finished = plugins.hooks.omni_request_finished
 class StageWork:
     """One stage's part in a request."""
 
-    __slots__ = ("delivery", "finish_reason", "generation_seconds", "replica", "submitted_at")
+    __slots__ = (
+        "delivery",
+        "diffusion",
+        "finish_reason",
+        "generation_seconds",
+        "replica",
+        "submitted_at",
+    )
 
     def __init__(self, submitted_at: float, delivery: Delivery | None) -> None:
         self.submitted_at = submitted_at
@@ -48,6 +57,7 @@ class StageWork:
         self.replica: int | None = None
         self.generation_seconds: float | None = None
         self.finish_reason: str | None = None
+        self.diffusion: DiffusionWork | None = None
 
 
 class AudioSoFar:
@@ -78,6 +88,7 @@ class OpenRequest:
         "complete",
         "delivered",
         "finish_reasons",
+        "generations",
         "model_name",
         "packets",
         "request_id",
@@ -102,6 +113,8 @@ class OpenRequest:
         self.packets = 0
         self.stages: dict[int, StageWork] = {}
         self.audio: dict[int, AudioSoFar] = {}
+        #: Images and videos, by stage.
+        self.generations: dict[int, generations.Generation] = {}
 
     def submitting(self, stage: int, delivery: Delivery | None) -> None:
         """The orchestrator is about to give the request to a replica of ``stage``."""
@@ -161,11 +174,17 @@ class OpenRequest:
             )
         self.packets += 1
 
-    def end(self, error: BaseException | None, *, refused: bool = False) -> None:
+    def end(
+        self,
+        error: BaseException | None,
+        *,
+        refused: bool = False,
+        requested_frame_rates: Mapping[int, float] | None = None,
+    ) -> None:
         """The response ended: by itself, or because ``error`` was raised in or into it.
 
         ``refused``: the error tells the client that its request is invalid (HTTP 4xx). It counts
-        only while nothing was delivered.
+        only while nothing was delivered. ``requested_frame_rates`` in Hz, by stage.
         """
         if self.requests.by_id.pop(self.request_id, None) is not self:
             return
@@ -173,6 +192,7 @@ class OpenRequest:
         outcome = self._outcome(error, refused)
         if outcome not in ("abort", "error", "rejected"):
             self._finish_audio()
+            generations.finish(self, requested_frame_rates or {})
         if _request_finished.listeners:
             given = [w.submitted_at for w in list(self.stages.values()) if w.replica is not None]
             _request_finished(
@@ -271,6 +291,7 @@ class OpenRequests:
         finish_reason: str | None,
         tokens_in: int | None,
         tokens_out: int | None,
+        diffusion: DiffusionWork | None = None,
     ) -> None:
         """A replica finished its part of the request."""
         now = time.monotonic()
@@ -280,6 +301,7 @@ class OpenRequests:
             work.replica = replica
             work.finish_reason = finish_reason
             work.generation_seconds = now - work.submitted_at
+            work.diffusion = diffusion
         if _stage_finished.listeners:
             _stage_finished(
                 StageFinished(
@@ -291,5 +313,7 @@ class OpenRequests:
                     tokens_in=tokens_in,
                     tokens_out=tokens_out,
                     finish_reason=finish_reason,
+                    model_name=request.model_name if request else None,
+                    diffusion=diffusion,
                 )
             )

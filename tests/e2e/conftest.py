@@ -50,6 +50,20 @@ def chat_server(logs: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
+def image_server(logs: Path) -> Iterator[Server]:
+    """Images; the diffusion engine runs inside the server's own process."""
+    with Server("image", env=ON, log_path=logs / "image.log") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def video_server(logs: Path) -> Iterator[Server]:
+    """Videos; two diffusion engines in processes of their own."""
+    with Server("video", replicas=2, env=ON, log_path=logs / "video.log") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def mortal_server(logs: Path) -> Iterator[Server]:
     """Speech, two replicas of the second stage, for tests that kill them."""
     with Server("tts", replicas=2, env=ON, log_path=logs / "mortal.log") as server:

@@ -19,7 +19,7 @@ from vllm_omni_metrics_plugin.hooks import (
     RequestArrived,
     RequestFinished,
 )
-from vllm_omni_metrics_plugin.patches import client
+from vllm_omni_metrics_plugin.patches import client, pipeline
 from vllm_omni_metrics_plugin.patches.state import open_requests
 from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests
 
@@ -454,6 +454,20 @@ def test_requests_carry_the_served_name_of_the_model(
     run(engine)
     assert recorder.only(RequestArrived).model_name == name
     assert recorder.only(RequestFinished).model_name == name
+
+
+@pytest.mark.parametrize(
+    ("served_as", "name"),
+    [("picture", "picture"), (["picture", "alias"], "picture"), ([], "tiny"), (None, "tiny")],
+)
+def test_engine_without_one_of_vllms_goes_by_the_name_it_was_given(
+    recorder: Any, served_as: Any, name: str
+) -> None:
+    engine = Engine(speech(1, finished=True))
+    engine.engine = SimpleNamespace(stage_vllm_configs=[None], stage_pools=())
+    pipeline.wrap_engine_init(lambda self, **keywords: None)(engine, served_model_name=served_as)
+    run(engine)
+    assert recorder.only(RequestArrived).model_name == name
 
 
 def test_engine_without_a_name_is_served_all_the_same(recorder: Any, log: Any) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 from prometheus_client import CollectorRegistry, Counter, Gauge
+from visual_events import finish_image, finish_stage, finish_video
 
 from tests.unit.test_transfers import received, sent
 from vllm_omni_metrics_plugin import catalog
@@ -158,6 +159,9 @@ def feed_every_family(exposed: Any) -> None:
     packet()
     finish_audio()
     finish_audio(replica=None)
+    finish_stage()
+    finish_image()
+    finish_video()
     finish()
     send()
     receive()

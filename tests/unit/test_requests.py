@@ -89,6 +89,7 @@ def test_stage_generation_runs_from_its_first_submit_to_its_finish(
         tokens_in=5,
         tokens_out=7,
         finish_reason="length",
+        model_name="tiny",
     )
 
 

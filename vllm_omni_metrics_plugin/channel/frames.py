@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from vllm_omni_metrics_plugin.hooks.events import (
+from vllm_omni_metrics_plugin.hooks.transfer_events import (
     Bytes,
-    Event,
     Text,
     TransferFailed,
     TransferReceived,
@@ -54,8 +53,3 @@ def decode(data: bytes) -> Frame:
     if len(frame.events) > MOST_EVENTS:
         raise NotAFrame(f"{len(frame.events)} events in one frame")
     return frame
-
-
-def is_carried(event: Event) -> bool:
-    """Whether events of this kind go over the channel."""
-    return isinstance(event, (TransferSent, TransferReceived, TransferFailed))

@@ -18,7 +18,9 @@ from prometheus_client.registry import Collector
 
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.catalog import Family
+from vllm_omni_metrics_plugin.exporters.children import Labels, PerReplica
 from vllm_omni_metrics_plugin.exporters.transfers import TransferSamples
+from vllm_omni_metrics_plugin.exporters.visual import VisualSamples
 from vllm_omni_metrics_plugin.hooks import (
     AudioFinished,
     MediaPacket,
@@ -72,18 +74,18 @@ class ModelChildren:
 
 
 class AudioChildren:
-    """The label children of one stage replica's audio families, bound once."""
+    """The label children of one stage replica's audio families."""
 
     __slots__ = ("duration", "frames", "rtf", "ttfp")
 
-    def __init__(self, families: Mapping[str, Any], labels: tuple[str, str, str]) -> None:
+    def __init__(self, families: Mapping[str, Any], labels: Labels) -> None:
         self.ttfp = families["audio_ttfp_seconds"].labels(*labels)
         self.duration = families["audio_duration_seconds"].labels(*labels)
         self.rtf = families["audio_rtf"].labels(*labels)
         self.frames = families["audio_frames_total"].labels(*labels)
 
 
-class PrometheusExporter(TransferSamples):
+class PrometheusExporter(VisualSamples, TransferSamples):
     """Turns events into samples. Nothing is published before an engine's first replica joins."""
 
     def __init__(
@@ -92,7 +94,6 @@ class PrometheusExporter(TransferSamples):
         publish_in: CollectorRegistry = REGISTRY,
     ) -> None:
         """``buckets`` replace the catalogue's, by family stem."""
-        super().__init__()
         registry = CollectorRegistry()
         self._families: dict[str, Any] = {
             family.stem: _metric(family, buckets.get(family.stem, family.buckets), registry)
@@ -111,7 +112,9 @@ class PrometheusExporter(TransferSamples):
         self._patches: dict[str, tuple[str, ...]] = {}
         self._members: dict[tuple[str, int, int], tuple[str, ...]] = {}
         self._models: dict[str, ModelChildren] = {}
-        self._audio: dict[tuple[str, int, int], AudioChildren] = {}
+        self._audio = PerReplica(AudioChildren, self._families)
+        self._bind_visual(self._families)
+        self._bind_transfers()
         dispatch.error_listeners.append(self._count_hook_error)
 
     def close(self) -> None:
@@ -172,7 +175,7 @@ class PrometheusExporter(TransferSamples):
             if event.index == 0 and event.streamed:
                 self._missing("audio_ttfp_seconds", "unknown_replica")
             return
-        children = self._audio_children(event.model_name, event.stage, event.replica)
+        children = self._audio.of(event.model_name, event.stage, event.replica)
         children.frames.inc(event.samples)
         if event.index == 0 and event.streamed:
             children.ttfp.observe(event.since_arrival_seconds)
@@ -186,7 +189,7 @@ class PrometheusExporter(TransferSamples):
             self._missing("audio_duration_seconds", reason)
             self._missing("audio_rtf", reason)
             return
-        children = self._audio_children(event.model_name, event.stage, event.replica)
+        children = self._audio.of(event.model_name, event.stage, event.replica)
         children.duration.observe(event.duration_seconds)
         if event.generation_seconds is None:
             self._missing("audio_rtf", "no_generation_time")
@@ -216,14 +219,6 @@ class PrometheusExporter(TransferSamples):
         children = self._models.get(model_name)
         if children is None:
             children = self._models[model_name] = ModelChildren(self._families, model_name)
-        return children
-
-    def _audio_children(self, model_name: str, stage: int, replica: int) -> AudioChildren:
-        key = (model_name, stage, replica)
-        children = self._audio.get(key)
-        if children is None:
-            labels = (model_name, str(stage), str(replica))
-            children = self._audio[key] = AudioChildren(self._families, labels)
         return children
 
     def _missing(self, stem: str, reason: str) -> None:

@@ -32,7 +32,7 @@ class TransferSamples:
 
     _families: dict[str, Any]
 
-    def __init__(self) -> None:
+    def _bind_transfers(self) -> None:
         self._edges: dict[Edge, EdgeChildren] = {}
 
     def _missing(self, stem: str, reason: str) -> None:

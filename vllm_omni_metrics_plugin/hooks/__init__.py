@@ -18,9 +18,11 @@ from __future__ import annotations
 from vllm_omni_metrics_plugin.hooks.events import (
     AudioFinished,
     Configured,
+    DiffusionWork,
     EngineStats,
     Event,
     EventsDropped,
+    ImageFinished,
     MediaPacket,
     PatchReported,
     ReplicaJoined,
@@ -32,6 +34,7 @@ from vllm_omni_metrics_plugin.hooks.events import (
     TransferFailed,
     TransferReceived,
     TransferSent,
+    VideoFinished,
 )
 from vllm_omni_metrics_plugin.hooks.manager import HookManager
 from vllm_omni_metrics_plugin.hooks.specs import hookimpl
@@ -39,10 +42,12 @@ from vllm_omni_metrics_plugin.hooks.specs import hookimpl
 __all__ = [
     "AudioFinished",
     "Configured",
+    "DiffusionWork",
     "EngineStats",
     "Event",
     "EventsDropped",
     "HookManager",
+    "ImageFinished",
     "MediaPacket",
     "PatchReported",
     "ReplicaJoined",
@@ -54,6 +59,7 @@ __all__ = [
     "TransferFailed",
     "TransferReceived",
     "TransferSent",
+    "VideoFinished",
     "hookimpl",
     "plugins",
 ]

@@ -9,26 +9,46 @@ the value could not be measured; it is never replaced by 0.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
+from vllm_omni_metrics_plugin.hooks.base import Event
+from vllm_omni_metrics_plugin.hooks.transfer_events import (
+    TransferFailed,
+    TransferReceived,
+    TransferSent,
+)
 from vllm_omni_metrics_plugin.settings import Settings
+
+__all__ = [
+    "AudioFinished",
+    "Configured",
+    "DiffusionWork",
+    "EngineStats",
+    "Event",
+    "EventsDropped",
+    "ImageFinished",
+    "MediaPacket",
+    "Modality",
+    "PatchReported",
+    "PatchStatus",
+    "ReplicaJoined",
+    "ReplicaLeft",
+    "RequestArrived",
+    "RequestFinished",
+    "Role",
+    "StageFinished",
+    "StageSubmitted",
+    "TransferFailed",
+    "TransferReceived",
+    "TransferSent",
+    "VideoFinished",
+]
 
 Role = Literal["server", "stage_engine", "worker", "model_inspection"]
 PatchStatus = Literal["applied", "deferred", "skipped", "failed"]
 Modality = Literal["audio"]
-Operation = Literal["send", "receive"]
-
-# What comes from another process is checked against these.
-Number = Annotated[int, msgspec.Meta(ge=0, le=65535)]
-Bytes = Annotated[int, msgspec.Meta(ge=0)]
-Seconds = Annotated[float, msgspec.Meta(ge=0.0)]
-Text = Annotated[str, msgspec.Meta(max_length=512)]
-
-
-class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Base of all events."""
 
 
 class Configured(Event, frozen=True, kw_only=True):
@@ -109,6 +129,25 @@ class StageSubmitted(Event, frozen=True, kw_only=True):
     parent_request_id: str | None = None
 
 
+class DiffusionWork(msgspec.Struct, frozen=True, kw_only=True):
+    """What a diffusion engine did for a request, in its own timings; None where it gave none.
+
+    From the metrics of ``DiffusionEngine.step_streaming``. The steps are counted where they are
+    done, in ``DiffusionModelRunner``, by the calls of the noise schedulers.
+    """
+
+    #: Denoising steps that were executed, whatever was requested.
+    steps: int | None = None
+    #: Preparing the prompt and its pictures; None for pipelines that have nothing to prepare.
+    preprocess_seconds: float | None = None
+    #: Admission to output: waiting for the engine's turn, text encoding, all steps, decoding.
+    exec_seconds: float | None = None
+    #: Decoded tensors to images or video frames.
+    postprocess_seconds: float | None = None
+    #: The engine's step for the request as a whole: the three above and the output's transport.
+    step_seconds: float | None = None
+
+
 class StageFinished(Event, frozen=True, kw_only=True):
     """A stage replica finished the request (``StagePool.build_stage_metrics``)."""
 
@@ -124,6 +163,10 @@ class StageFinished(Event, frozen=True, kw_only=True):
     tokens_out: int | None
     #: The engine's word for this stage: ``stop``, ``length`` ...; None where it gives none.
     finish_reason: str | None
+    #: None for a request that did not come through ``AsyncOmni.generate``.
+    model_name: str | None = None
+    #: None for a stage without a diffusion engine.
+    diffusion: DiffusionWork | None = None
 
 
 class MediaPacket(Event, frozen=True, kw_only=True):
@@ -166,6 +209,46 @@ class AudioFinished(Event, frozen=True, kw_only=True):
     streamed: bool
 
 
+class ImageFinished(Event, frozen=True, kw_only=True):
+    """A request's images are complete. Not sent for requests that were cut short."""
+
+    request_id: str
+    model_name: str
+    stage: int
+    replica: int | None
+    images: int
+    #: Width x height of each image, as generated.
+    pixels: tuple[int, ...]
+    #: The stage delivered something whose form does not tell images (latents, for instance).
+    unknown_form: bool
+    #: Arrival to the first output with an image in it; None when there was none.
+    first_image_seconds: float | None
+    #: Stage submit to stage finish, as in :class:`StageFinished`.
+    generation_seconds: float | None
+    diffusion: DiffusionWork | None
+
+
+class VideoFinished(Event, frozen=True, kw_only=True):
+    """A request's videos are complete. Not sent for requests that were cut short."""
+
+    request_id: str
+    model_name: str
+    stage: int
+    replica: int | None
+    videos: int
+    #: Of all videos together; None when the output's form does not tell (latents, for instance).
+    frames: int | None
+    #: Hz, as encoded where the endpoint encodes, else as the output states, else as requested.
+    frame_rate: float | None
+    #: ``frames / frame_rate``; None unless both are known and there are frames.
+    duration_seconds: float | None
+    #: Arrival to the first output with frames in it; None when there was none.
+    first_video_seconds: float | None
+    #: Stage submit to stage finish, as in :class:`StageFinished`.
+    generation_seconds: float | None
+    diffusion: DiffusionWork | None
+
+
 class RequestFinished(Event, frozen=True, kw_only=True):
     """The end of a request, exactly once per :class:`RequestArrived`, whatever happened."""
 
@@ -179,73 +262,6 @@ class RequestFinished(Event, frozen=True, kw_only=True):
     end_to_end_seconds: float
     #: Arrival to the first stage submit; None when no stage was given the request.
     queue_seconds: float | None
-
-
-class TransferSent(Event, frozen=True, kw_only=True):
-    """One payload left for the next stage (``put`` of a connector returned).
-
-    In the stage engine's process, where it is measured, the receiver is not known. In the server it
-    is: there the event follows once the receiver has reported too, or never will.
-    """
-
-    #: None in a stage engine's process.
-    model_name: Text | None = None
-    from_stage: Number
-    #: None if the sending process does not know its own number.
-    from_replica: Number | None
-    to_stage: Number
-    #: None in a stage engine's process, and for a payload that nobody took.
-    to_replica: Number | None = None
-    #: What the connector calls the payload; unique while it is under way.
-    key: Text
-    #: The connector's class.
-    connector: Text
-    #: As serialized.
-    size_bytes: Bytes
-    #: Serializing and handing over to the connector.
-    seconds: Seconds
-    #: When that was done.
-    sent_at: float
-    #: Times are comparable between processes that name the same clock.
-    clock: Text
-
-
-class TransferReceived(Event, frozen=True, kw_only=True):
-    """One payload arrived at a stage (``get`` of a connector returned one)."""
-
-    model_name: Text | None = None
-    from_stage: Number
-    #: None in a stage engine's process, and when the sender's report was lost.
-    from_replica: Number | None = None
-    to_stage: Number
-    to_replica: Number | None
-    key: Text
-    connector: Text
-    #: As the receiving connector says it; compressing or padding ones differ from the sender's.
-    size_bytes: Bytes
-    #: Of the ``get`` that succeeded: receiving and decoding. Where it began before the sender was
-    #: done, only what came after, in the server.
-    seconds: Seconds
-    received_at: float
-    #: From the sender's end to the receiver's beginning; None in a stage engine's process, when the
-    #: sender's report was lost, and between hosts.
-    in_flight_seconds: Seconds | None = None
-    clock: Text
-
-
-class TransferFailed(Event, frozen=True, kw_only=True):
-    """A connector could not send or receive a payload."""
-
-    model_name: Text | None = None
-    from_stage: Number
-    to_stage: Number
-    operation: Operation
-    #: Of the side that failed.
-    replica: Number | None
-    key: Text
-    connector: Text
-    #: ``refused`` when the connector said no, else the class of the exception that it raised.
-    reason: Text
 
 
 class EventsDropped(Event, frozen=True, kw_only=True):

@@ -67,6 +67,16 @@ def omni_audio_finished(event: events.AudioFinished) -> None:
 
 
 @hookspec
+def omni_image_finished(event: events.ImageFinished) -> None:
+    """A request's images are complete."""
+
+
+@hookspec
+def omni_video_finished(event: events.VideoFinished) -> None:
+    """A request's videos are complete, and their frame rate is known if it ever will be."""
+
+
+@hookspec
 def omni_request_finished(event: events.RequestFinished) -> None:
     """A request ended; exactly once per arrived request."""
 

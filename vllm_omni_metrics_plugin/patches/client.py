@@ -14,15 +14,13 @@ from contextvars import ContextVar
 from typing import Any
 
 from vllm_omni_metrics_plugin import faults
-from vllm_omni_metrics_plugin.patches import pipeline
+from vllm_omni_metrics_plugin.patches import diffusion, pipeline
 from vllm_omni_metrics_plugin.patches.state import open_requests
 from vllm_omni_metrics_plugin.requests import OpenRequest
 
 #: An endpoint that says when the request reached it is believed up to this age, so that a
 #: stepped wall clock cannot make up an hour of waiting.
 _OLDEST_ARRIVAL_SECONDS = 60.0
-
-_VISUAL = frozenset({"image", "images", "video", "videos"})
 
 
 class Call:
@@ -61,7 +59,7 @@ def wrap_generate(original: Callable[..., Any]) -> Callable[..., Any]:
             output = await _first_output(outputs, call)
             while True:
                 if call.request is not None:
-                    _observe(call.request, output)
+                    _observe(call.request, output, keywords.get("sampling_params_list"), prompt)
                 yield output
                 del output  # it may be large, and the next one may be long in coming
                 output = await outputs.__anext__()
@@ -73,7 +71,7 @@ def wrap_generate(original: Callable[..., Any]) -> Callable[..., Any]:
         finally:
             if call.request is not None:
                 params = keywords.get("sampling_params_list")
-                _end(call.request, error, _is_refusal(error, sampling_params, params))
+                _end(call.request, error, _is_refusal(error, sampling_params, params), params)
                 call.request = None  # the engine keeps the first call's context for good
             error = None  # else it and this frame, with the last output, keep each other alive
             await outputs.aclose()
@@ -133,7 +131,9 @@ def _arrival(wall_clock: object) -> float:
     return now - age if 0.0 <= age <= _OLDEST_ARRIVAL_SECONDS else now
 
 
-def _observe(request: OpenRequest, output: Any) -> None:
+def _observe(
+    request: OpenRequest, output: Any, sampling_params_list: Any = None, prompt: Any = None
+) -> None:
     try:
         request.delivered = True
         completions = getattr(output, "outputs", None) or ()
@@ -144,7 +144,8 @@ def _observe(request: OpenRequest, output: Any) -> None:
                 if reason is not None:
                     request.finish_reasons.add(str(reason))
         output_type = getattr(output, "final_output_type", None)
-        payloads = [] if output_type in _VISUAL else _audio_payloads(output, completions)
+        diffusion.observe(request, output, sampling_params_list, prompt)
+        payloads = [] if output_type in diffusion.VISUAL else _audio_payloads(output, completions)
         if payloads or output_type == "audio":
             request.audio_output(payloads, output.stage_id, output.replica_id, finished=finished)
     except Exception:
@@ -164,9 +165,12 @@ def _audio_payloads(output: Any, completions: Any) -> list[Mapping[str, Any]]:
     ]
 
 
-def _end(request: OpenRequest, error: BaseException | None, refused: bool) -> None:
+def _end(
+    request: OpenRequest, error: BaseException | None, refused: bool, sampling_params_list: Any
+) -> None:
     try:
-        request.end(error, refused=refused)
+        rates = diffusion.requested_frame_rates(sampling_params_list)
+        request.end(error, refused=refused, requested_frame_rates=rates)
     except Exception:
         faults.contain("the end of a request")
 

@@ -24,7 +24,7 @@ from vllm_omni_metrics_plugin.hooks import (
     TransferSent,
     plugins,
 )
-from vllm_omni_metrics_plugin.hooks.events import Operation
+from vllm_omni_metrics_plugin.hooks.transfer_events import Operation
 from vllm_omni_metrics_plugin.patches import engine
 from vllm_omni_metrics_plugin.patches.state import transfers
 

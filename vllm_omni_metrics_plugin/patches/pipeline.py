@@ -23,7 +23,7 @@ def wrap_engine_init(original: Callable[..., None]) -> Callable[..., None]:
     def __init__(self: Any, *args: Any, **keywords: Any) -> None:
         _prepare()
         original(self, *args, **keywords)
-        model_name(self)
+        model_name(self, keywords.get("served_model_name"))
 
     return __init__
 
@@ -109,8 +109,11 @@ def _prepare() -> None:
 _model_names: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
 
-def model_name(omni: Any) -> str:
+def model_name(omni: Any, served_as: object = None) -> str:
     """The name that vLLM's own families carry for this engine; never raises.
+
+    ``served_as`` is what the engine was told to serve its model as, one name or several; stages
+    without an engine of vLLM's do not know it.
 
     The first call for an engine announces its replicas. That is at the end of its construction, or
     at its first request when the plugin was loaded only while it was under construction, as in a
@@ -120,7 +123,7 @@ def model_name(omni: Any) -> str:
         name = _model_names.get(omni)
         if name is not None:
             return name
-        name = _model_names[omni] = transfers.model_name = _served_name(omni)
+        name = _model_names[omni] = transfers.model_name = _served_name(omni, served_as)
         _prepare()
     except Exception:
         faults.contain("finding the model's name")
@@ -132,12 +135,14 @@ def model_name(omni: Any) -> str:
     return name
 
 
-def _served_name(omni: Any) -> str:
+def _served_name(omni: Any, served_as: Any) -> str:
     for config in omni.engine.stage_vllm_configs:
         served = getattr(getattr(config, "model_config", None), "served_model_name", None)
         if served:
             return str(served)
-    return str(omni.model)
+    if served_as and not isinstance(served_as, str):
+        served_as = served_as[0]
+    return str(served_as or omni.model)
 
 
 def _announce_replicas(omni: Any, name: str) -> None:

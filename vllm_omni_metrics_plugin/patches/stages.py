@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vllm_omni_metrics_plugin import faults
+from vllm_omni_metrics_plugin.patches.diffusion import work_of
 from vllm_omni_metrics_plugin.patches.state import open_requests
 from vllm_omni_metrics_plugin.requests import Delivery
 
@@ -58,6 +59,7 @@ def wrap_stage_metrics(original: Callable[..., Any]) -> Callable[..., Any]:
                         _finish_reason(output),
                         getattr(metrics, "num_tokens_in", None),
                         getattr(metrics, "num_tokens_out", None),
+                        work_of(output) if self.stage_type == "diffusion" else None,
                     )
         except Exception:
             faults.contain("a stage's end")

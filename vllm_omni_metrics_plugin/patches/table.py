@@ -5,10 +5,12 @@ from __future__ import annotations
 from vllm_omni_metrics_plugin.patches import (
     client,
     connectors,
+    denoising,
     engine_stats,
     pipeline,
     scheduler,
     stages,
+    videos,
 )
 from vllm_omni_metrics_plugin.patches.seam import Seam
 
@@ -20,6 +22,15 @@ _REQUESTS = (
     "request_queue_time_seconds",
 )
 _AUDIO = ("audio_ttfp_seconds", "audio_duration_seconds", "audio_rtf", "audio_frames_total")
+_IMAGES = ("image_ttfp_seconds", "image_num_total", "image_pixels")
+_VIDEOS = ("video_duration_seconds", "video_rtf", "video_frames_total")
+_GENERATION_TIMES = ("image_generation_time_seconds", "video_generation_time_seconds")
+_DIFFUSION = (
+    "diffusion_preprocess_time_ms",
+    "diffusion_exec_time_ms",
+    "diffusion_postprocess_time_ms",
+    "diffusion_step_time_ms",
+)
 
 _TRANSFERS = (
     "transfer_size_bytes",
@@ -55,7 +66,7 @@ SEAMS: tuple[Seam, ...] = (
         attribute="AsyncOmni.generate",
         form="async generator",
         wrap=client.wrap_generate,
-        feeds=(*_REQUESTS, *_AUDIO),
+        feeds=(*_REQUESTS, *_AUDIO, *_IMAGES, *_VIDEOS),
         leading=("prompt", "sampling_params", "request_id"),
     ),
     Seam(
@@ -64,7 +75,7 @@ SEAMS: tuple[Seam, ...] = (
         attribute="AsyncOmni._get_unique_request_id",
         form="static function",
         wrap=client.wrap_request_id,
-        feeds=(*_REQUESTS, *_AUDIO),
+        feeds=(*_REQUESTS, *_AUDIO, *_IMAGES, *_VIDEOS),
         leading=("external_request_id",),
     ),
     Seam(
@@ -92,9 +103,37 @@ SEAMS: tuple[Seam, ...] = (
         attribute="StagePool.build_stage_metrics",
         form="function",
         wrap=stages.wrap_stage_metrics,
-        feeds=("audio_rtf",),
+        feeds=("audio_rtf", *_GENERATION_TIMES, *_DIFFUSION),
         leading=("request_outputs",),
         keywords=("replica_id",),
+    ),
+    Seam(
+        name="video_endpoint",
+        module="vllm_omni.entrypoints.openai.serving_video",
+        attribute="OmniOpenAIServingVideo._run_and_extract",
+        form="coroutine",
+        wrap=videos.wrap_run_and_extract,
+        feeds=("video_duration_seconds", "video_rtf"),
+    ),
+    Seam(
+        name="denoising",
+        module="vllm_omni.diffusion.worker.diffusion_model_runner",
+        attribute="DiffusionModelRunner._execute_request_list",
+        form="function",
+        wrap=denoising.wrap_execute_requests,
+        feeds=("diffusion_steps_total",),
+        leading=("reqs",),
+        roles=("server", "stage_engine", "worker"),
+    ),
+    Seam(
+        name="denoising_stepwise",
+        module="vllm_omni.diffusion.worker.diffusion_model_runner",
+        attribute="DiffusionModelRunner._attach_stepwise_metadata",
+        form="function",
+        wrap=denoising.wrap_stepwise_metadata,
+        feeds=("diffusion_steps_total",),
+        leading=("state", "output"),
+        roles=("server", "stage_engine", "worker"),
     ),
     Seam(
         name="replica_joins",

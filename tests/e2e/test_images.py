@@ -1,0 +1,184 @@
+"""Images on a real diffusion engine: every number against what the client finds in the files."""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import json
+
+import pytest
+
+from testbed import visual_client as client
+from testbed.client import together
+from testbed.scrape import Scrape, scrape
+from testbed.server import Server
+from tests.e2e.conftest import (
+    assert_times_agree,
+    is_idle,
+    observing,
+    outcomes,
+    settled,
+)
+
+TIMINGS = ("diffusion_exec_time_ms", "diffusion_postprocess_time_ms", "diffusion_step_time_ms")
+#: The families that have one sample for each request that got its images.
+ONCE = ("image_ttfp_seconds", "image_generation_time_seconds", *TIMINGS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm(image_server: Server) -> None:
+    """The very first request pays for things that no later one does."""
+    client.images(image_server.url)
+
+
+def counted(gained: Scrape) -> dict[str, float]:
+    return {
+        "images": gained.sum("vllm:omni_image_num_total"),
+        "sized": gained.sum("vllm:omni_image_pixels_count"),
+        "pixels": gained.sum("vllm:omni_image_pixels_sum"),
+        "steps": gained.sum("vllm:omni_diffusion_steps_total"),
+        **{family: gained.sum(f"vllm:omni_{family}_count") for family in ONCE},
+        "missing": gained.sum("vllm:omni_metrics_missing_samples_total"),
+    }
+
+
+NOTHING = dict.fromkeys(counted(Scrape({})), 0)
+
+
+def test_images_pixels_and_steps_of_every_endpoint_are_the_clients(image_server: Server) -> None:
+    url = image_server.url
+    calls = [
+        functools.partial(client.images, url, steps=2),
+        functools.partial(client.images, url, n=3, size="128x96", steps=3),
+        functools.partial(client.images, url, size="250x130", steps=4),  # makes 240x128
+        functools.partial(client.images, url, size="64x128", steps=2, negative_prompt="blue"),
+        functools.partial(client.edit, url, n=2, size=(64, 96), steps=3),
+        functools.partial(client.chat, url, n=2, size="96x64", steps=2),
+    ]
+    with observing(image_server) as seen:
+        answers = [call() for call in calls]
+        answers += together(calls, at_once=3)
+
+    assert all(answer.status == 200 for answer in answers), answers
+    made = [len(answer.sizes) for answer in answers]
+    assert made == [1, 3, 1, 1, 2, 2] * 2
+    requests = len(answers)
+    assert counted(seen.gained) == {
+        "images": sum(made),
+        "sized": sum(made),
+        "pixels": sum(answer.pixels for answer in answers),
+        "steps": 2 * (2 + 3 + 4 + 2 + 3 + 2),
+        **dict.fromkeys(ONCE, requests),
+        "missing": 0,
+    }
+    assert outcomes(seen.gained) == {"stop": requests}
+
+
+def test_each_image_falls_into_the_bucket_of_its_size(image_server: Server) -> None:
+    with observing(image_server) as seen:
+        answers = [client.images(image_server.url, n=2, size=s) for s in ("256x256", "512x256")]
+
+    assert [answer.sizes for answer in answers] == [((256, 256),) * 2, ((512, 256),) * 2]
+    labels = {"model_name": image_server.model, "stage": "0", "replica": "0"}
+    for bound, images in (("65536.0", 2), ("131072.0", 4), ("+Inf", 4)):
+        bucket = seen.gained.value("vllm:omni_image_pixels_bucket", **labels, le=bound)
+        assert bucket == images, bound
+
+
+def test_times_of_each_request_are_the_clients(image_server: Server) -> None:
+    def measure() -> list[tuple[float, float]]:
+        with observing(image_server) as seen:
+            answer = client.images(image_server.url, size="128x128", steps=6)
+        execution, _, step = (
+            seen.gained.sum(f"vllm:omni_{family}_sum") / 1000 for family in TIMINGS
+        )
+        generation = seen.gained.sum("vllm:omni_image_generation_time_seconds_sum")
+        first = seen.gained.sum("vllm:omni_image_ttfp_seconds_sum")
+        assert 0 < execution < step < generation < first < answer.total_seconds
+        return [(answer.total_seconds, first)]
+
+    assert_times_agree(measure)
+
+
+def test_client_who_leaves_gets_no_image_counted_and_no_time(image_server: Server) -> None:
+    body = {"prompt": "x", "size": "128x128", "num_inference_steps": 100}
+    connection = http.client.HTTPConnection(image_server.url.removeprefix("http://"), timeout=60)
+    with observing(image_server) as seen:
+        connection.request(
+            "POST",
+            "/v1/images/generations",
+            json.dumps(body),
+            {"content-type": "application/json"},
+        )
+        settled(image_server, lambda now: now.sum("vllm:omni_num_requests_running") == 1)
+        connection.close()
+        settled(image_server, is_idle)
+        # The engine has to be done with the other one before it comes to this.
+        after = client.images(image_server.url, n=2, steps=2)
+
+    assert after.status == 200, after
+    assert outcomes(seen.gained) == {"abort": 1, "stop": 1}
+    assert counted(seen.gained) == {
+        "images": 2,
+        "sized": 2,
+        "pixels": after.pixels,
+        "steps": 2,
+        **dict.fromkeys(ONCE, 1),
+        "missing": 0,
+    }
+
+
+def test_request_that_fails_in_the_engine_has_its_outcome_counted_alone(
+    image_server: Server,
+) -> None:
+    with observing(image_server) as seen:
+        answer = client.images(image_server.url, "x" * 9000)
+
+    assert answer.status == 500, answer
+    assert outcomes(seen.gained) == {"error": 1}
+    assert counted(seen.gained) == NOTHING
+
+
+def test_refused_request_is_not_counted(image_server: Server) -> None:
+    with observing(image_server) as seen:
+        answers = [
+            client.images(image_server.url, n=0),
+            client.images(image_server.url, size="round"),
+            client.images(image_server.url, model="another"),
+        ]
+
+    assert [answer.status for answer in answers] == [400, 400, 400], answers
+    assert outcomes(seen.gained) == {}
+    assert counted(seen.gained) == NOTHING
+
+
+def test_nothing_of_the_plugin_is_in_the_answers(image_server: Server) -> None:
+    body = {"prompt": "x", "size": "64x64", "num_inference_steps": 2, "return_stage_metrics": True}
+    connection = http.client.HTTPConnection(image_server.url.removeprefix("http://"), timeout=60)
+    connection.request(
+        "POST", "/v1/images/generations", json.dumps(body), {"content-type": "application/json"}
+    )
+    answer = json.loads(connection.getresponse().read())
+    connection.close()
+
+    assert answer["metrics"]["stage_durations"]
+    assert "omni_metrics" not in json.dumps(answer["metrics"])
+
+
+def test_every_seam_is_reported_as_applied(image_server: Server) -> None:
+    reported = {
+        labels["patch"]: labels["status"]
+        for labels in scrape(image_server.url).label_sets("vllm:omni_metrics_patch_info")
+    }
+    assert {"denoising", "denoising_stepwise", "video_endpoint"} <= set(reported)
+    assert set(reported.values()) == {"applied"}, reported
+
+
+def test_model_goes_by_the_name_it_is_served_under(image_server: Server) -> None:
+    seen = scrape(image_server.url)
+    names = {
+        labels["model_name"]
+        for family in ("stage_info", "num_requests_running", "image_num_total")
+        for labels in seen.label_sets(f"vllm:omni_{family}")
+    }
+    assert names == {image_server.model}

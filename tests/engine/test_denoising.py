@@ -1,0 +1,175 @@
+"""Executed denoising steps, counted at real noise schedulers in a runner's forward pass."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from vllm_omni_metrics_plugin.patches import Patches, denoising
+from vllm_omni_metrics_plugin.patches.denoising import STEPS_KEY, take_steps
+
+LATENTS = torch.zeros(1, 4, 8, 8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loaded() -> None:
+    """As in a server, where the pipeline's schedulers load with its weights."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, HeunDiscreteScheduler  # noqa: F401
+
+
+def output(**fields: Any) -> Any:
+    from vllm_omni.diffusion.data import DiffusionOutput
+
+    return DiffusionOutput(**fields)
+
+
+def run(forward: Callable[[], None], *results: Any) -> list[int | None]:
+    """The steps that each result carries after a forward pass that does ``forward``."""
+    from vllm_omni.diffusion.worker.utils import BatchRunnerOutput, RunnerOutput
+
+    results = results or (output(),)
+
+    def execute(self: Any, reqs: Any, *, od_config: Any = None) -> Any:
+        forward()
+        return BatchRunnerOutput.from_list(
+            [RunnerOutput(request_id=str(n), result=result) for n, result in enumerate(results)]
+        )
+
+    batch = denoising.wrap_execute_requests(execute)(None, [], od_config=None)
+    return [take_steps(one.result) for one in batch.runner_outputs]
+
+
+def euler(steps: int) -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def denoise(scheduler: Any) -> None:
+    for t in scheduler.timesteps:
+        scheduler.step(LATENTS, t, LATENTS)
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+def test_every_step_of_the_scheduler_counts(steps: int) -> None:
+    assert run(lambda: denoise(euler(steps))) == [steps]
+
+
+def test_what_runs_counts_not_what_was_asked_for() -> None:
+    from diffusers import HeunDiscreteScheduler
+
+    scheduler = HeunDiscreteScheduler()
+    scheduler.set_timesteps(5)
+    assert run(lambda: denoise(scheduler)) == [9], "all but the last are done in two"
+
+
+def test_edits_that_skip_the_first_steps_count_the_rest() -> None:
+    scheduler = euler(10)
+    scheduler.timesteps = scheduler.timesteps[6:]
+    assert run(lambda: denoise(scheduler)) == [4]
+
+
+def test_several_schedulers_are_the_parts_of_one_step() -> None:
+    def sound_and_picture() -> None:
+        denoise(euler(4))
+        denoise(euler(6))
+
+    assert run(sound_and_picture) == [6]
+
+
+def test_schedulers_that_were_freed_are_not_taken_for_one() -> None:
+    def one_after_another() -> None:
+        for _ in range(20):
+            denoise(euler(2))
+
+    assert run(one_after_another) == [2]
+
+
+def test_copy_for_each_request_counts_like_the_original() -> None:
+    assert run(lambda: denoise(copy.deepcopy(euler(3)))) == [3]
+
+
+def test_scheduler_that_calls_its_parent_class_counts_once() -> None:
+    from vllm_omni.diffusion.models.schedulers.scheduling_flow_match_euler_discrete import (
+        FlowMatchEulerDiscreteScheduler,
+    )
+
+    class Child(FlowMatchEulerDiscreteScheduler):
+        def step(self, *args: Any, **keywords: Any) -> Any:
+            return super().step(*args, **keywords)
+
+    scheduler = Child()
+    scheduler.set_timesteps(5)
+    denoising._counting.modules_seen = 0  # it came without a module of its own
+    assert run(lambda: denoise(scheduler)) == [5]
+
+
+def test_schedulers_that_are_not_of_diffusers_count_too() -> None:
+    from vllm_omni.diffusion.models.wan2_2.scheduling_wan_euler import WanEulerScheduler
+
+    scheduler = WanEulerScheduler()
+    scheduler.set_timesteps(5, device="cpu")
+    assert run(lambda: denoise(scheduler)) == [5]
+
+
+def test_requests_that_share_a_pass_share_its_steps_and_keep_their_own_durations() -> None:
+    shared = {"vae.decode": 0.5}
+    results = [output(stage_durations=shared) for _ in range(2)]
+    assert run(lambda: denoise(euler(3)), *results) == [3, 3]
+    assert shared == {"vae.decode": 0.5}
+    assert [result.stage_durations for result in results] == [shared, shared]
+
+
+def test_output_without_durations_gets_some() -> None:
+    assert run(lambda: denoise(euler(3)), output(stage_durations=None)) == [3]
+
+
+def test_pass_without_a_scheduler_says_nothing() -> None:
+    assert run(lambda: None) == [None]
+
+
+@pytest.mark.parametrize("fields", [{"error": "out of memory"}, {"aborted": True}])
+def test_failed_and_cancelled_outputs_carry_no_steps(fields: dict[str, Any]) -> None:
+    assert run(lambda: denoise(euler(3)), output(**fields)) == [None]
+
+
+def test_steps_of_one_pass_are_not_in_the_next_even_if_it_raised() -> None:
+    def broken() -> None:
+        denoise(euler(3))
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(broken)
+    assert (denoising._counting.steps, denoising._counting.schedulers) == (None, [])
+    denoise(euler(5))  # outside of any pass
+    assert run(lambda: denoise(euler(2))) == [2]
+
+
+@pytest.mark.parametrize(("in_chunk", "steps"), [(None, 7), (4, None)])
+def test_stepwise_execution_says_how_many_it_has_done(
+    seams: Patches, in_chunk: int | None, steps: int | None
+) -> None:
+    from types import SimpleNamespace
+
+    from vllm_omni.diffusion.worker.diffusion_model_runner import DiffusionModelRunner
+    from vllm_omni.diffusion.worker.utils import StepRequestState
+
+    state = StepRequestState(request_id="a", sampling=None, prompt=None)
+    state.step_index, state.chunk_num_steps = 7, in_chunk
+    result = output()
+    runner: Any = SimpleNamespace(pipeline=SimpleNamespace())
+    DiffusionModelRunner._attach_stepwise_metadata(runner, state, result)
+    assert take_steps(result) == steps
+
+
+def test_steps_are_taken_out_of_the_output() -> None:
+    result = output(stage_durations={STEPS_KEY: 4.0, "vae.decode": 0.5})
+    assert take_steps(result) == 4
+    assert result.stage_durations == {"vae.decode": 0.5}
+    assert take_steps(result) is None

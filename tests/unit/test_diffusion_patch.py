@@ -1,0 +1,159 @@
+"""What is read off the outputs of diffusion stages."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from vllm_omni_metrics_plugin.hooks import DiffusionWork, ImageFinished, VideoFinished
+from vllm_omni_metrics_plugin.patches.denoising import STEPS_KEY
+from vllm_omni_metrics_plugin.patches.diffusion import (
+    observe,
+    requested_frame_rates,
+    work_of,
+)
+from vllm_omni_metrics_plugin.patches.state import open_requests
+from vllm_omni_metrics_plugin.requests import OpenRequest
+
+TIMINGS = {
+    "preprocess_time_ms": 2.0,
+    "diffusion_engine_exec_time_ms": 750.0,
+    "output_ready_wait_time_ms": 4.0,
+    "postprocess_time_ms": 20.0,
+}
+
+
+class Tensor:
+    def __init__(self, *shape: int) -> None:
+        self.shape = shape
+
+
+def output(**fields: Any) -> Any:
+    usual: dict[str, Any] = {
+        "final_output_type": "image",
+        "finished": True,
+        "images": [Tensor(64, 64, 3)],
+        "multimodal_output": {},
+        "custom_output": {},
+        "metrics": dict(TIMINGS),
+        "stage_durations": {STEPS_KEY: 20.0},
+        "stage_id": 0,
+        "replica_id": 1,
+    }
+    return SimpleNamespace(**{**usual, **fields})
+
+
+@pytest.fixture
+def request_() -> OpenRequest:
+    opened = open_requests.begin("a", "a", "tiny", 0.0)
+    opened.delivered = True
+    return opened
+
+
+def test_engines_slices_become_seconds_and_their_sum_the_whole_step() -> None:
+    work = work_of(output())
+    assert (work.steps, work.preprocess_seconds, work.exec_seconds) == (20, 0.002, 0.75)
+    assert work.postprocess_seconds == 0.02
+    assert work.step_seconds == pytest.approx(0.776)
+
+
+def test_nothing_to_prepare_is_no_preparation() -> None:
+    work = work_of(output(metrics={**TIMINGS, "preprocess_time_ms": 0.0}))
+    assert work.preprocess_seconds is None
+    assert work.step_seconds == pytest.approx(0.774)
+
+
+@pytest.mark.parametrize("metrics", [None, {}, dict.fromkeys(TIMINGS), {"image_num": 1}])
+def test_engine_that_gives_no_timings_has_none(metrics: Any) -> None:
+    assert work_of(output(metrics=metrics, stage_durations=None)) == DiffusionWork()
+
+
+def test_last_chunk_of_a_streamed_video_does_not_pass_for_all_of_them() -> None:
+    stream = {"metadata": {"stream": {"generation_chunk_index": 3}}}
+    work = work_of(output(multimodal_output=stream))
+    assert (work.postprocess_seconds, work.step_seconds) == (None, None)
+    assert work.exec_seconds == 0.75
+    first = {"metadata": {"stream": {"generation_chunk_index": 0}}}
+    assert work_of(output(multimodal_output=first)).postprocess_seconds == 0.02
+
+
+def test_steps_never_leave_for_the_client(request_: OpenRequest) -> None:
+    part = output(finished=False, stage_durations={STEPS_KEY: 3.0, "vae.decode": 0.1})
+    observe(request_, part, None)
+    assert part.stage_durations == {"vae.decode": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("output_type", "modalities", "video"),
+    [
+        ("image", ["image"], False),
+        ("video", ["video"], True),
+        ("video", None, True),
+        ("image", None, False),
+        ("video", ["image"], False),
+        ("video", ["img2img"], False),
+        ("video", ["image", "video"], True),
+        ("videos", [], True),
+    ],
+)
+def test_what_was_asked_for_decides_over_what_the_model_usually_makes(
+    request_: OpenRequest, recorder: Any, output_type: str, modalities: Any, video: bool
+) -> None:
+    prompt = {"prompt": "x", "modalities": modalities}
+    observe(request_, output(final_output_type=output_type), None, prompt)
+    request_.end(None)
+    assert bool(recorder.of(VideoFinished)) == video
+    assert bool(recorder.of(ImageFinished)) != video
+
+
+@pytest.mark.parametrize("prompt", [None, "x", ["x"], {"prompt": "x"}])
+def test_prompts_of_any_kind_are_accepted(
+    request_: OpenRequest, recorder: Any, prompt: Any
+) -> None:
+    observe(request_, output(), None, prompt)
+    request_.end(None)
+    assert recorder.only(ImageFinished).images == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"final_output_type": "text"},
+        {"final_output_type": "audio"},
+        {"final_output_type": None},
+        {"finished": False, "custom_output": {"lifecycle": "started"}, "images": []},
+    ],
+)
+def test_other_outputs_are_left_alone(
+    request_: OpenRequest, recorder: Any, fields: dict[str, Any]
+) -> None:
+    observe(request_, output(**fields), None)
+    assert request_.generations == {}
+
+
+def test_video_beside_the_images_is_found(request_: OpenRequest, recorder: Any) -> None:
+    video = {"video": Tensor(1, 9, 64, 64, 3), "fps": 8}
+    observe(request_, output(images=[], multimodal_output=video), None)
+    request_.end(None)
+    assert recorder.only(VideoFinished).frames == 9
+
+
+def test_latents_are_not_counted_whatever_they_look_like(
+    request_: OpenRequest, recorder: Any
+) -> None:
+    observe(request_, output(), [SimpleNamespace(output_type="latent")])
+    request_.end(None)
+    assert recorder.only(ImageFinished).unknown_form
+
+
+def test_frame_rates_are_the_requests_own() -> None:
+    params = [
+        SimpleNamespace(),
+        SimpleNamespace(resolved_frame_rate=None),
+        SimpleNamespace(resolved_frame_rate=8.0),
+        SimpleNamespace(resolved_frame_rate=0.0),
+    ]
+    assert requested_frame_rates(params) == {2: 8.0}
+    assert requested_frame_rates(None) == {}
