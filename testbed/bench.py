@@ -95,7 +95,7 @@ def _dispatch(figures: Figures) -> None:
     figures.add("dispatch_idle_ns", 1e9 * (idle - call), "< 100", "nobody listens, less the call")
 
     exporter = PrometheusExporter({}, registry)
-    hooks.register(exporter, "prometheus")
+    hooks.register(exporter, "prometheus", timed=False)
     hooks.hooks.omni_replica_joined(
         ReplicaJoined(model_name="model", stage=1, replica=0, stage_name="-", stage_type="llm")
     )

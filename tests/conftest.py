@@ -131,11 +131,11 @@ def _clean_slate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def _forget() -> None:
     faults._reported.clear()
-    dispatch._logged.clear()
+    plugins._past.clear()
     open_requests.by_id.clear()
     for hook in vars(plugins.hooks).values():
-        if hook._historic is not None:
-            hook._historic.clear()
+        if isinstance(hook, dispatch.HistoricHook):
+            hook.history.clear()
 
 
 @pytest.fixture

@@ -47,7 +47,12 @@ VARIABLES: tuple[Variable, ...] = (
         "all",
         "Comma-separated names of the installed hook plugins to load (entry point group "
         "`vllm_omni_metrics_plugin.hooks`); `-name` blocks one and keeps the others. "
-        "Set but empty: none.",
+        "Set but empty: none. The built-in exporter is loaded unless `-prometheus` blocks it.",
+    ),
+    Variable(
+        f"{PREFIX}_TRACE",
+        "off",
+        "`1` logs every call of a hook plugin, with its event and the time it took.",
     ),
     Variable(
         f"{BUCKETS_PREFIX}<FAMILY>",
@@ -67,8 +72,16 @@ class Settings:
     hooks_allowed: frozenset[str] | None = None
     #: Hook plugins that are never loaded; wins over :attr:`hooks_allowed`.
     hooks_blocked: frozenset[str] = frozenset()
+    #: Log every call of a hook plugin.
+    trace: bool = False
     #: Bucket bounds that replace the catalogue's, by family stem.
     buckets: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def allows_hooks_of(self, plugin: str) -> bool:
+        """Whether the installed hook plugin of this name is to be loaded."""
+        if plugin in self.hooks_blocked:
+            return False
+        return self.hooks_allowed is None or plugin in self.hooks_allowed
 
 
 def parse(environ: Mapping[str, str], warn: Warn = logger.warning) -> Settings:
@@ -78,6 +91,7 @@ def parse(environ: Mapping[str, str], warn: Warn = logger.warning) -> Settings:
         enabled=_switch(PREFIX, environ.get(PREFIX), warn),
         hooks_allowed=allowed,
         hooks_blocked=blocked,
+        trace=_switch(f"{PREFIX}_TRACE", environ.get(f"{PREFIX}_TRACE"), warn),
         buckets=_all_buckets(environ, warn),
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from vllm_omni_metrics_plugin import __version__, settings
 from vllm_omni_metrics_plugin.hooks import Configured, plugins
+from vllm_omni_metrics_plugin.hooks.manager import BUILT_IN
 from vllm_omni_metrics_plugin.patches import Patches, engine
 from vllm_omni_metrics_plugin.patches.table import SEAMS
 
@@ -31,10 +32,12 @@ def start(environ: Mapping[str, str]) -> None:
                 "this vLLM server runs untouched"
             )
         return
-    if role == "server":
+    if wanted.trace:
+        plugins.trace()
+    if role == "server" and BUILT_IN not in wanted.hooks_blocked:
         from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
 
-        plugins.register(PrometheusExporter(wanted.buckets), "prometheus")
+        plugins.register(PrometheusExporter(wanted.buckets), BUILT_IN, timed=False)
     plugins.load_installed(wanted)
     Patches(seam for seam in SEAMS if seam.role == role).install()
     plugins.hooks.omni_configured(

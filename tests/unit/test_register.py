@@ -30,7 +30,7 @@ ours = sorted(name for name in sys.modules if name.startswith("vllm_omni_metrics
 events = {}
 if "vllm_omni_metrics_plugin.hooks" in sys.modules:
     from vllm_omni_metrics_plugin.hooks import plugins
-    events = {name: len(hook._historic or ()) for name, hook in vars(plugins.hooks).items()}
+    events = {name: len(getattr(hook, 'history', ())) for name, hook in vars(plugins.hooks).items()}
 print()
 print(json.dumps({
     "ours": ours,

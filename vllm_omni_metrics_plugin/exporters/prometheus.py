@@ -8,7 +8,7 @@ with "vllm" in it, later the prefix ``vllm:``), so this collector stays, and so 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.catalog import Family
+from vllm_omni_metrics_plugin.exporters.hook_accounts import HookAccounts
 from vllm_omni_metrics_plugin.hooks import (
     AudioFinished,
     MediaPacket,
@@ -27,8 +28,8 @@ from vllm_omni_metrics_plugin.hooks import (
     RequestArrived,
     RequestFinished,
     StageSubmitted,
-    dispatch,
     hookimpl,
+    plugins,
 )
 
 #: Outcomes of requests that the server never accepted or that did not run to their natural end.
@@ -37,12 +38,14 @@ _CUT_SHORT = frozenset({"abort", "error"})
 
 
 class Window(Collector):
-    """Shows one registry's families to another one."""
+    """Shows one registry's families to another one, brought up to date by ``refresh``."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, refresh: Callable[[], None]) -> None:
         self._registry = registry
+        self._refresh = refresh
 
     def collect(self) -> Iterable[Metric]:
+        self._refresh()
         return self._registry.collect()
 
     def describe(self) -> Iterable[Metric]:
@@ -96,7 +99,8 @@ class PrometheusExporter:
             family.stem: _metric(family, buckets.get(family.stem, family.buckets), registry)
             for family in catalog.FAMILIES
         }
-        self._window = Window(registry)
+        self._hook_accounts = HookAccounts(self._families, plugins.accounts)
+        self._window = Window(registry, self._hook_accounts.publish)
         self._publish_in = publish_in
         self._published = False
         #: Open requests, by id, that no stage was given yet, with their model names.
@@ -110,11 +114,9 @@ class PrometheusExporter:
         self._members: dict[tuple[str, int, int], tuple[str, ...]] = {}
         self._models: dict[str, ModelChildren] = {}
         self._audio: dict[tuple[str, int, int], AudioChildren] = {}
-        dispatch.error_listeners.append(self._count_hook_error)
 
     def close(self) -> None:
-        """Withdraw the families and stop counting hook errors."""
-        dispatch.error_listeners.remove(self._count_hook_error)
+        """Withdraw the families."""
         if self._published:
             self._publish_in.unregister(self._window)
             self._published = False
@@ -170,7 +172,10 @@ class PrometheusExporter:
             if event.index == 0 and event.streamed:
                 self._missing("audio_ttfp_seconds", "unknown_replica")
             return
-        children = self._audio_children(event.model_name, event.stage, event.replica)
+        # Every packet comes here: what exists is looked up without a call.
+        children = self._audio.get((event.model_name, event.stage, event.replica))
+        if children is None:
+            children = self._audio_children(event.model_name, event.stage, event.replica)
         children.frames.inc(event.samples)
         if event.index == 0 and event.streamed:
             children.ttfp.observe(event.since_arrival_seconds)
@@ -202,6 +207,7 @@ class PrometheusExporter:
             model.waiting.dec()
         elif running:
             model.running.dec()
+        self._hook_accounts.publish_for_others()
         if event.outcome in _NOT_ACCEPTED:
             return
         model.finished(event.outcome).inc()
@@ -228,9 +234,6 @@ class PrometheusExporter:
         self._families["metrics_missing_samples_total"].labels(
             catalog.BY_STEM[stem].name, reason
         ).inc()
-
-    def _count_hook_error(self, plugin: str, hook: str) -> None:
-        self._families["metrics_hook_errors_total"].labels(plugin, hook).inc()
 
 
 def _why_no_duration(event: AudioFinished) -> str:

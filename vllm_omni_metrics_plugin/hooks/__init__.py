@@ -29,10 +29,11 @@ from vllm_omni_metrics_plugin.hooks.events import (
     StageFinished,
     StageSubmitted,
 )
-from vllm_omni_metrics_plugin.hooks.manager import HookManager
+from vllm_omni_metrics_plugin.hooks.manager import Account, HookManager
 from vllm_omni_metrics_plugin.hooks.specs import hookimpl
 
 __all__ = [
+    "Account",
     "AudioFinished",
     "Configured",
     "EngineStats",
