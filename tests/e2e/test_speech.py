@@ -199,4 +199,5 @@ def test_every_seam_is_reported_as_applied(speech_server: Server) -> None:
         for labels in scrape(speech_server.url).label_sets("vllm:omni_metrics_patch_info")
     }
     assert reported
+    assert reported.pop("offline_batch") == "deferred", "a server never imports it"
     assert set(reported.values()) == {"applied"}, reported

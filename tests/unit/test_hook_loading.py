@@ -83,7 +83,7 @@ def test_refusal_names_every_mistake_at_once() -> None:
     class Mistaken(Misspelt, Async):
         pass
 
-    with pytest.raises(ValueError, match="async.*; there is no hook omni_request_done"):
+    with pytest.raises(ValueError, match=r"async.*; there is no hook omni_request_done"):
         HookManager().register(Mistaken())
 
 

@@ -43,6 +43,7 @@ class Listener:
         "_in_a_row",
         "_leave",
         "_move",
+        "_notice",
         "_refused",
         "_returned",
         "call",
@@ -67,8 +68,12 @@ class Listener:
         timed: bool,
         leave: Callable[[Listener], None],
         move: Callable[[Listener], None],
+        notice: Callable[[BaseException], None] | None = None,
     ) -> None:
-        """``leave`` takes the listener off its hook, ``move`` puts it on a thread of its own."""
+        """``leave`` takes the listener off its hook, ``move`` puts it on a thread of its own.
+
+        ``notice`` is told of every fault.
+        """
         self.plugin = plugin
         self.hook = hook
         self.function = function
@@ -87,6 +92,7 @@ class Listener:
         self._held_up_at = 0.0
         self._leave = leave
         self._move = move
+        self._notice = notice
 
     @property
     def calls(self) -> int:
@@ -209,6 +215,8 @@ class Listener:
             switch_off = self.is_on and self._in_a_row >= FAULTS_IN_A_ROW
             if switch_off:
                 self.is_on = False
+        if self._notice is not None:
+            self._notice(error)
         if first:
             logger.error(
                 "omni-metrics: hook plugin %r failed in %s: %s; the event reached the other "

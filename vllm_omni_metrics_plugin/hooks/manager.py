@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from types import SimpleNamespace
@@ -54,7 +55,9 @@ class _Registered:
 class HookManager:
     """The registered hook plugins. ``hooks.omni_...`` are the hooks to call."""
 
-    def __init__(self) -> None:
+    def __init__(self, notice: Callable[[BaseException], None] | None = None) -> None:
+        """``notice`` is told of every fault of a plugin, which is contained all the same."""
+        self._notice = notice
         self._pluggy = pluggy.PluginManager(specs.PROJECT)
         self._pluggy.add_hookspecs(specs)
         self._hooks = {
@@ -237,7 +240,13 @@ class HookManager:
 
         function = implementation.function
         listener = Listener(
-            name, hook.name, function, timed=registered.timed, leave=leave, move=move
+            name,
+            hook.name,
+            function,
+            timed=registered.timed,
+            leave=leave,
+            move=move,
+            notice=self._notice,
         )
         if self._trace:
             listener.trace()

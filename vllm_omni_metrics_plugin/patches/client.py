@@ -60,7 +60,7 @@ def wrap_generate(original: Callable[..., Any]) -> Callable[..., Any]:
             output = await _first_output(outputs, call)
             while True:
                 if call.request is not None:
-                    _observe(call.request, output)
+                    observe(call.request, output)
                 yield output
                 del output  # it may be large, and the next one may be long in coming
                 output = await outputs.__anext__()
@@ -129,7 +129,8 @@ def _arrival(wall_clock: object) -> float:
     return now - age if 0.0 <= age <= _OLDEST_ARRIVAL_SECONDS else now
 
 
-def _observe(request: OpenRequest, output: Any) -> None:
+def observe(request: OpenRequest, output: Any) -> None:
+    """An output leaves for the client; never raises."""
     try:
         request.delivered = True
         completions = getattr(output, "outputs", None) or ()

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from vllm_omni_metrics_plugin.patches import client, engine_stats, pipeline, scheduler, stages
+from vllm_omni_metrics_plugin.patches import (
+    client,
+    engine_stats,
+    offline,
+    pipeline,
+    scheduler,
+    stages,
+)
 from vllm_omni_metrics_plugin.patches.seam import Seam
 
 _REQUESTS = (
@@ -52,6 +59,24 @@ SEAMS: tuple[Seam, ...] = (
         wrap=client.wrap_result,
         feeds=("requests_success_total",),
         leading=("result",),
+    ),
+    Seam(
+        name="offline_batch",
+        module="vllm_omni.entrypoints.omni",
+        attribute="Omni._run_generation",
+        form="generator",
+        wrap=offline.wrap_run_generation,
+        feeds=(*_REQUESTS, *_AUDIO),
+        leading=("prompts", "sampling_params_list"),
+    ),
+    Seam(
+        name="offline_request",
+        module="vllm_omni.engine.async_omni_engine",
+        attribute="AsyncOmniEngine.add_request",
+        form="function",
+        wrap=offline.wrap_add_request,
+        feeds=(*_REQUESTS, *_AUDIO),
+        leading=("request_id",),
     ),
     Seam(
         name="stage_submit",
