@@ -60,9 +60,10 @@ class HookManager:
         self._notice = notice
         self._pluggy = pluggy.PluginManager(specs.PROJECT)
         self._pluggy.add_hookspecs(specs)
+        callers = self._pluggy.hook
         self._hooks = {
-            name: HistoricHook(name) if caller.is_historic() else Hook(name)
-            for name, caller in vars(self._pluggy.hook).items()
+            name: HistoricHook(name) if getattr(callers, name).is_historic() else Hook(name)
+            for name in vars(specs)
             if name.startswith("omni_")
         }
         self.hooks: Any = SimpleNamespace(**self._hooks)
