@@ -146,6 +146,8 @@ class HookManager:
     def trace(self) -> None:
         """Log every call of every listener from now on (``VLLM_OMNI_METRICS_TRACE=1``)."""
         with self._lock:
+            if self._trace:
+                return
             self._trace = True
             for registered in self._registered.values():
                 for listener in registered.listeners.values():
