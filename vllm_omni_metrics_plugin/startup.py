@@ -38,7 +38,7 @@ def start(environ: Mapping[str, str]) -> None:
         from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
 
         plugins.register(PrometheusExporter(wanted.buckets), BUILT_IN, timed=False)
-    plugins.load_installed(wanted)
+    plugins.load_installed(wanted, warn)
     Patches(seam for seam in SEAMS if seam.role == role).install()
     plugins.hooks.omni_configured(
         Configured(

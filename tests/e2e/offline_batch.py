@@ -24,8 +24,13 @@ generate = Omni.generate
 
 
 def samples(output: Any) -> int:
-    audio = (output.outputs[0].multimodal_output or {}).get("audio") if output.outputs else None
-    return 0 if audio is None else int(audio.numel())
+    """As a script finds them: one tensor, or one for each chunk."""
+    audio = None
+    for completion in output.outputs:
+        audio = (getattr(completion, "multimodal_output", None) or {}).get("audio")
+    if audio is None:
+        return 0
+    return sum(int(chunk.numel()) for chunk in (audio if isinstance(audio, list) else [audio]))
 
 
 def generate_and_look(self: Omni, prompts: Any, **keywords: Any) -> Any:

@@ -176,8 +176,13 @@ class HookManager:
             for key, counts in totals.items()
         ]
 
-    def load_installed(self, settings: Settings) -> list[str]:
-        """Register every installed hook plugin that ``settings`` allow; a broken one is skipped."""
+    def load_installed(
+        self, settings: Settings, warn: Callable[..., None] = logger.warning
+    ) -> list[str]:
+        """Register every installed hook plugin that ``settings`` allow; a broken one is skipped.
+
+        Returns the names of those that listen now. ``warn`` is called as a logger's method.
+        """
         loaded = []
         installed = entry_points(group=ENTRY_POINT_GROUP)
         for entry in installed:
@@ -188,7 +193,7 @@ class HookManager:
             except BaseException as error:  # a plugin's module may raise anything, SystemExit too
                 if isinstance(error, KeyboardInterrupt):
                     raise
-                logger.warning(
+                warn(
                     "omni-metrics: hook plugin %r (%s) was skipped: %s: %s",
                     entry.name,
                     entry.value,
@@ -198,14 +203,14 @@ class HookManager:
         names = sorted({entry.name for entry in installed} | {BUILT_IN, *self._registered})
         asked_for = settings.hooks_allowed or frozenset()
         for missing in sorted((asked_for - set(self._registered)) - settings.hooks_blocked):
-            logger.warning(
+            warn(
                 "omni-metrics: VLLM_OMNI_METRICS_HOOKS names %r, which did not load%s; "
                 "the others are used",
                 missing,
                 "" if missing in names else checks.nearest(missing, names),
             )
         for unknown in sorted(settings.hooks_blocked.difference(names)):
-            logger.warning(
+            warn(
                 "omni-metrics: VLLM_OMNI_METRICS_HOOKS blocks %r, which is not installed%s",
                 unknown,
                 checks.nearest(unknown, names),
