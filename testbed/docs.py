@@ -112,6 +112,13 @@ def output(hook: str) -> str:
     return printed.getvalue()
 
 
+def blocks(page: str) -> dict[str, str]:
+    """The fenced blocks of a page that have a file name, or else its language, by that."""
+    fenced = r"^```(\w+) ?(\S*)\n(.*?)^```$"
+    found = re.findall(fenced, (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
+    return {name or language: body for language, name, body in found}
+
+
 def comments(kind: type[Event]) -> dict[str, str]:
     """What the ``#:`` comments above an event's fields say, by field."""
     source = inspect.getsource(kind).splitlines()

@@ -21,12 +21,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from testbed import client
+from testbed import client, docs
 from testbed.paths import EXAMPLES, ROOT
 from testbed.scrape import scrape
 from testbed.server import Server, binary, free_port
 from tests.e2e.conftest import ON, observing, outcomes
-from tests.unit.test_docs import blocks
 from vllm_omni_metrics_plugin.hooks.listener import FAULTS_IN_A_ROW
 
 REQUESTS = 6
@@ -123,7 +122,7 @@ def served(
     folder = tmp_path_factory.mktemp("hooks")
     walk = folder / "late-starts"
     walk.mkdir()
-    for name, content in blocks("write-a-hook.md").items():
+    for name, content in docs.blocks("write-a-hook.md").items():
         (walk / name).write_text(content)
     packages = folder / "packages"
     for source in (walk, copy_of(ROOT / "tests" / "e2e" / "hostile", folder / "hostile")):

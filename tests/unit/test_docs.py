@@ -29,13 +29,6 @@ def section(page: str, title: str) -> str:
     return rest.partition("\n## ")[0]
 
 
-def blocks(page: str) -> dict[str, str]:
-    """The fenced blocks of a page that have a file name, or else its language, by that."""
-    text = (docs.DOCS / page).read_text()
-    found = re.findall(r"^```(\w+) ?(\S*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return {name or language: body for language, name, body in found}
-
-
 @pytest.mark.parametrize("page", docs.pages())
 def test_generated_page_is_what_the_code_says(page: str) -> None:
     assert (docs.DOCS / page).read_text() == docs.pages()[page], HINT
@@ -125,12 +118,12 @@ def pytest_in(folder: Path) -> str:
 
 
 def test_test_kit_does_what_its_page_shows(tmp_path: Path) -> None:
-    (tmp_path / "test_page.py").write_text(blocks("testing.md")["python"])
+    (tmp_path / "test_page.py").write_text(docs.blocks("testing.md")["python"])
     assert "4 passed" in pytest_in(tmp_path)
 
 
 def test_files_of_the_walk_pass_their_own_test(tmp_path: Path) -> None:
-    files = blocks("write-a-hook.md")
+    files = docs.blocks("write-a-hook.md")
     assert list(files) == ["late_starts.py", "pyproject.toml", "test_late_starts.py"]
     for name, content in files.items():
         (tmp_path / name).write_text(content)
