@@ -458,6 +458,16 @@ def test_faults_of_hook_plugins_are_counted_by_plugin_and_hook(exposed: Any) -> 
     assert exposed.value("num_requests_waiting", **MODEL) == 2, "the exporter heard of them"
 
 
+def test_fault_in_the_hooks_own_counts_leaves_the_scrape_alone(
+    exposed: Any, monkeypatch: pytest.MonkeyPatch, log: Any
+) -> None:
+    exposed.join()
+    packet()
+    monkeypatch.setattr(exposed.exporter._hook_accounts, "_publish", lambda account: 1 / 0)
+    assert exposed.value("audio_frames_total", **STAGE) > 0
+    assert len(log.messages) == 1
+
+
 def test_counts_of_hooks_reach_the_files_of_several_servers_unasked(
     expose: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

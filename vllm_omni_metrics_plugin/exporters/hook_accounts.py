@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from vllm_omni_metrics_plugin import faults
 from vllm_omni_metrics_plugin.hooks import Account
 
 _COUNTERS = (
@@ -34,10 +35,13 @@ class HookAccounts:
         self._lock = threading.Lock()
 
     def publish(self) -> None:
-        """Bring the families up to date."""
-        with self._lock:
-            for account in self._accounts():
-                self._publish(account)
+        """Bring the families up to date; never raises, as a scrape would fail with it."""
+        try:
+            with self._lock:
+                for account in self._accounts():
+                    self._publish(account)
+        except Exception:
+            faults.contain("publishing the hooks' own counts")
 
     def publish_for_others(self) -> None:
         """Do so if a scrape of this server may be answered by another process."""
