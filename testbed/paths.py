@@ -9,5 +9,8 @@ TESTBED = ROOT / "testbed"
 VENV = ROOT / ".venv"
 CACHE = ROOT / ".cache" / "testbed"
 MODELS = CACHE / "models"
+#: The example packages as pip installs them; not in the environment, where every server would
+#: load them.
+EXAMPLES = CACHE / "examples"
 #: Sources of older vLLM releases, one folder each.
 RELEASES = CACHE / "releases"

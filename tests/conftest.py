@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import TypeVar
 
 import hypothesis
 import pytest
@@ -13,10 +12,9 @@ from prometheus_client import CollectorRegistry
 
 from vllm_omni_metrics_plugin import catalog, faults
 from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
-from vllm_omni_metrics_plugin.hooks import Event, ReplicaJoined, dispatch, hookimpl, plugins
+from vllm_omni_metrics_plugin.hooks import ReplicaJoined, dispatch, plugins
 from vllm_omni_metrics_plugin.patches.state import open_requests, transfers
-
-AnyEvent = TypeVar("AnyEvent", bound=Event)
+from vllm_omni_metrics_plugin.testing import Recorder
 
 # The machine is shared, so how long an example takes says nothing. Fixtures are entered once for
 # all examples of a test; the tests that use one clear it for each example.
@@ -30,33 +28,6 @@ hypothesis.settings.register_profile(
     ],
 )
 hypothesis.settings.load_profile("shared_machine")
-
-
-def _hear(self: Recorder, event: Event) -> None:
-    self.events.append(event)
-
-
-class Recorder:
-    """A hook plugin that implements every hook and keeps the events in order."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def of(self, kind: type[AnyEvent]) -> list[AnyEvent]:
-        return [event for event in self.events if isinstance(event, kind)]
-
-    def only(self, kind: type[AnyEvent]) -> AnyEvent:
-        """The one event of this kind."""
-        found = self.of(kind)
-        assert len(found) == 1, f"one {kind.__name__} expected among {self.events}"
-        return found[0]
-
-    def clear(self) -> None:
-        self.events.clear()
-
-
-for _hook in vars(plugins.hooks):
-    setattr(Recorder, _hook, hookimpl(_hear))
 
 
 class Exposed:
@@ -131,13 +102,13 @@ def _clean_slate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def _forget() -> None:
     faults._reported.clear()
-    dispatch._logged.clear()
+    plugins._past.clear()
     open_requests.by_id.clear()
     for memory in (transfers._sent, transfers._received, transfers._joined):
         memory.clear()
     for hook in vars(plugins.hooks).values():
-        if hook._historic is not None:
-            hook._historic.clear()
+        if isinstance(hook, dispatch.HistoricHook):
+            hook.history.clear()
 
 
 @pytest.fixture

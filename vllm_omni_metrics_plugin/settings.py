@@ -49,7 +49,12 @@ VARIABLES: tuple[Variable, ...] = (
         "all",
         "Comma-separated names of the installed hook plugins to load (entry point group "
         "`vllm_omni_metrics_plugin.hooks`); `-name` blocks one and keeps the others. "
-        "Set but empty: none.",
+        "Set but empty: none. The built-in exporter is loaded unless `-prometheus` blocks it.",
+    ),
+    Variable(
+        f"{PREFIX}_TRACE",
+        "off",
+        "`1` logs every call of a hook plugin, with its event and the time it took.",
     ),
     Variable(
         f"{PREFIX}_CHANNEL",
@@ -86,8 +91,16 @@ class Settings:
     channel: str | None = None
     #: File with the key of a ``tcp://`` channel.
     channel_key: str | None = None
+    #: Log every call of a hook plugin.
+    trace: bool = False
     #: Bucket bounds that replace the catalogue's, by family stem.
     buckets: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def allows_hooks_of(self, plugin: str) -> bool:
+        """Whether the installed hook plugin of this name is to be loaded."""
+        if plugin in self.hooks_blocked:
+            return False
+        return self.hooks_allowed is None or plugin in self.hooks_allowed
 
 
 def parse(environ: Mapping[str, str], warn: Warn = logger.warning) -> Settings:
@@ -100,6 +113,7 @@ def parse(environ: Mapping[str, str], warn: Warn = logger.warning) -> Settings:
         hooks_blocked=blocked,
         channel=channel,
         channel_key=channel_key,
+        trace=_switch(f"{PREFIX}_TRACE", environ.get(f"{PREFIX}_TRACE"), warn),
         buckets=_all_buckets(environ, warn),
     )
 

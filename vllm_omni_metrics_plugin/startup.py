@@ -18,6 +18,7 @@ from vllm_omni_metrics_plugin.channel.receiver import Receiver
 from vllm_omni_metrics_plugin.channel.sender import Sender
 from vllm_omni_metrics_plugin.hooks import Configured, TransferFailed, plugins
 from vllm_omni_metrics_plugin.hooks.events import Role
+from vllm_omni_metrics_plugin.hooks.manager import BUILT_IN
 from vllm_omni_metrics_plugin.patches import Patches, engine
 from vllm_omni_metrics_plugin.patches.state import before_engine, transfers
 from vllm_omni_metrics_plugin.patches.table import SEAMS
@@ -47,11 +48,13 @@ def start(environ: Mapping[str, str]) -> None:
                 "this vLLM server runs untouched"
             )
         return
-    if role == "server":
+    if wanted.trace:
+        plugins.trace()
+    if role == "server" and BUILT_IN not in wanted.hooks_blocked:
         from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
 
-        plugins.register(PrometheusExporter(wanted.buckets), "prometheus")
-    plugins.load_installed(wanted)
+        plugins.register(PrometheusExporter(wanted.buckets), BUILT_IN, timed=False)
+    plugins.load_installed(wanted, warn)
     _open_channel(wanted, role)
     Patches(seam for seam in SEAMS if role in seam.roles).install()
     plugins.hooks.omni_configured(
@@ -83,7 +86,7 @@ def _open_channel(wanted: Settings, role: Role) -> None:
         _listen(endpoint)
     else:
         sender = Sender(endpoint)
-        plugins.register(sender, "channel")
+        plugins.register(sender, "channel", timed=False)
         # Children of multiprocessing come to an end by one of these, depending on how they began.
         Finalize(None, sender.close, exitpriority=100)
         atexit.register(sender.close)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vllm_omni_metrics_plugin.hooks import AudioFinished, MediaPacket, RequestFinished
-from vllm_omni_metrics_plugin.patches.client import _observe
+from vllm_omni_metrics_plugin.patches.client import observe as _observe
 from vllm_omni_metrics_plugin.patches.stages import _DELIVERIES
 from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests
 

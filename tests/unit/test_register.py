@@ -30,7 +30,7 @@ ours = sorted(name for name in sys.modules if name.startswith("vllm_omni_metrics
 events = {}
 if "vllm_omni_metrics_plugin.hooks" in sys.modules:
     from vllm_omni_metrics_plugin.hooks import plugins
-    events = {name: len(hook._historic or ()) for name, hook in vars(plugins.hooks).items()}
+    events = {name: len(getattr(hook, 'history', ())) for name, hook in vars(plugins.hooks).items()}
 print()
 print(json.dumps({
     "ours": ours,
@@ -268,3 +268,31 @@ def test_engines_versions_are_found_under_each_of_its_names(
 
     monkeypatch.setattr(engine, "version", version)
     assert engine.installed_versions() == versions
+
+
+LISTENERS = """
+from vllm_omni_metrics_plugin.hooks import plugins
+print("plugins", *sorted({account.plugin for account in plugins.accounts()}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("hooks", "printed"),
+    [(None, "plugins prometheus"), ("", "plugins prometheus"), ("-prometheus", "plugins")],
+)
+def test_built_in_exporter_listens_unless_it_is_blocked_by_name(
+    interpret: Callable[..., Interpreter], hooks: str | None, printed: str
+) -> None:
+    variables = {} if hooks is None else {"VLLM_OMNI_METRICS_HOOKS": hooks}
+    process = interpret(ENGINE_INSTALLED + REGISTER + LISTENERS, VLLM_OMNI_METRICS="1", **variables)
+    assert process.printed == [printed]
+    assert process.warnings == []
+
+
+def test_tracing_begins_with_the_very_first_call(interpret: Callable[..., Interpreter]) -> None:
+    show = "import logging\nlogging.basicConfig(level=logging.INFO)\n"
+    process = interpret(
+        show + ENGINE_INSTALLED + REGISTER, VLLM_OMNI_METRICS="1", VLLM_OMNI_METRICS_TRACE="1"
+    )
+    traced = [line for line in process.warnings if "omni_patch_reported -> prometheus" in line]
+    assert len(traced) == process.state["patches"]

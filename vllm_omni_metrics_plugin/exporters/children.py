@@ -10,21 +10,22 @@ Labels = tuple[str, str, str]
 Children = TypeVar("Children")
 
 
-class PerReplica(Generic[Children]):
-    """One set of children for each replica that has had a sample."""
+class PerReplica(dict[tuple[str, int, int], Children], Generic[Children]):
+    """One set of children for each replica (model, stage, replica) that has had a sample.
+
+    A dictionary that makes what it lacks: what exists is found without a call.
+    """
 
     def __init__(
         self, bind: Callable[[Mapping[str, Any], Labels], Children], families: Mapping[str, Any]
     ) -> None:
         """``bind`` makes a replica's children of the families, given by stem."""
+        super().__init__()
         self._bind = bind
         self._families = families
-        self._known: dict[tuple[str, int, int], Children] = {}
 
-    def of(self, model_name: str, stage: int, replica: int) -> Children:
-        key = (model_name, stage, replica)
-        children = self._known.get(key)
-        if children is None:
-            labels = (model_name, str(stage), str(replica))
-            children = self._known[key] = self._bind(self._families, labels)
+    def __missing__(self, key: tuple[str, int, int]) -> Children:
+        model_name, stage, replica = key
+        labels = (model_name, str(stage), str(replica))
+        children = self[key] = self._bind(self._families, labels)
         return children

@@ -8,7 +8,7 @@ with "vllm" in it, later the prefix ``vllm:``), so this collector stays, and so 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.catalog import Family
 from vllm_omni_metrics_plugin.exporters.children import Labels, PerReplica
+from vllm_omni_metrics_plugin.exporters.hook_accounts import HookAccounts
 from vllm_omni_metrics_plugin.exporters.transfers import TransferSamples
 from vllm_omni_metrics_plugin.exporters.visual import VisualSamples
 from vllm_omni_metrics_plugin.hooks import (
@@ -30,8 +31,8 @@ from vllm_omni_metrics_plugin.hooks import (
     RequestArrived,
     RequestFinished,
     StageSubmitted,
-    dispatch,
     hookimpl,
+    plugins,
 )
 
 #: Outcomes of requests that the server never accepted or that did not run to their natural end.
@@ -40,12 +41,14 @@ _CUT_SHORT = frozenset({"abort", "error"})
 
 
 class Window(Collector):
-    """Shows one registry's families to another one."""
+    """Shows one registry's families to another one, brought up to date by ``refresh``."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, refresh: Callable[[], None]) -> None:
         self._registry = registry
+        self._refresh = refresh
 
     def collect(self) -> Iterable[Metric]:
+        self._refresh()
         return self._registry.collect()
 
     def describe(self) -> Iterable[Metric]:
@@ -99,7 +102,8 @@ class PrometheusExporter(VisualSamples, TransferSamples):
             family.stem: _metric(family, buckets.get(family.stem, family.buckets), registry)
             for family in catalog.FAMILIES
         }
-        self._window = Window(registry)
+        self._hook_accounts = HookAccounts(self._families, plugins.accounts)
+        self._window = Window(registry, self._hook_accounts.publish)
         self._publish_in = publish_in
         self._published = False
         #: Open requests, by id, that no stage was given yet, with their model names.
@@ -115,11 +119,9 @@ class PrometheusExporter(VisualSamples, TransferSamples):
         self._audio = PerReplica(AudioChildren, self._families)
         self._bind_visual(self._families)
         self._bind_transfers()
-        dispatch.error_listeners.append(self._count_hook_error)
 
     def close(self) -> None:
-        """Withdraw the families and stop counting hook errors."""
-        dispatch.error_listeners.remove(self._count_hook_error)
+        """Withdraw the families."""
         if self._published:
             self._publish_in.unregister(self._window)
             self._published = False
@@ -175,7 +177,7 @@ class PrometheusExporter(VisualSamples, TransferSamples):
             if event.index == 0 and event.streamed:
                 self._missing("audio_ttfp_seconds", "unknown_replica")
             return
-        children = self._audio.of(event.model_name, event.stage, event.replica)
+        children = self._audio[event.model_name, event.stage, event.replica]
         children.frames.inc(event.samples)
         if event.index == 0 and event.streamed:
             children.ttfp.observe(event.since_arrival_seconds)
@@ -189,7 +191,7 @@ class PrometheusExporter(VisualSamples, TransferSamples):
             self._missing("audio_duration_seconds", reason)
             self._missing("audio_rtf", reason)
             return
-        children = self._audio.of(event.model_name, event.stage, event.replica)
+        children = self._audio[event.model_name, event.stage, event.replica]
         children.duration.observe(event.duration_seconds)
         if event.generation_seconds is None:
             self._missing("audio_rtf", "no_generation_time")
@@ -214,6 +216,7 @@ class PrometheusExporter(VisualSamples, TransferSamples):
             model.waiting.dec()
         elif running:
             model.running.dec()
+        self._hook_accounts.publish_for_others()
 
     def _model_children(self, model_name: str) -> ModelChildren:
         children = self._models.get(model_name)
@@ -225,9 +228,6 @@ class PrometheusExporter(VisualSamples, TransferSamples):
         self._families["metrics_missing_samples_total"].labels(
             catalog.BY_STEM[stem].name, reason
         ).inc()
-
-    def _count_hook_error(self, plugin: str, hook: str) -> None:
-        self._families["metrics_hook_errors_total"].labels(plugin, hook).inc()
 
 
 def _withdraw(info: Gauge, labels: tuple[str, ...]) -> None:

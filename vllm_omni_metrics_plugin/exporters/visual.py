@@ -85,7 +85,7 @@ class VisualSamples:
         if not event.images:
             self._missing_all(_IMAGE, "unknown_form" if event.unknown_form else "no_image")
             return
-        children = self._images.of(event.model_name, event.stage, event.replica)
+        children = self._images[event.model_name, event.stage, event.replica]
         children.images.inc(event.images)
         for pixels in event.pixels:
             children.pixels.observe(pixels)
@@ -106,7 +106,7 @@ class VisualSamples:
         if not event.frames:
             self._missing_all(_VIDEO, "unknown_form" if event.frames is None else "no_frames")
             return
-        children = self._videos.of(event.model_name, event.stage, event.replica)
+        children = self._videos[event.model_name, event.stage, event.replica]
         children.frames.inc(event.frames)
         if event.generation_seconds is None:
             self._missing_all(("video_generation_time_seconds", "video_rtf"), "no_generation_time")
@@ -124,7 +124,7 @@ class VisualSamples:
         work = event.diffusion
         if work is None or event.model_name is None:
             return
-        children = self._diffusion.of(event.model_name, event.stage, event.replica)
+        children = self._diffusion[event.model_name, event.stage, event.replica]
         for stem, child in children.timings.items():
             self._observe_timing(stem, child, work)
         if work.steps is None:

@@ -36,10 +36,11 @@ from vllm_omni_metrics_plugin.hooks.events import (
     TransferSent,
     VideoFinished,
 )
-from vllm_omni_metrics_plugin.hooks.manager import HookManager
+from vllm_omni_metrics_plugin.hooks.manager import Account, HookManager
 from vllm_omni_metrics_plugin.hooks.specs import hookimpl
 
 __all__ = [
+    "Account",
     "AudioFinished",
     "Configured",
     "DiffusionWork",

@@ -6,27 +6,13 @@ pluggy's own call path lets one implementation's exception end the call for all.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import sys
+import threading
+from collections.abc import Iterable
+from time import monotonic
 
-from vllm_omni_metrics_plugin import faults
 from vllm_omni_metrics_plugin.hooks.events import Event
-
-logger = logging.getLogger("vllm.omni_metrics")
-
-
-class Listener(NamedTuple):
-    """One implementation of one hook."""
-
-    plugin: str
-    call: Callable[[Any], object]
-
-
-#: Called with (plugin, hook) for every exception that a listener raises.
-error_listeners: list[Callable[[str, str], None]] = []
-
-_logged: set[tuple[str, str]] = set()
+from vllm_omni_metrics_plugin.hooks.listener import LONG_CALL_SECONDS, Listener
 
 
 class Hook:
@@ -38,44 +24,93 @@ class Hook:
             hook(RequestArrived(...))
     """
 
-    __slots__ = ("_historic", "listeners", "name")
+    __slots__ = ("busy", "listeners", "name")
 
-    def __init__(self, name: str, *, historic: bool) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
         self.listeners: tuple[Listener, ...] = ()
-        self._historic: list[Event] | None = [] if historic else None
+        #: How many calls of listeners are under way, in all threads.
+        self.busy = 0
 
-    def __call__(self, event: Event) -> None:
-        """Tell every listener; what one of them raises stays here. Never raises."""
-        if self._historic is not None:
-            self._historic.append(event)
-        for listener in self.listeners:
-            self._tell(listener, event)
+    def __call__(self, event: Event, to: Iterable[Listener] | None = None) -> None:
+        """Tell every listener, or those of ``to``; what one of them raises stays here.
 
-    def replace_listeners(self, listeners: tuple[Listener, ...]) -> None:
-        """Change who listens; newcomers to a historic hook are told its past events."""
-        newcomers = [listener for listener in listeners if listener not in self.listeners]
-        self.listeners = listeners
-        for event in tuple(self._historic or ()):
-            for listener in newcomers:
-                self._tell(listener, event)
-
-    def _tell(self, listener: Listener, event: Event) -> None:
+        Never raises. A listener that calls the hook it is called by is not obeyed: the event would
+        reach the others twice, and itself without end.
+        """
+        if self.busy and (caller := self._caller()) is not None:
+            caller.refuse_recursion()
+            return
+        self.busy += 1  # += on an attribute never lets go of the GIL, so these need no lock
         try:
-            listener.call(event)
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # SystemExit too: a listener must not end the server
-            fault = (listener.plugin, self.name)
-            try:
-                for count in error_listeners:
-                    count(*fault)
-            except Exception:
-                faults.contain("counting a hook plugin's error")
-            if fault not in _logged:
-                _logged.add(fault)
-                logger.exception(
-                    "omni-metrics: hook plugin %r raised in %s; the event reached the other "
-                    "listeners. Further errors there are counted, not logged",
-                    *fault,
-                )
+            for listener in self.listeners if to is None else to:
+                listener.told += 1
+                began = monotonic() if listener.timed else 0.0
+                try:
+                    returned = listener.call(event)
+                    if returned is not None:
+                        listener.refuse_result(returned)
+                    elif listener.in_doubt and listener.inline:
+                        listener.succeeded()
+                except BaseException as error:  # SystemExit too: it must not end the server
+                    if listener.failed(error):
+                        raise
+                if began and (seconds := monotonic() - began) > LONG_CALL_SECONDS:
+                    listener.held_up(seconds)
+        finally:
+            self.busy -= 1
+
+    def tell_later(self, listener: Listener, event: Event) -> None:
+        """Tell one listener of an event that it was given before, in a thread of its own."""
+        self.busy += 1
+        try:
+            returned = listener.function(event)
+            if returned is not None:
+                listener.refuse_result(returned)
+            elif listener.in_doubt:
+                listener.succeeded()
+        except BaseException as error:  # a thread that ends would leave its queue to fill up
+            listener.failed(error)
+        finally:
+            self.busy -= 1
+
+    def _caller(self) -> Listener | None:
+        """The listener of this hook that this thread is in; None if the busy ones are elsewhere.
+
+        Found on the stack: noting it down with each call would cost more than the call.
+        """
+        frame = sys._getframe(2)
+        while frame is not None:
+            if frame.f_code in _CALLING and frame.f_locals.get("self") is self:
+                found: Listener | None = frame.f_locals.get("listener")
+                return found
+            frame = frame.f_back  # type: ignore[assignment]
+        return None
+
+
+#: The functions in which a listener is being called.
+_CALLING = (Hook.__call__.__code__, Hook.tell_later.__code__)
+
+
+class HistoricHook(Hook):
+    """A hook that also tells its past events to those who come later."""
+
+    __slots__ = ("_lock", "history")
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.history: list[Event] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, event: Event, to: Iterable[Listener] | None = None) -> None:
+        if to is None:
+            with self._lock:
+                self.history.append(event)
+                to = self.listeners
+        super().__call__(event, to)
+
+    def welcome(self, listeners: tuple[Listener, ...]) -> tuple[Event, ...]:
+        """Replace the listeners; returns what those among them who are new have missed."""
+        with self._lock:
+            self.listeners = listeners
+            return tuple(self.history)

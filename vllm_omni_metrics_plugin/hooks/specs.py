@@ -1,10 +1,15 @@
 """Every hook: one per event, one argument.
 
-Implementations are called in the thread where the event happens (the server's event loop or its
-orchestrator thread), so they must be quick, must not block and must be safe to call from both.
+Implementations are called in the thread where the event happens (the server's event loop, its
+orchestrator thread, the thread that receives events of other processes), so they must be quick
+and safe to call from several threads; ``@hookimpl(slow=True)`` ones are called on a thread of their
+own instead. What they return is not used.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, overload
 
 from pluggy import HookimplMarker, HookspecMarker
 
@@ -12,8 +17,61 @@ from vllm_omni_metrics_plugin.hooks import events
 
 PROJECT = "vllm_omni_metrics_plugin"
 
+#: Set on implementations that declare themselves slow.
+SLOW = f"{PROJECT}_slow"
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
 hookspec = HookspecMarker(PROJECT)
-hookimpl = HookimplMarker(PROJECT)
+_mark = HookimplMarker(PROJECT)
+
+
+@overload
+def hookimpl(function: Function, /) -> Function: ...
+
+
+@overload
+def hookimpl(
+    *,
+    slow: bool = ...,
+    specname: str | None = ...,
+    optionalhook: bool = ...,
+    tryfirst: bool = ...,
+    trylast: bool = ...,
+) -> Callable[[Function], Function]: ...
+
+
+def hookimpl(
+    function: Function | None = None,
+    /,
+    *,
+    slow: bool = False,
+    specname: str | None = None,
+    optionalhook: bool = False,
+    tryfirst: bool = False,
+    trylast: bool = False,
+) -> Function | Callable[[Function], Function]:
+    """Mark a function as the implementation of the hook whose name it has.
+
+    ``slow``: call it on a thread of its own, behind a bounded queue; for whatever writes to disks
+    or networks. ``specname``: the hook's name, where the function has another one.
+    ``optionalhook``: do without it where this version has no such hook. ``tryfirst``, ``trylast``:
+    before, after the other plugins' implementations.
+    """
+
+    def mark(implementation: Function) -> Function:
+        _mark(
+            implementation,
+            specname=specname,
+            optionalhook=optionalhook,
+            tryfirst=tryfirst,
+            trylast=trylast,
+        )
+        if slow:
+            setattr(implementation, SLOW, True)
+        return implementation
+
+    return mark if function is None else mark(function)
 
 
 @hookspec(historic=True)

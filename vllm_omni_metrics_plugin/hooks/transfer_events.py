@@ -54,6 +54,7 @@ class TransferReceived(Event, frozen=True, kw_only=True):
     #: None in a stage engine's process, and when the sender's report was lost.
     from_replica: Number | None = None
     to_stage: Number
+    #: None if the receiving process does not know its own number.
     to_replica: Number | None
     key: Text
     connector: Text
@@ -62,6 +63,7 @@ class TransferReceived(Event, frozen=True, kw_only=True):
     #: Of the ``get`` that succeeded: receiving and decoding. Where it began before the sender was
     #: done, only what came after, in the server.
     seconds: Seconds
+    #: When that was done.
     received_at: float
     #: From the sender's end to the receiver's beginning; None in a stage engine's process, when the
     #: sender's report was lost, and between hosts.
@@ -75,6 +77,7 @@ class TransferFailed(Event, frozen=True, kw_only=True):
     model_name: Text | None = None
     from_stage: Number
     to_stage: Number
+    #: Which of the two could not be done.
     operation: Operation
     #: Of the side that failed.
     replica: Number | None

@@ -59,7 +59,7 @@ def wrap_generate(original: Callable[..., Any]) -> Callable[..., Any]:
             output = await _first_output(outputs, call)
             while True:
                 if call.request is not None:
-                    _observe(call.request, output, keywords.get("sampling_params_list"), prompt)
+                    observe(call.request, output, keywords.get("sampling_params_list"), prompt)
                 yield output
                 del output  # it may be large, and the next one may be long in coming
                 output = await outputs.__anext__()
@@ -131,9 +131,10 @@ def _arrival(wall_clock: object) -> float:
     return now - age if 0.0 <= age <= _OLDEST_ARRIVAL_SECONDS else now
 
 
-def _observe(
+def observe(
     request: OpenRequest, output: Any, sampling_params_list: Any = None, prompt: Any = None
 ) -> None:
+    """An output leaves for the client; never raises."""
     try:
         request.delivered = True
         completions = getattr(output, "outputs", None) or ()

@@ -14,7 +14,14 @@ from typing import Any, Literal
 
 from vllm_omni_metrics_plugin.hooks.events import Role
 
-Form = Literal["function", "coroutine", "async generator", "static function", "class function"]
+Form = Literal[
+    "function",
+    "generator",
+    "coroutine",
+    "async generator",
+    "static function",
+    "class function",
+]
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 #: Set on our wrappers, with the seam's name.
@@ -129,4 +136,6 @@ def _form(original: object, function: Callable[..., Any]) -> Form:
     bare = inspect.unwrap(function)
     if inspect.isasyncgenfunction(bare):
         return "async generator"
+    if inspect.isgeneratorfunction(bare):
+        return "generator"
     return "coroutine" if inspect.iscoroutinefunction(bare) else "function"

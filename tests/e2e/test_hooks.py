@@ -1,0 +1,357 @@
+"""Third parties' hooks on a real server under load: hostile ones, the examples, and the docs' own.
+
+One server for all of them. What is hostile is let loose and taken back while it runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from testbed import client, docs
+from testbed.paths import EXAMPLES, ROOT
+from testbed.scrape import scrape
+from testbed.server import Server, binary, free_port
+from tests.e2e.conftest import ON, is_idle, observing, outcomes, settled
+from vllm_omni_metrics_plugin.hooks.listener import FAULTS_IN_A_ROW
+
+REQUESTS = 6
+#: How often a batch calls each hook; packets are the engine's to divide up.
+CALLS = {
+    "omni_request_arrived": REQUESTS,
+    "omni_stage_submitted": 2 * REQUESTS,
+    "omni_stage_finished": 2 * REQUESTS,
+    "omni_audio_finished": REQUESTS,
+    "omni_request_finished": REQUESTS,
+}
+FAULTY = ["raises", "exits", "recurses", "calls_its_hook", "returns_a_coroutine"]
+HARMLESS = ["returns_garbage", "sleeps", "hangs"]
+
+
+class Response(NamedTuple):
+    """What a client can tell about one answer."""
+
+    status: int
+    size: int
+    digest: str
+
+
+def ask(url: str, number: int) -> Response:
+    """Speech with a seed, which makes the answer the same every time; every second one streams."""
+    stream = {"stream": True, "stream_format": "audio"} if number % 2 else {}
+    body = {
+        "input": f"text {number}",
+        "voice": "vivian",
+        "language": "English",
+        "max_new_tokens": 10 + number,
+        "response_format": "pcm",
+        "seed": number,
+        **stream,
+    }
+    request = urllib.request.Request(
+        f"{url}/v1/audio/speech", json.dumps(body).encode(), {"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=120) as response:
+        sound = response.read()
+    return Response(response.status, len(sound), hashlib.sha256(sound).hexdigest())
+
+
+def load(url: str) -> list[Response]:
+    """One request alone, whose every bit is the same each time, then the others, three at once."""
+    others = [functools.partial(ask, url, number) for number in range(1, REQUESTS)]
+    return [ask(url, 0), *client.together(others, at_once=3)]
+
+
+class Hooks:
+    """The server's hook plugins, governed from outside."""
+
+    def __init__(self, port: int) -> None:
+        self._url = f"http://127.0.0.1:{port}"
+
+    def __call__(self, command: str) -> Any:
+        request = urllib.request.Request(f"{self._url}/{command}", b"")
+        with urllib.request.urlopen(request, timeout=90) as response:
+            return json.loads(response.read())
+
+    def accounts(self, plugin: str) -> dict[str, dict[str, Any]]:
+        """By hook."""
+        accounts = self("report")["accounts"]
+        return {account["hook"]: account for account in accounts if account["plugin"] == plugin}
+
+
+class Served(NamedTuple):
+    server: Server
+    hooks: Hooks
+    folder: Path
+    #: What the client got before anything hostile was there.
+    undisturbed: list[Response]
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Any]:
+    """The OTLP receiver of the example's own tests."""
+    sys.path.insert(0, str(ROOT / "examples" / "otlp_metrics" / "tests"))
+    sys.path.insert(0, str(EXAMPLES))
+    try:
+        from test_opentelemetry import Receiver
+    finally:
+        del sys.path[:2]
+    receiver = Receiver()
+    assert isinstance(receiver._server, ThreadingHTTPServer)
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture(scope="module")
+def served(
+    logs: Path, tmp_path_factory: pytest.TempPathFactory, collector: Any
+) -> Iterator[Served]:
+    """A server with the hostile package, the walk's and the examples' installed beside it."""
+    folder = tmp_path_factory.mktemp("hooks")
+    walk = folder / "late-starts"
+    walk.mkdir()
+    for name, content in docs.blocks("write-a-hook.md").items():
+        (walk / name).write_text(content)
+    packages = folder / "packages"
+    for source in (walk, copy_of(ROOT / "tests" / "e2e" / "hostile", folder / "hostile")):
+        install(source, packages)
+    (folder / "slo.toml").write_text(
+        '[[objective]]\nname = "smooth"\ntarget = 0.9\nend_to_end_seconds = 600\n'
+        '[[objective]]\nname = "impossible"\ntarget = 0.9\nend_to_end_seconds = 0.000001\n'
+    )
+    port = free_port()
+    environment = {
+        **ON,
+        "PYTHONPATH": f"{packages}{os.pathsep}{EXAMPLES}",
+        "HOSTILE_HOOKS_PORT": str(port),
+        "VLLM_OMNI_ACCESS_LOG": str(folder / "access.jsonl"),
+        "VLLM_OMNI_SLO": str(folder / "slo.toml"),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_METRIC_EXPORT_INTERVAL": "500",
+    }
+    with Server("tts", env=environment, log_path=logs / "hooks.log") as server:
+        yield Served(server, Hooks(port), folder, load(server.url))
+
+
+@pytest.fixture(autouse=True)
+def _idle(served: Served) -> None:
+    """A response ends for its client before the server is done with it; no test sees another's."""
+    seen = settled(served.server, is_idle)
+    assert is_idle(seen), seen
+
+
+def copy_of(source: Path, target: Path) -> Path:
+    target.mkdir()
+    for path in source.iterdir():
+        if path.is_file():
+            (target / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+def install(source: Path, target: Path) -> None:
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--target", str(target)]
+    command = [binary("python"), "-m", "pip", "install", *options, str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def same(responses: list[Response], undisturbed: list[Response]) -> bool:
+    """Every bit of the one that was alone; of the others, which the engine batches, the length."""
+    if responses[0] != undisturbed[0]:
+        return False
+    return [(r.status, r.size) for r in responses] == [(r.status, r.size) for r in undisturbed]
+
+
+@pytest.mark.parametrize("company", ["alone", "next to a good one"])
+@pytest.mark.parametrize("fault", [*FAULTY, *HARMLESS])
+def test_hostile_listener_changes_no_response_and_no_count(
+    served: Served, fault: str, company: str
+) -> None:
+    server, hooks, _, undisturbed = served
+    before = {hook: account["calls"] for hook, account in hooks.accounts(fault).items()}
+    errors_before = {hook: account["errors"] for hook, account in hooks.accounts(fault).items()}
+    with_good = company != "alone"
+    if with_good:
+        hooks("register?fault=good")
+    hooks(f"register?fault={fault}")  # the later one is called first
+    try:
+        with observing(server) as seen:
+            responses = load(server.url)
+        assert server.is_healthy()
+        hooks("release")
+        assert hooks("flush")
+        report = hooks("report")
+    finally:
+        hooks(f"unregister?name={fault}")
+        if with_good:
+            hooks("unregister?name=good")
+
+    assert same(responses, undisturbed), responses
+    assert sum(outcomes(seen.gained).values()) == REQUESTS
+    frames = sum(response.size for response in responses) // 2
+    assert seen.gained.sum("vllm:omni_audio_frames_total") == frames
+
+    if with_good:
+        packets = report["heard"].pop("omni_media_packet")
+        assert report["heard"] == CALLS
+        assert report["frames"] == frames
+    accounts = {a["hook"]: a for a in report["accounts"] if a["plugin"] == fault}
+    for hook, account in accounts.items():
+        calls = account["calls"] - before.get(hook, 0)
+        errors = account["errors"] - errors_before.get(hook, 0)
+        expected = CALLS.get(hook, packets if with_good else None)
+        if fault in HARMLESS:
+            assert (errors, account["is_on"]) == (0, True), account
+            assert expected in (None, calls), account
+        else:
+            assert calls == errors, account
+            assert account["is_on"] == (errors < FAULTS_IN_A_ROW), account
+            assert expected is None or errors == min(expected, FAULTS_IN_A_ROW), account
+    assert set(accounts) == {*CALLS, "omni_media_packet"}
+    if fault == "sleeps":
+        assert 1 <= report["inline"] < 10, "then it sleeps on a thread of its own"
+    if fault == "hangs":
+        assert report["inline"] == 0
+
+
+def test_faults_are_logged_once_with_the_plugins_name_and_switching_off_once(
+    served: Served,
+) -> None:
+    hooks, log = served.hooks, served.server.log_path
+    earlier = len(log.read_text())
+    hooks("register?fault=raises")
+    try:
+        load(served.server.url)
+        settled(served.server, is_idle)
+        accounts = hooks.accounts("raises")
+    finally:
+        hooks("unregister?name=raises")
+    lines = log.read_text()[earlier:].splitlines()
+    failed = [line for line in lines if "hook plugin 'raises' failed in" in line]
+    off = [line for line in lines if "'raises' failed 10 times in a row" in line]
+    hooks_named = [re.findall(r"in (omni_\w+)", line)[0] for line in failed]
+    assert sorted(hooks_named) == sorted({*CALLS, "omni_media_packet"}), failed
+    switched_off = {hook for hook, account in accounts.items() if not account["is_on"]}
+    assert switched_off >= {"omni_stage_submitted", "omni_stage_finished"}, "they reach ten faults"
+    assert sorted(re.findall(r"in (omni_\w+)", line)[0] for line in off) == sorted(switched_off)
+    assert all("switch_on('raises')" in line for line in off)
+
+
+def test_errors_are_on_the_servers_own_metrics(served: Served) -> None:
+    seen = scrape(served.server.url)
+    for hook, account in served.hooks.accounts("raises").items():
+        labels = {"plugin": "raises", "hook": hook}
+        assert seen.value("vllm:omni_metrics_hook_errors_total", **labels) == account["errors"]
+        assert seen.value("vllm:omni_metrics_hook_calls_total", **labels) == account["calls"]
+        assert seen.value("vllm:omni_metrics_hook_listening", **labels) == 0
+
+
+def test_packages_that_cannot_be_loaded_are_skipped_by_name(served: Served) -> None:
+    skipped = [
+        line for line in served.server.log_path.read_text().splitlines() if "skipped" in line
+    ]
+    for name, why in (
+        ("broken_import", "ModuleNotFoundError"),
+        ("misspelt", "there is no hook omni_request_done; did you mean omni_request_finished?"),
+    ):
+        assert any(f"hook plugin '{name}'" in line and why in line for line in skipped), skipped
+
+
+# The package of docs/write-a-hook.md, and the command
+
+
+def test_hook_of_the_walk_is_seen_on_metrics_and_in_the_command(served: Served) -> None:
+    server = served.server
+    before = scrape(server.url)
+    assert client.speech(server.url, stream="audio").status == 200
+    gained = scrape(server.url) - before
+    assert gained.value("late_starts_total", model=server.model) == 1
+
+    command = [binary("vllm-omni-metrics"), "hooks", "--url", server.url]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=server.environment, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = {tuple(line.split()[:2]): line.split() for line in done.stdout.splitlines() if line}
+    walk = lines["omni_media_packet", "late_starts"]
+    assert int(walk[2]) >= 1, walk
+    assert walk[3:] == ["0", "0", "listening"]
+    assert "misspelt" in done.stderr
+
+
+# The example packages
+
+
+def test_access_log_has_one_line_per_request_with_the_clients_numbers(served: Served) -> None:
+    path = served.folder / "access.jsonl"
+
+    def lines() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    assert served.hooks("flush")
+    before = len(lines())
+    calls = [
+        functools.partial(client.speech, served.server.url, tokens=tokens, stream=stream)
+        for tokens, stream in ((5, "audio"), (12, None), (20, "sse"))
+    ]
+    answers = client.together(calls, at_once=3)
+    assert eventually(lambda: len(lines()) == before + 3)
+    written = lines()[before:]
+    frames = sorted(line["audio"][0]["frames"] for line in written)
+    assert frames == sorted(answer.samples for answer in answers)
+    for line in written:
+        assert line["outcome"] in ("stop", "length")
+        assert [stage["stage"] for stage in line["stages"]] == [0, 1]
+        assert 0 < line["queue_seconds"] < line["end_to_end_seconds"]
+        assert line["packets"] >= 1
+
+
+def test_slo_judge_counts_on_the_servers_metrics(served: Served) -> None:
+    with observing(served.server) as seen:
+        load(served.server.url)
+    assert seen.gained.value("omni_slo_good_total", objective="smooth") == REQUESTS
+    assert seen.gained.value("omni_slo_bad_total", objective="impossible") == REQUESTS
+    assert not seen.gained.value("omni_slo_bad_total", objective="smooth")
+
+
+def test_opentelemetry_collector_receives_every_request(served: Served, collector: Any) -> None:
+    assert served.hooks("flush")
+    [finished] = [
+        account["calls"]
+        for hook, account in served.hooks.accounts("opentelemetry").items()
+        if hook == "omni_request_finished"
+    ]
+
+    def received() -> int:
+        points = collector.points("gen_ai.server.request.duration")
+        return sum(count for _, count, _ in points)
+
+    assert eventually(lambda: received() == finished), (received(), finished)
+    [attributes] = [
+        attributes
+        for attributes, _, _ in collector.points("vllm_omni.server.audio.duration")
+        if attributes["gen_ai.request.model"] == served.server.model
+    ]
+    assert attributes["gen_ai.output.type"] == "speech"

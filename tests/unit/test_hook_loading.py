@@ -1,0 +1,201 @@
+"""Finding and refusing hook plugins: what authors and operators are told when a name is wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from importlib.metadata import EntryPoint
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from vllm_omni_metrics_plugin.hooks import Event, HookManager, hookimpl
+from vllm_omni_metrics_plugin.hooks.manager import ENTRY_POINT_GROUP
+from vllm_omni_metrics_plugin.settings import parse
+
+
+class Quiet:
+    @hookimpl
+    def omni_media_packet(self, event: Event) -> None: ...
+
+
+class Misspelt:
+    @hookimpl
+    def omni_request_done(self, event: Event) -> None: ...
+
+
+class Strange:
+    @hookimpl
+    def xyzzy(self, event: Event) -> None: ...
+
+
+class Misnamed:
+    @hookimpl
+    def omni_media_packet(self, packet: Event) -> None: ...
+
+
+class Greedy:
+    @hookimpl
+    def omni_media_packet(self, event: Event, *, more: int) -> None: ...
+
+
+class Async:
+    @hookimpl
+    async def omni_media_packet(self, event: Event) -> None: ...
+
+
+class AsyncGenerator:
+    @hookimpl
+    async def omni_media_packet(self, event: Event) -> AsyncIterator[None]:
+        yield
+
+
+class Generator:
+    @hookimpl
+    def omni_media_packet(self, event: Event) -> Iterator[None]:
+        yield
+
+
+@pytest.mark.parametrize(
+    ("plugin", "sentence"),
+    [
+        (Misspelt(), "there is no hook omni_request_done; did you mean omni_request_finished?"),
+        (Strange(), "there is no hook xyzzy"),
+        (Misnamed(), "a hook takes one argument of this name: omni_media_packet(event)"),
+        (Greedy(), "a hook takes one argument of this name: omni_media_packet(event)"),
+        (Async(), "omni_media_packet is async, and hooks are called, not awaited"),
+        (AsyncGenerator(), "omni_media_packet is async, and hooks are called, not awaited"),
+        (Generator(), "omni_media_packet is a generator function"),
+        (Quiet, "omni_media_packet is a method of the class Quiet; register an instance of it"),
+    ],
+    ids=lambda value: (
+        "" if isinstance(value, str) else getattr(value, "__name__", str(type(value)))
+    ),
+)
+def test_refusal_says_what_to_write_instead(plugin: object, sentence: str) -> None:
+    with pytest.raises(ValueError, match="hook plugin 'mine' was not registered: ") as refused:
+        HookManager().register(plugin, "mine")
+    assert sentence in str(refused.value)
+
+
+def test_refusal_names_every_mistake_at_once() -> None:
+    class Mistaken(Misspelt, Async):
+        pass
+
+    with pytest.raises(ValueError, match=r"async.*; there is no hook omni_request_done"):
+        HookManager().register(Mistaken())
+
+
+def test_hook_of_another_version_can_be_optional() -> None:
+    class Ahead(Quiet):
+        @hookimpl(optionalhook=True)
+        def omni_of_next_year(self, event: Event) -> None: ...
+
+    manager = HookManager()
+    manager.register(Ahead())
+    assert len(manager.hooks.omni_media_packet.listeners) == 1
+
+
+def test_additional_arguments_with_defaults_are_fine() -> None:
+    heard = []
+
+    class More:
+        @hookimpl
+        def omni_media_packet(self, event: Any, note: str = "note") -> None:
+            heard.append((event, note))
+
+    manager = HookManager()
+    manager.register(More())
+    manager.hooks.omni_media_packet("packet")
+    assert heard == [("packet", "note")]
+
+
+def test_functions_that_were_not_marked_are_pointed_out(log: Any) -> None:
+    class Forgetful(Quiet):
+        def omni_request_finished(self, event: Event) -> None: ...
+
+    HookManager().register(Forgetful(), "forgetful")
+    [warning] = log.messages
+    assert "'forgetful': omni_request_finished is not marked with @hookimpl" in warning
+
+
+def test_plugin_without_any_hook_is_pointed_out(log: Any) -> None:
+    HookManager().register(object(), "empty")
+    [warning] = log.messages
+    assert "'empty' implements no hook" in warning
+
+
+def test_objects_without_a_name_of_their_own_are_called_after_their_class() -> None:
+    manager = HookManager()
+    assert [manager.register(Quiet()) for _ in range(3)] == ["Quiet", "Quiet-2", "Quiet-3"]
+    manager.unregister("Quiet-2")
+    assert manager.register(Quiet()) == "Quiet-2"
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Pretends that a package with these hook plugins is installed."""
+
+    def pretend(**plugins: object) -> None:
+        module = ModuleType("installed_hooks")
+        vars(module).update(plugins)
+        monkeypatch.setitem(sys.modules, "installed_hooks", module)
+        entries = [
+            EntryPoint(name, f"installed_hooks:{name}", ENTRY_POINT_GROUP) for name in plugins
+        ]
+        monkeypatch.setattr(
+            "vllm_omni_metrics_plugin.hooks.manager.entry_points", lambda group: entries
+        )
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("value", "loaded"),
+    [
+        (None, ["alpha", "beta", "gamma"]),
+        ("", []),
+        ("beta", ["beta"]),
+        ("beta, gamma", ["beta", "gamma"]),
+        ("-beta", ["alpha", "gamma"]),
+        ("beta,gamma,-gamma", ["beta"]),
+        ("-alpha,-beta,-gamma", []),
+    ],
+)
+def test_variable_chooses_the_installed_plugins(
+    install: Callable[..., None], value: str | None, loaded: list[str], log: Any
+) -> None:
+    install(alpha=Quiet(), beta=Quiet(), gamma=Quiet())
+    environ = {} if value is None else {"VLLM_OMNI_METRICS_HOOKS": value}
+    assert HookManager().load_installed(parse(environ)) == loaded
+    assert log.messages == []
+
+
+def test_wrong_name_in_the_variable_gets_the_nearest_installed_one(
+    install: Callable[..., None], log: Any
+) -> None:
+    install(access_log=Quiet())
+    settings = parse({"VLLM_OMNI_METRICS_HOOKS": "acces-log,-acess_log"})
+    assert HookManager().load_installed(settings) == []
+    assert len(log.messages) == 2
+    for warning, name in zip(log.messages, ("acces-log", "acess_log"), strict=True):
+        assert f"{name!r}" in warning
+        assert "did you mean access_log?" in warning
+
+
+def test_two_packages_with_one_name_do_not_replace_each_other(
+    install: Callable[..., None], log: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(twin=Quiet())
+    entry = EntryPoint("twin", "installed_hooks:twin", ENTRY_POINT_GROUP)
+    other = EntryPoint("twin", "installed_hooks:Quiet", ENTRY_POINT_GROUP)
+    sys.modules["installed_hooks"].Quiet = Quiet()  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        "vllm_omni_metrics_plugin.hooks.manager.entry_points", lambda group: [entry, other]
+    )
+    manager = HookManager()
+    assert manager.load_installed(parse({})) == ["twin"]
+    [warning] = log.messages
+    assert "'twin' (installed_hooks:Quiet) was skipped" in warning
+    assert "the name is taken" in warning

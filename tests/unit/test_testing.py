@@ -1,0 +1,154 @@
+"""The kit for authors of hook plugins: it shows them what a server would hide."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec
+import pytest
+
+from vllm_omni_metrics_plugin.hooks import (
+    AudioFinished,
+    Event,
+    MediaPacket,
+    RequestArrived,
+    RequestFinished,
+    hookimpl,
+    plugins,
+)
+from vllm_omni_metrics_plugin.testing import EVENTS, HookStage, Recorder, make, speech_request
+
+
+class Listening:
+    """Does ``what`` with every finished request."""
+
+    def __init__(self, what: Any) -> None:
+        self.what = what
+
+    @hookimpl
+    def omni_request_finished(self, event: RequestFinished) -> None:
+        self.what(event)
+
+
+class ListeningSlowly(Listening):
+    @hookimpl(slow=True)
+    def omni_request_finished(self, event: RequestFinished) -> None:
+        self.what(event)
+
+
+@pytest.mark.parametrize("kind", EVENTS.values(), ids=lambda kind: kind.__name__)
+def test_every_event_can_be_made_with_values_of_the_right_types(kind: type[Event]) -> None:
+    event = make(kind)
+    for name, hint in get_type_hints(kind).items():
+        if hint is not Any:
+            msgspec.convert(getattr(event, name), hint, from_attributes=True)
+
+
+@pytest.mark.parametrize("kind", EVENTS.values(), ids=lambda kind: kind.__name__)
+def test_fields_that_a_test_gives_are_kept(kind: type[Event]) -> None:
+    for name in kind.__struct_fields__:
+        given = object()
+        assert getattr(make(kind, **{name: given}), name) is given
+
+
+def test_field_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(TypeError, match="seconds"):
+        make(RequestFinished, seconds=1.0)
+
+
+def test_speech_request_tells_one_consistent_story(omni_hooks: HookStage) -> None:
+    heard = omni_hooks.register(Recorder())
+    omni_hooks.fire(*speech_request("r", packets=4, samples=1200, sample_rate=24000))
+    assert len({event.request_id for event in heard.events}) == 1  # type: ignore[attr-defined]
+    assert isinstance(heard.events[0], RequestArrived)
+    packets = heard.of(MediaPacket)
+    assert [packet.index for packet in packets] == [0, 1, 2, 3]
+    audio = heard.only(AudioFinished)
+    assert audio.frames == sum(packet.samples for packet in packets)
+    assert audio.duration_seconds == pytest.approx(0.2)
+    assert audio.first_packet_seconds == packets[0].since_arrival_seconds
+    last = heard.only(RequestFinished)
+    assert last is heard.events[-1]
+    assert last.end_to_end_seconds == pytest.approx(packets[-1].since_arrival_seconds)
+
+
+@pytest.mark.parametrize("outcome", ["abort", "error", "rejected"])
+def test_speech_request_that_is_cut_short_has_no_complete_audio(outcome: str) -> None:
+    story = speech_request(outcome=outcome)
+    assert not [event for event in story if isinstance(event, AudioFinished)]
+    assert story[-1].outcome == outcome  # type: ignore[attr-defined]
+
+
+def test_speech_request_that_is_not_streamed_has_no_first_packet_time() -> None:
+    [audio] = [e for e in speech_request(streamed=False) if isinstance(e, AudioFinished)]
+    assert audio.first_packet_seconds is None
+
+
+@pytest.mark.parametrize("kind", [Listening, ListeningSlowly])
+@pytest.mark.parametrize("error", [AssertionError("seen"), RuntimeError("seen"), SystemExit(3)])
+def test_what_a_plugin_raises_fails_its_test(
+    omni_hooks: HookStage, kind: type[Listening], error: BaseException
+) -> None:
+    def fail(event: Event) -> None:
+        raise error
+
+    omni_hooks.register(kind(fail))
+    with pytest.raises(type(error)):
+        omni_hooks.fire(make(RequestFinished))
+    omni_hooks.fire(make(RequestArrived))
+
+
+def test_plugin_that_calls_its_own_hook_fails_its_test(omni_hooks: HookStage) -> None:
+    hook = omni_hooks.manager.hooks.omni_request_finished
+    omni_hooks.register(Listening(hook))
+    with pytest.raises(RecursionError, match="omni_request_finished"):
+        omni_hooks.fire(make(RequestFinished))
+
+
+def test_slow_plugin_has_heard_the_event_when_fire_returns(omni_hooks: HookStage) -> None:
+    heard: list[Event] = []
+    omni_hooks.register(ListeningSlowly(heard.append))
+    event = make(RequestFinished)
+    omni_hooks.fire(event)
+    assert heard == [event]
+
+
+def test_slow_plugin_that_hangs_fails_its_test(omni_hooks: HookStage) -> None:
+    go_on = threading.Event()
+    omni_hooks.register(ListeningSlowly(lambda event: go_on.wait(60) and None))
+    with pytest.raises(TimeoutError):
+        omni_hooks.fire(make(RequestFinished), seconds=0.01)
+    go_on.set()
+
+
+def test_what_happens_on_the_stage_is_not_heard_by_the_process(
+    omni_hooks: HookStage, recorder: Recorder
+) -> None:
+    omni_hooks.fire(make(RequestFinished))
+    plugins.hooks.omni_request_arrived(make(RequestArrived))
+    assert [type(event) for event in recorder.events] == [RequestArrived]
+
+
+def test_pytest_finds_the_fixture_by_itself_and_pays_nothing_for_it(tmp_path: Path) -> None:
+    (tmp_path / "test_author.py").write_text(
+        """
+import sys
+
+def test_nothing_is_imported_for_those_who_do_not_ask():
+    assert "vllm_omni_metrics_plugin.hooks" not in sys.modules
+    assert "prometheus_client" not in sys.modules
+
+def test_fixture_is_there(omni_hooks):
+    from vllm_omni_metrics_plugin.testing import Recorder, make, EVENTS
+    heard = omni_hooks.register(Recorder())
+    omni_hooks.fire(*map(make, EVENTS.values()))
+    assert len(heard.events) == len(EVENTS)
+"""
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert "2 passed" in done.stdout, done.stdout + done.stderr

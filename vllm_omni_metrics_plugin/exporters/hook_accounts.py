@@ -1,0 +1,59 @@
+"""The dispatcher's own counts, carried over to their families when somebody looks.
+
+Counting in the families themselves would cost each call of each listener more than the call.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from vllm_omni_metrics_plugin import faults
+from vllm_omni_metrics_plugin.hooks import Account
+
+_COUNTERS = (
+    "metrics_hook_calls_total",
+    "metrics_hook_errors_total",
+    "metrics_hook_dropped_events_total",
+)
+
+
+class HookAccounts:
+    """Publishes the accounts of the hook plugins; any thread may ask it to."""
+
+    def __init__(
+        self, families: Mapping[str, Any], accounts: Callable[[], Iterable[Account]]
+    ) -> None:
+        self._families = families
+        self._accounts = accounts
+        self._published: dict[tuple[str, str], tuple[int, ...]] = {}
+        #: With several API servers a scrape reads files, and nobody asks this process.
+        self._unasked = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        #: Two scrapes at once must not add the same difference twice.
+        self._lock = threading.Lock()
+
+    def publish(self) -> None:
+        """Bring the families up to date; never raises, as a scrape would fail with it."""
+        try:
+            with self._lock:
+                for account in self._accounts():
+                    self._publish(account)
+        except Exception:
+            faults.contain("publishing the hooks' own counts")
+
+    def publish_for_others(self) -> None:
+        """Do so if a scrape of this server may be answered by another process."""
+        if self._unasked:
+            self.publish()
+
+    def _publish(self, account: Account) -> None:
+        labels = (account.plugin, account.hook)
+        self._families["metrics_hook_listening"].labels(*labels).set(account.is_on)
+        before = self._published.get(labels, (0, 0, 0))
+        # What a full queue drops was counted as a call for a moment, so a count may fall by one.
+        now = tuple(map(max, before, (account.calls, account.errors, account.dropped)))
+        self._published[labels] = now
+        for stem, old, new in zip(_COUNTERS, before, now, strict=True):
+            self._families[stem].labels(*labels).inc(new - old)

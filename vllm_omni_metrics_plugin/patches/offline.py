@@ -1,0 +1,115 @@
+"""The engine without a server: ``Omni.generate`` in somebody's own script.
+
+A batch of prompts is one call; each of its prompts is a request with a life of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+from vllm_omni_metrics_plugin import faults
+from vllm_omni_metrics_plugin.patches import client, pipeline
+from vllm_omni_metrics_plugin.patches.state import open_requests
+from vllm_omni_metrics_plugin.requests import OpenRequest
+
+
+class Batch:
+    """The requests of one call of ``generate`` that have not ended."""
+
+    __slots__ = ("model_name", "requests")
+
+    def __init__(self, model_name: str) -> None:
+        self.model_name = model_name
+        self.requests: dict[str, OpenRequest] = {}
+
+    def begin(self, request_id: str) -> None:
+        self.requests[request_id] = open_requests.begin(
+            request_id, request_id, self.model_name, time.monotonic()
+        )
+
+    def output(self, output: Any) -> None:
+        """An output goes to the script; the engine has marked the request if it is its last."""
+        request = self.requests.get(getattr(output, "request_id", ""))
+        if request is not None:
+            client.observe(request, output)
+
+    def end_complete(self) -> None:
+        for request in [r for r in self.requests.values() if r.complete]:
+            self._end(request, None)
+
+    def end_all(self, error: BaseException | None) -> None:
+        self.end_complete()
+        for request in list(self.requests.values()):
+            self._end(request, error)
+
+    def _end(self, request: OpenRequest, error: BaseException | None) -> None:
+        del self.requests[request.request_id]
+        try:
+            request.end(error)
+        except Exception:
+            faults.contain("the end of an offline request")
+
+
+class _Current(threading.local):
+    """The batch whose requests this thread hands to the engine."""
+
+    batch: Batch | None = None
+
+
+_current = _Current()
+
+
+def wrap_run_generation(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``Omni._run_generation``: yields outputs as they come, after it has submitted all prompts."""
+
+    @functools.wraps(original)
+    def _run_generation(self: Any, *args: Any, **keywords: Any) -> Generator[Any, None, None]:
+        batch = Batch(pipeline.model_name(self))
+        outputs = original(self, *args, **keywords)
+        error: BaseException | None = None
+        try:
+            _current.batch = batch
+            try:
+                output = next(outputs)
+            finally:
+                _current.batch = None
+            while True:
+                batch.output(output)
+                batch.end_complete()
+                yield output
+                del output  # it may be large
+                output = next(outputs)
+        except StopIteration:
+            return
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            batch.end_all(error)
+            error = None  # else it and this frame keep each other alive
+            outputs.close()
+
+    return _run_generation
+
+
+def wrap_add_request(original: Callable[..., None]) -> Callable[..., None]:
+    """``AsyncOmniEngine.add_request``: hands one prompt of a batch to the orchestrator.
+
+    The server comes here too, outside of any batch.
+    """
+
+    @functools.wraps(original)
+    def add_request(self: Any, request_id: str, *args: Any, **keywords: Any) -> None:
+        batch = _current.batch
+        if batch is not None:
+            try:
+                batch.begin(request_id)
+            except Exception:
+                faults.contain("the beginning of an offline request")
+        original(self, request_id, *args, **keywords)
+
+    return add_request

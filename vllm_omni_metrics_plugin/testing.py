@@ -1,0 +1,282 @@
+"""For tests of hook plugins: events without an engine, a listener that keeps them, a stage.
+
+::
+
+    from vllm_omni_metrics_plugin.testing import speech_request
+
+    def test_late_starts_are_counted(omni_hooks):
+        mine = omni_hooks.register(MyPlugin())
+        omni_hooks.fire(*speech_request(first_packet_seconds=2.0))
+        assert mine.late_starts == 1
+
+The fixture ``omni_hooks`` is there wherever this package and pytest are installed. What the server
+would contain, such as an exception of the plugin, fails the test here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from vllm_omni_metrics_plugin.hooks import Event, HookManager, events, hookimpl, specs
+from vllm_omni_metrics_plugin.settings import Settings
+
+__all__ = ["EVENTS", "HookStage", "Recorder", "make", "speech_request"]
+
+AnyEvent = TypeVar("AnyEvent", bound=Event)
+AnyPlugin = TypeVar("AnyPlugin")
+
+#: The event class of each hook.
+EVENTS: dict[str, type[Event]] = {
+    name: get_type_hints(spec)["event"]
+    for name, spec in vars(specs).items()
+    if name.startswith("omni_")
+}
+_HOOKS = {kind: name for name, kind in EVENTS.items()}
+
+#: What a field says where a test does not care, by the field's name.
+_USUAL: dict[str, Any] = {
+    "settings": Settings(enabled=True),
+    "role": "server",
+    "versions": {"vllm-omni-metrics-plugin": "0.1.0", "vllm-omni": "0.30.0", "vllm": "0.30.0"},
+    "name": "generate",
+    "target": "vllm_omni.entrypoints.async_omni:AsyncOmni.generate",
+    "status": "applied",
+    "request_id": "request-1-0123abcd",
+    "external_request_id": "request-1",
+    "model_name": "tiny",
+    "stage": 1,
+    "stage_name": "code2wav",
+    "stage_type": "llm",
+    "arrived_at": 100.0,
+    "submitted_at": 100.01,
+    "left_at": 100.2,
+    "finished_at": 101.0,
+    "since_arrival_seconds": 0.2,
+    "first_packet_seconds": 0.2,
+    "generation_seconds": 0.99,
+    "end_to_end_seconds": 1.0,
+    "queue_seconds": 0.01,
+    "tokens_in": 12,
+    "tokens_out": 25,
+    "finish_reason": "stop",
+    "outcome": "stop",
+    "modality": "audio",
+    "index": 0,
+    "samples": 24_000,
+    "frames": 48_000,
+    "sample_rate": 24_000,
+    "duration_seconds": 2.0,
+    "streamed": True,
+    "images": 1,
+    "pixels": (1024 * 1024,),
+    "unknown_form": False,
+    "first_image_seconds": 0.9,
+    "videos": 1,
+    "frame_rate": 24.0,
+    "first_video_seconds": 0.9,
+    "diffusion": None,
+    "from_stage": 0,
+    "to_stage": 1,
+    "key": "request-1-0123abcd_0_0",
+    "connector": "SharedMemoryConnector",
+    "size_bytes": 298,
+    "seconds": 0.001,
+    "sent_at": 100.1,
+    "received_at": 100.11,
+    "clock": "host",
+    "operation": "send",
+    "reason": "refused",
+    "count": 1,
+}
+#: By type, for fields that are not in the list.
+_PLAIN: dict[Any, Any] = {int: 0, float: 1.0, str: "text", bool: True}
+
+
+def make(kind: type[AnyEvent], **fields: Any) -> AnyEvent:
+    """An event of this class; fields that are not given are those of an ordinary speech request.
+
+    Raises TypeError for a field that the event does not have.
+    """
+    hints = get_type_hints(kind)
+    for field in msgspec.structs.fields(kind):
+        if field.name not in fields and field.required:
+            fields[field.name] = _usual(field.name, hints[field.name])
+    return kind(**fields)
+
+
+def speech_request(
+    request_id: str = "request-1",
+    *,
+    model_name: str = "tiny",
+    outcome: str = "stop",
+    packets: int = 3,
+    samples: int = 24_000,
+    sample_rate: int = 24_000,
+    arrived_at: float = 100.0,
+    queue_seconds: float = 0.01,
+    first_packet_seconds: float = 0.2,
+    packet_seconds: float = 0.3,
+    streamed: bool = True,
+    replica: int = 0,
+    tokens_in: int = 12,
+    tokens_out: int = 25,
+) -> list[Event]:
+    """All events of one request to a two-stage speech model, in the order in which they happen.
+
+    The talker is stage 0, the vocoder stage 1; ``packets`` of ``samples`` each leave, the first
+    one ``first_packet_seconds`` after arrival, the others ``packet_seconds`` apart. A request whose
+    ``outcome`` is abort, error or rejected is cut short: its stages and its audio never finish.
+    """
+    internal = f"{request_id}-0123abcd"
+    submitted_at = arrived_at + queue_seconds
+    same: dict[str, Any] = {"request_id": internal}
+    about: dict[str, Any] = {**same, "model_name": model_name}
+    ended = arrived_at + first_packet_seconds + packet_seconds * max(0, packets - 1)
+    story: list[Event] = [
+        events.RequestArrived(**about, external_request_id=request_id, arrived_at=arrived_at)
+    ]
+    for stage, member in ((0, 0), (1, replica)):
+        given = events.StageSubmitted(
+            **same, stage=stage, replica=member, submitted_at=submitted_at
+        )
+        story.append(given)
+    for index in range(packets):
+        since = first_packet_seconds + packet_seconds * index if streamed else ended - arrived_at
+        story.append(
+            events.MediaPacket(
+                **about,
+                modality="audio",
+                index=index,
+                samples=samples,
+                sample_rate=sample_rate,
+                stage=1,
+                replica=replica,
+                left_at=arrived_at + since,
+                since_arrival_seconds=since,
+                streamed=streamed,
+            )
+        )
+    if outcome not in ("abort", "error", "rejected"):
+        for stage, member in ((0, 0), (1, replica)):
+            story.append(
+                events.StageFinished(
+                    **same,
+                    stage=stage,
+                    replica=member,
+                    finished_at=ended,
+                    generation_seconds=ended - submitted_at,
+                    tokens_in=0 if stage else tokens_in,
+                    tokens_out=tokens_out,
+                    finish_reason=outcome if stage == 0 else "stop",
+                )
+            )
+        frames = packets * samples
+        story.append(
+            events.AudioFinished(
+                **about,
+                stage=1,
+                replica=replica,
+                frames=frames,
+                sample_rate=sample_rate,
+                duration_seconds=frames / sample_rate if frames else None,
+                generation_seconds=ended - submitted_at,
+                first_packet_seconds=first_packet_seconds if streamed and packets else None,
+                streamed=streamed,
+            )
+        )
+    story.append(
+        events.RequestFinished(
+            **about,
+            outcome=outcome,
+            end_to_end_seconds=ended - arrived_at,
+            queue_seconds=queue_seconds,
+        )
+    )
+    return story
+
+
+class Recorder:
+    """A hook plugin that implements every hook and keeps the events in order."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def of(self, kind: type[AnyEvent]) -> list[AnyEvent]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def only(self, kind: type[AnyEvent]) -> AnyEvent:
+        """The one event of this kind; raises AssertionError if there is not exactly one."""
+        found = self.of(kind)
+        assert len(found) == 1, f"one {kind.__name__} expected among {self.events}"
+        return found[0]
+
+    def clear(self) -> None:
+        self.events.clear()
+
+
+def _hear(self: Recorder, event: Event) -> None:
+    self.events.append(event)
+
+
+for _hook in EVENTS:
+    setattr(Recorder, _hook, hookimpl(_hear))
+
+
+class HookStage:
+    """A server's hooks without the server: what is registered here hears what is fired here.
+
+    Use it as a context manager where there is no pytest; leaving it unregisters everything.
+    """
+
+    def __init__(self) -> None:
+        self._raised: list[BaseException] = []
+        self.manager = HookManager(notice=self._raised.append)
+        self._names: list[str] = []
+
+    def __enter__(self) -> HookStage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._names:
+            self.manager.unregister(self._names.pop())
+
+    def register(self, plugin: AnyPlugin, name: str | None = None) -> AnyPlugin:
+        """Register a plugin as the server would, and return it; raises ValueError for a misfit.
+
+        A plugin that comes after events of historic hooks is told them now.
+        """
+        self._names.append(self.manager.register(plugin, name))
+        self._raise()
+        return plugin
+
+    def fire(self, *fired: Event, seconds: float = 30.0) -> None:
+        """Fire each event on its hook and wait until slow listeners have heard it, too.
+
+        Raises the first thing that a plugin raised, which a server would have contained and
+        counted, and TimeoutError for a slow one that takes longer than ``seconds``.
+        """
+        for event in fired:
+            getattr(self.manager.hooks, _HOOKS[type(event)])(event)
+        heard = self.manager.flush(seconds)
+        self._raise()
+        if not heard:
+            raise TimeoutError(f"a slow listener has not heard everything after {seconds:.0f} s")
+
+    def _raise(self) -> None:
+        if self._raised:
+            first = self._raised[0]
+            self._raised.clear()
+            raise first
+
+
+def _usual(field: str, hint: Any) -> Any:
+    if field in _USUAL:
+        return _USUAL[field]
+    if get_origin(hint) is Literal:
+        return get_args(hint)[0]
+    if type(None) in get_args(hint):
+        return None
+    plain = get_origin(hint) or hint
+    return plain() if plain in (dict, list, tuple) else _PLAIN.get(plain)
