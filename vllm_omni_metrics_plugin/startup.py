@@ -54,8 +54,8 @@ def start(environ: Mapping[str, str]) -> None:
         from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
 
         plugins.register(PrometheusExporter(wanted.buckets), BUILT_IN, timed=False)
-    plugins.load_installed(wanted, warn)
     _open_channel(wanted, role)
+    plugins.load_installed(wanted, warn)
     Patches(seam for seam in SEAMS if role in seam.roles).install()
     plugins.hooks.omni_configured(
         Configured(

@@ -171,6 +171,7 @@ def test_every_seam_is_reported_as_applied(image_server: Server) -> None:
         for labels in scrape(image_server.url).label_sets("vllm:omni_metrics_patch_info")
     }
     assert {"denoising", "denoising_stepwise", "video_endpoint"} <= set(reported)
+    assert reported.pop("offline_batch") == "deferred", "a server never imports it"
     assert set(reported.values()) == {"applied"}, reported
 
 

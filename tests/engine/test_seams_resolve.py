@@ -32,7 +32,7 @@ def places() -> dict[str, object]:
 
 
 def function(place: object) -> Any:
-    return place.__func__ if isinstance(place, staticmethod) else place
+    return place.__func__ if isinstance(place, (staticmethod, classmethod)) else place
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +63,7 @@ def test_wrapped_method_keeps_its_form_and_signature(seam: Seam) -> None:
     original = places()[seam.name]
     apply(seam)
     placed = places()[seam.name]
-    assert type(placed) is type(original), "static stays static"
+    assert type(placed) is type(original), "static and class functions stay so"
     wrapper, wrapped = function(placed), function(original)
     assert getattr(wrapper, MARK) == seam.name
     assert inspect.unwrap(wrapper) is inspect.unwrap(wrapped)
