@@ -21,10 +21,12 @@ help:
 venv:
 	@$(PYTHON3) -m testbed.install
 
-demo: venv
+demo:
+	@$(PYTHON3) -m testbed.install --pipeline $(PIPELINE)
 	@$(RUN) testbed.demo --pipeline $(PIPELINE)
 
-serve: venv
+serve:
+	@$(PYTHON3) -m testbed.install --pipeline $(PIPELINE)
 	@exec $(RUN) testbed.serve --pipeline $(PIPELINE) --replicas $(REPLICAS) --port $(PORT) --metrics $(METRICS)
 
 lint: venv

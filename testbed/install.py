@@ -7,6 +7,8 @@ is added when pip's own has no CPU build of PyTorch.
 
 from __future__ import annotations
 
+import argparse
+import functools
 import os
 import shutil
 import subprocess
@@ -27,12 +29,13 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 #: In order of preference; the engine's wheels exist for these.
 PYTHONS = ("python3.11", "python3.12", "python3")
 SUPPORTED = ((3, 11), (3, 12), (3, 13))
+#: The models' folders and what writes them, by pipeline.
 GENERATORS = {
-    "qwen3-tts": "qwen3_tts",
-    "qwen3-omni": "qwen3_omni",
-    "llm": "llm",
-    "qwen-image": "qwen_image",
-    "wan": "wan",
+    "tts": ("qwen3-tts", "qwen3_tts"),
+    "omni": ("qwen3-omni", "qwen3_omni"),
+    "image": ("qwen-image", "qwen_image"),
+    "video": ("wan", "wan"),
+    "llm": ("llm", "llm"),
 }
 
 _CONSTRAINTS = TESTBED / "constraints.txt"
@@ -43,10 +46,17 @@ _PYTHON = VENV / "bin" / "python"
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pipeline", choices=GENERATORS, help="only what serving this one takes")
+    pipeline = parser.parse_args().pipeline
     os.chdir(ROOT)
+    wanted = _steps()
+    if pipeline is not None:
+        last = [step.name for step in wanted].index(_model_step(pipeline))
+        wanted = wanted[: last + 1]
     try:
         with steps.only_one(CACHE / "install.lock"):
-            steps.do(_steps(), VENV / "testbed-state")
+            steps.do(wanted, VENV / "testbed-state")
     except steps.StepFailed as failure:
         print(failure, file=sys.stderr)
         return 1
@@ -59,7 +69,6 @@ def main() -> int:
 def _steps() -> list[steps.Step]:
     python = _choose_python()
     platform = [*sorted(_PLATFORM.rglob("*.py")), _PLATFORM / "pyproject.toml"]
-    models = sorted((TESTBED / "models").glob("*.py"))
     return [
         steps.Step("venv", "virtual environment", [python], lambda log: _venv(python, log)),
         steps.Step("engine", "engine and PyTorch (CPU)", [_CONSTRAINTS, *ENGINE], _engine),
@@ -71,7 +80,15 @@ def _steps() -> list[steps.Step]:
             [_TOOLS, ROOT / "pyproject.toml", ROOT / "setup.cfg"],
             _plugin,
         ),
-        steps.Step("models", "tiny models", models, _models),
+        *(
+            steps.Step(
+                _model_step(pipeline),
+                f"tiny model, {folder}",
+                [TESTBED / "models" / name for name in ("files.py", f"{module}.py")],
+                functools.partial(_model, folder, module),
+            )
+            for pipeline, (folder, module) in GENERATORS.items()
+        ),
         steps.Step("releases", "sources of older releases", OLDER_RELEASES, _releases),
         steps.Step("examples", "example packages", _sources_of_examples(), _examples),
     ]
@@ -152,15 +169,18 @@ def _plugin(log: Path) -> None:
     _pip(log, "install", "--no-deps", "--no-build-isolation", "-e", ROOT)
 
 
-def _models(log: Path) -> None:
-    for name, module in GENERATORS.items():
-        target = MODELS / name
-        unfinished = MODELS / f"{name}.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        program = f"testbed.models.{module}"
-        steps.call([_PYTHON, "-m", program, unfinished], log, environment=_environment())
-        shutil.rmtree(target, ignore_errors=True)
-        unfinished.rename(target)
+def _model_step(pipeline: str) -> str:
+    return f"model-{pipeline}"
+
+
+def _model(name: str, module: str, log: Path) -> None:
+    target = MODELS / name
+    unfinished = MODELS / f"{name}.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    program = f"testbed.models.{module}"
+    steps.call([_PYTHON, "-m", program, unfinished], log, environment=_environment())
+    shutil.rmtree(target, ignore_errors=True)
+    unfinished.rename(target)
 
 
 def _sources_of_examples() -> list[Path]:

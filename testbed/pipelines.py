@@ -61,11 +61,11 @@ def check_replicas(pipeline: Pipeline, replicas: int) -> None:
 
 
 def deployment(
-    pipeline: Pipeline, replicas: int, async_chunk: bool, *, each_stage: bool = False
+    pipeline: Pipeline, replicas: int, async_chunk: bool, *, others: int = 1
 ) -> dict[str, Any]:
     """The deploy file's content; raises ValueError for too many replicas.
 
-    ``replicas`` is how many there are of the replicated stage, or of ``each_stage``.
+    There are ``replicas`` of the stage that is usually replicated, and ``others`` of the others.
     """
     check_replicas(pipeline, replicas)
     assert pipeline.deploy is not None
@@ -73,7 +73,7 @@ def deployment(
     content["async_chunk"] = async_chunk
     device = 0
     for stage in content["stages"]:
-        count = replicas if each_stage or stage["stage_id"] == pipeline.replicated_stage else 1
+        count = replicas if stage["stage_id"] == pipeline.replicated_stage else others
         if count > 1:
             stage["num_replicas"] = count
         stage["devices"] = ",".join(str(device + n) for n in range(count))

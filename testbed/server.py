@@ -43,7 +43,9 @@ _ENVIRONMENT = {
 }
 _PLUGIN_PREFIX = "VLLM_OMNI_METRICS"
 _POLL_SECONDS = 0.2
+#: The engine ends its stages one after the other, and gives each five seconds.
 _GRACE_SECONDS = 20.0
+_GRACE_SECONDS_PER_PROCESS = 6.0
 _STAGE_PROCESS = re.compile(r"stage(\d+)_replica(\d+)", re.IGNORECASE)
 _PR_SET_PDEATHSIG = 1
 
@@ -60,7 +62,7 @@ class Server:
         pipeline: str = "tts",
         *,
         replicas: int = 1,
-        each_stage: bool = False,
+        others: int = 1,
         port: int | None = None,
         env: Mapping[str, str] | None = None,
         args: Sequence[str] = (),
@@ -69,8 +71,8 @@ class Server:
     ) -> None:
         """``env`` is added to this process's environment without the plugin's own variables.
 
-        ``each_stage``: so many replicas of all stages, instead of the one that is usually
-        replicated. ``async_chunk=False`` hands whole outputs from stage to stage. ``port=None``
+        There are ``replicas`` of the stage that is usually replicated, and ``others`` of the
+        others. ``async_chunk=False`` hands whole outputs from stage to stage. ``port=None``
         takes a free one. Raises KeyError for an unknown pipeline.
         """
         self.pipeline = PIPELINES[pipeline]
@@ -79,7 +81,7 @@ class Server:
         self.log_path = log_path or _log_path(pipeline, self.port)
         self.startup_seconds = 0.0
         self._replicas = replicas
-        self._each_stage = each_stage
+        self._others = others
         self._async_chunk = async_chunk
         self._arguments = tuple(args)
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(_PLUGIN_PREFIX)}
@@ -185,9 +187,7 @@ class Server:
         if self.pipeline.deploy is None:
             check_replicas(self.pipeline, self._replicas)
             return [*serve, *arguments]
-        content = deployment(
-            self.pipeline, self._replicas, self._async_chunk, each_stage=self._each_stage
-        )
+        content = deployment(self.pipeline, self._replicas, self._async_chunk, others=self._others)
         self._deploy_path().parent.mkdir(parents=True, exist_ok=True)
         self._deploy_path().write_text(yaml.safe_dump(content))
         return [*serve, "--deploy-config", str(self._deploy_path()), *arguments]
@@ -219,7 +219,7 @@ def end_session(leader: subprocess.Popen[bytes]) -> None:
     if leader.poll() is None:
         leader.send_signal(signal.SIGINT)
         try:
-            leader.wait(_GRACE_SECONDS)
+            leader.wait(_GRACE_SECONDS + _GRACE_SECONDS_PER_PROCESS * len(members))
         except subprocess.TimeoutExpired:
             leader.kill()
             leader.wait()

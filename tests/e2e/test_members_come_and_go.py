@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import zmq.auth
 
 from testbed import client
 from testbed.distributed import DistributedServer
 from testbed.scrape import Scrape, scrape
-from testbed.server import end_session
+from testbed.server import HOST, end_session, free_port
 from tests.e2e.conftest import ON, observing, settled
 
 JOIN_SECONDS = 120.0
@@ -20,8 +21,13 @@ LEAVE_SECONDS = 60.0
 
 
 @pytest.fixture(scope="module")
-def server(logs: Path) -> Iterator[DistributedServer]:
-    with DistributedServer(env=ON, log_path=logs / "distributed.log") as running:
+def server(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DistributedServer]:
+    _, key = zmq.auth.create_certificates(str(tmp_path_factory.mktemp("keys")), "omni")
+    channel = {
+        "VLLM_OMNI_METRICS_CHANNEL": f"tcp://{HOST}:{free_port()}",
+        "VLLM_OMNI_METRICS_CHANNEL_KEY": key,
+    }
+    with DistributedServer(env={**ON, **channel}, log_path=logs / "distributed.log") as running:
         yield running
 
 
@@ -69,6 +75,21 @@ def test_both_replicas_serve_under_their_own_labels(server: DistributedServer) -
     spoken = seen.gained.by("vllm:omni_audio_duration_seconds_count", "replica", stage="1")
     assert successes == spoken
     assert sum(successes.values()) == len(answers)
+
+
+def test_transfers_of_replicas_that_run_apart_reach_the_server(server: DistributedServer) -> None:
+    name = "vllm:omni_transfer_in_flight_time_ms_count"
+    before = scrape(server.url)
+    for _ in range(2):
+        client.speech(server.url, tokens=10)
+    after = settled(server, lambda seen: set((seen - before).by(name, "to_replica")) == {"0", "1"})
+    gained = after - before
+
+    hops = gained.by(name, "to_replica", from_stage="0", from_replica="0", to_stage="1")
+    assert set(hops) == {"0", "1"}
+    assert hops["0"] == hops["1"], "the same request to each of them"
+    for family in ("transfer_size_bytes", "transfer_tx_time_ms", "transfer_rx_decode_time_ms"):
+        assert gained.by(f"vllm:omni_{family}_count", "to_replica") == hops, family
 
 
 def test_replica_that_leaves_is_no_longer_exposed(server: DistributedServer) -> None:
