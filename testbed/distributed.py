@@ -29,7 +29,7 @@ class DistributedServer(Server):
         super().__init__(env=env, args=(*self._master, *head, *heartbeat), log_path=log_path)
         self.members: list[subprocess.Popen[bytes]] = []
 
-    def start(self, timeout: float = 240.0, waiting: Callable[[float], None] | None = None) -> None:
+    def start(self, timeout: float = 480.0, waiting: Callable[[float], None] | None = None) -> None:
         self.join()  # the head does not answer before each stage has a replica
         super().start(timeout, waiting)
 

@@ -111,7 +111,7 @@ class Server:
         """The name under which the server serves its model, and the ``model_name`` label."""
         return f"tiny-{self.pipeline.model.name}"
 
-    def start(self, timeout: float = 240.0, waiting: Callable[[float], None] | None = None) -> None:
+    def start(self, timeout: float = 480.0, waiting: Callable[[float], None] | None = None) -> None:
         """Return when the server answers; raises :class:`ServerFailed`.
 
         ``waiting`` is called now and then meanwhile, with the seconds so far.

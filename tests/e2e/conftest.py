@@ -88,7 +88,7 @@ def observing(server: Server) -> Iterator[Observation]:
     observation.gained = observation.after - before
 
 
-def settled(server: Server, condition: Callable[[Scrape], bool], seconds: float = 20.0) -> Scrape:
+def settled(server: Server, condition: Callable[[Scrape], bool], seconds: float = 60.0) -> Scrape:
     """A scrape that meets ``condition``, or the last one taken within ``seconds``.
 
     A response ends for its client a moment before the engine has cleaned up behind it. The families

@@ -16,8 +16,8 @@ from testbed.scrape import Scrape, scrape
 from testbed.server import HOST, end_session, free_port
 from tests.e2e.conftest import ON, observing, settled
 
-JOIN_SECONDS = 120.0
-LEAVE_SECONDS = 60.0
+JOIN_SECONDS = 300.0
+LEAVE_SECONDS = 120.0
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def test_batch_script_hears_every_request_of_its_own_engine(tmp_path: Path) -> N
         env=Server("omni", env=traced).environment,
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=900,
     )
 
     output = f"{done.stdout}\n{done.stderr}"

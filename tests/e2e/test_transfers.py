@@ -80,6 +80,10 @@ class Seen:
         self._before = scrape(server.url)
 
     def all(self) -> tuple[Scrape, list[Hop]]:
+        """Once nothing has moved for a second: what is under way may yet be fetched."""
+        written = -1
+        while written != (written := self._ledger.length()):
+            time.sleep(1.0)
         hops = self._ledger.hops(self._server.stage_processes(), self._since)
         total = "vllm:omni_transfer_rx_decode_time_ms_count"
         wanted = len(hops) + self._before.sum(total)
@@ -130,7 +134,6 @@ def test_hops_of_a_listener_who_hangs_up_are_the_ledgers(server: Server, ledger:
     seen = Seen(server, ledger)
     with observing(server) as requests:
         answer = client.speech(server.url, tokens=250, stream="audio", hang_up_after_packets=3)
-    time.sleep(1.0)  # what was under way when the listener left is fetched or never is
     gained, hops = seen.all()
 
     assert answer.hung_up

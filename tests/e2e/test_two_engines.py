@@ -25,7 +25,7 @@ def test_both_engines_start_and_each_shows_its_own_families(tmp_path: Path) -> N
         env=Server("omni", env=ON).environment,
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=900,
     )
 
     lines = [line for line in done.stdout.splitlines() if line.startswith("REPORT ")]

@@ -260,7 +260,11 @@ def test_child_of_a_fork_is_a_sender_of_its_own(listen: Any, sender: Sender) -> 
         sender.send(sent("child"))
         sender.close()
         os._exit(0)
-    os.waitpid(pid, 0)
+    try:
+        wait_for(lambda: os.waitpid(pid, os.WNOHANG) != (0, 0))
+    except AssertionError:
+        os.kill(pid, signal.SIGKILL)
+        raise
     wait_for(lambda: len(listening.events) == 2)
     sender.send(sent("parent again"))
     wait_for(lambda: len(listening.events) == 3)
