@@ -128,7 +128,9 @@ def _engine(log: Path) -> None:
         address = os.environ.get("TORCH_CPU_INDEX") or TORCH_CPU_INDEX
         index = ["--extra-index-url", address]
         print(f"      {TORCH_CPU_BUILD} comes from {address}", flush=True)
-    _pip(log, "install", "-c", _CONSTRAINTS, *index, *ENGINE, "setuptools")
+    # Python compiles what it imports; compiling all of it now takes a minute.
+    where = ("--no-compile", *index)
+    _pip(log, "install", *where, "-c", _CONSTRAINTS, *ENGINE, "setuptools")
 
 
 def _fix_binaries(log: Path) -> None:
