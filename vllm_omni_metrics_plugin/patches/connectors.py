@@ -136,11 +136,8 @@ def _report_sent(
 ) -> None:
     if _in_server() or _sent.listeners:
         event = TransferSent(
-            from_stage=int(from_stage),
+            **_about(connector, from_stage, to_stage, key),
             from_replica=_own_replica(),
-            to_stage=int(to_stage),
-            key=key[-_LONGEST_KEY:],
-            connector=type(connector).__name__,
             size_bytes=size_bytes,
             seconds=ended - began,
             sent_at=ended,
@@ -160,11 +157,8 @@ def _report_received(
 ) -> None:
     if _in_server() or _received.listeners:
         event = TransferReceived(
-            from_stage=int(from_stage),
-            to_stage=int(to_stage),
+            **_about(connector, from_stage, to_stage, key),
             to_replica=_own_replica(),
-            key=key[-_LONGEST_KEY:],
-            connector=type(connector).__name__,
             size_bytes=size_bytes,
             seconds=ended - began,
             received_at=ended,
@@ -188,18 +182,25 @@ def _report_failure(
         _innermost.began = began
         _failed(
             TransferFailed(
+                **_about(connector, from_stage, to_stage, key),
                 model_name=transfers.model_name,
-                from_stage=int(from_stage),
-                to_stage=int(to_stage),
                 operation=operation,
                 replica=_own_replica(),
-                key=key[-_LONGEST_KEY:],
-                connector=type(connector).__name__,
                 reason=type(error).__name__ if error is not None else "refused",
             )
         )
     except Exception:
         faults.contain("a payload that failed")
+
+
+def _about(connector: Any, from_stage: str, to_stage: str, key: str) -> dict[str, Any]:
+    """What every event of a payload says of it."""
+    return {
+        "from_stage": int(from_stage),
+        "to_stage": int(to_stage),
+        "key": key[-_LONGEST_KEY:],
+        "connector": type(connector).__name__,
+    }
 
 
 @functools.cache
