@@ -7,6 +7,9 @@ METRICS ?= 1
 PYTHON3 := $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 RUN := .venv/bin/python -m
 
+# Every server has several processes, and they would all compile the whole engine at every start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help venv demo serve lint test bench clean
 
 help:

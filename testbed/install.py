@@ -84,7 +84,7 @@ def _steps() -> list[steps.Step]:
             steps.Step(
                 _model_step(pipeline),
                 f"tiny model, {folder}",
-                [TESTBED / "models" / name for name in ("files.py", f"{module}.py")],
+                [TESTBED / "models" / name for name in ("write.py", "files.py", f"{module}.py")],
                 functools.partial(_model, folder, module),
             )
             for pipeline, (folder, module) in GENERATORS.items()
@@ -179,8 +179,8 @@ def _model(name: str, module: str, log: Path) -> None:
     target = MODELS / name
     unfinished = MODELS / f"{name}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
-    program = f"testbed.models.{module}"
-    steps.call([_PYTHON, "-m", program, unfinished], log, environment=_environment())
+    write: list[str | Path] = [_PYTHON, "-m", "testbed.models.write", module, unfinished]
+    steps.call(write, log, environment=_environment())
     shutil.rmtree(target, ignore_errors=True)
     unfinished.rename(target)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
@@ -12,7 +11,6 @@ from testbed.models.files import VOCABULARY, write_byte_tokenizer
 
 
 def write(folder: Path) -> None:
-    torch.manual_seed(0)
     ids = write_byte_tokenizer(folder, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
     config = Qwen2Config(
         vocab_size=VOCABULARY,
@@ -26,7 +24,3 @@ def write(folder: Path) -> None:
         pad_token_id=ids["<|endoftext|>"],
     )
     Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-
-
-if __name__ == "__main__":
-    write(Path(sys.argv[1]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ ROLES = ("user", "assistant", "system")
 
 
 def write(folder: Path) -> None:
-    torch.manual_seed(0)
     extra = {
         "image_token": "<|image_pad|>",
         "audio_token": "<|audio_pad|>",
@@ -73,7 +71,9 @@ def _write_model(folder: Path, ids: dict[str, int]) -> None:
     for name, weight in model.named_parameters():
         if weight.dim() < 2:
             continue
-        if any(part in name for part in ("embed", "lm_head", "codec_head")):
+        if ".experts." in name:
+            torch.nn.init.normal_(weight, std=0.02)  # the talker's come uninitialised
+        elif any(part in name for part in ("embed", "lm_head", "codec_head")):
             torch.nn.init.normal_(weight, std=0.3)  # else every step picks the same token
         elif name.startswith(("code2wav.decoder", "code2wav.upsample")):
             # Else the sound is all but silent, and endpoints that compare packets take one for
@@ -237,7 +237,3 @@ def _write_processor(folder: Path) -> None:
         tokenizer=AutoTokenizer.from_pretrained(folder),
         chat_template=CHATML,
     ).save_pretrained(folder)
-
-
-if __name__ == "__main__":
-    write(Path(sys.argv[1]))

@@ -7,7 +7,6 @@ at once it speaks until a token limit stops it. So every request has the length 
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
@@ -32,7 +31,6 @@ Weights = dict[str, torch.Tensor]
 
 
 def write(folder: Path) -> None:
-    torch.manual_seed(0)
     _write_talker(folder)
     _write_speech_tokenizer(folder / "speech_tokenizer")
 
@@ -293,7 +291,3 @@ def _speech_tokenizer_weights(model: Path) -> Weights:
         if name.endswith(("embedding_sum", "embed_sum")):
             weight.normal_()  # else every code decodes to the same silence
     return weights | {f"encoder.{name}": weight for name, weight in encoder.state_dict().items()}
-
-
-if __name__ == "__main__":
-    write(Path(sys.argv[1]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import diffusers
@@ -27,7 +26,6 @@ PATCH = 4 * LATENT
 
 
 def write(folder: Path) -> None:
-    torch.manual_seed(0)
     ids = write_byte_tokenizer(
         folder / "tokenizer",
         [
@@ -121,7 +119,3 @@ def _transformer() -> torch.nn.Module:
         joint_attention_dim=WIDTH,
         axes_dims_rope=(8, 12, 12),
     )
-
-
-if __name__ == "__main__":
-    write(Path(sys.argv[1]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import diffusers
@@ -21,7 +20,6 @@ LATENT = 16
 
 
 def write(folder: Path) -> None:
-    torch.manual_seed(0)
     ids = write_byte_tokenizer(
         folder / "tokenizer", ["<|endoftext|>", "<|im_start|>", "<|im_end|>"], chat_template=None
     )
@@ -82,7 +80,3 @@ def write(folder: Path) -> None:
             "vae": ["diffusers", "AutoencoderKLWan"],
         },
     )
-
-
-if __name__ == "__main__":
-    write(Path(sys.argv[1]))
