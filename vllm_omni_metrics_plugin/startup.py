@@ -22,7 +22,7 @@ from vllm_omni_metrics_plugin.hooks.manager import BUILT_IN
 from vllm_omni_metrics_plugin.patches import Patches, engine
 from vllm_omni_metrics_plugin.patches.releases import BY_VERSION
 from vllm_omni_metrics_plugin.patches.state import before_engine, transfers
-from vllm_omni_metrics_plugin.patches.table import SEAMS
+from vllm_omni_metrics_plugin.patches.table import seams_of
 from vllm_omni_metrics_plugin.settings import Settings
 
 logger = logging.getLogger("vllm.omni_metrics")
@@ -57,7 +57,7 @@ def start(environ: Mapping[str, str]) -> None:
         plugins.register(PrometheusExporter(wanted.buckets), BUILT_IN, timed=False)
     _open_channel(wanted, role)
     plugins.load_installed(wanted, warn)
-    Patches(seam for seam in SEAMS if role in seam.roles).install()
+    Patches(seam for seam in seams_of(versions["vllm-omni"]) if role in seam.roles).install()
     plugins.hooks.omni_configured(
         Configured(
             settings=wanted,

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
+from installed import SEAMS
 
 from vllm_omni_metrics_plugin.patches import Patches
-from vllm_omni_metrics_plugin.patches.table import SEAMS
 
 # Before anything imports the engine: no network, no usage report, and no thread per core.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -6,11 +6,14 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import installed
 import pytest
 import torch
+from installed import SEAMS
 
 from vllm_omni_metrics_plugin.patches import Patches, denoising
 from vllm_omni_metrics_plugin.patches.denoising import STEPS_KEY, take_steps
+from vllm_omni_metrics_plugin.patches.table import ABSENT
 
 LATENTS = torch.zeros(1, 4, 8, 8)
 
@@ -95,6 +98,7 @@ def test_copy_for_each_request_counts_like_the_original() -> None:
     assert run(lambda: denoise(copy.deepcopy(euler(3)))) == [3]
 
 
+@pytest.mark.skipif(installed.before("0.26.0"), reason="has no scheduler of its own")
 def test_scheduler_that_calls_its_parent_class_counts_once() -> None:
     from vllm_omni.diffusion.models.schedulers.scheduling_flow_match_euler_discrete import (
         FlowMatchEulerDiscreteScheduler,
@@ -130,6 +134,17 @@ def test_output_without_durations_gets_some() -> None:
     assert run(lambda: denoise(euler(3)), output(stage_durations=None)) == [3]
 
 
+def test_engine_that_runs_one_request_at_a_time_counts_too() -> None:
+    def execute_model(self: Any, req: Any) -> Any:
+        denoise(euler(req))
+        return output()
+
+    assert take_steps(denoising.wrap_execute_request(execute_model)(None, 4)) == 4
+    with pytest.raises(TypeError):
+        denoising.wrap_execute_request(execute_model)(None, None)
+    assert (denoising._counting.steps, denoising._counting.schedulers) == (None, [])
+
+
 def test_pass_without_a_scheduler_says_nothing() -> None:
     assert run(lambda: None) == [None]
 
@@ -158,13 +173,16 @@ def test_stepwise_execution_says_how_many_it_has_done(
     from types import SimpleNamespace
 
     from vllm_omni.diffusion.worker.diffusion_model_runner import DiffusionModelRunner
-    from vllm_omni.diffusion.worker.utils import StepRequestState
 
-    state = StepRequestState(request_id="a", sampling=None, prompt=None)
+    seam = next((seam for seam in SEAMS if seam.name == "denoising_stepwise"), None)
+    if seam is None:
+        pytest.skip(ABSENT["denoising_stepwise"])
+    state = installed.step_request_state()
     state.step_index, state.chunk_num_steps = 7, in_chunk
     result = output()
     runner: Any = SimpleNamespace(pipeline=SimpleNamespace())
-    DiffusionModelRunner._attach_stepwise_metadata(runner, state, result)
+    attach = getattr(DiffusionModelRunner, seam.attribute.partition(".")[2])
+    attach(runner, state, result, **installed.primary())
     assert take_steps(result) == steps
 
 

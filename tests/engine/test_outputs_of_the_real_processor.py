@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import installed
 import pytest
 
 from vllm_omni_metrics_plugin.hooks import AudioFinished, MediaPacket, RequestFinished
@@ -40,14 +41,9 @@ def processed(kind: str, chunks: list[dict[str, Any]]) -> Iterator[Any]:
     """What the audio stage's processor makes of what its engine core sent, one per chunk."""
     from vllm.sampling_params import RequestOutputKind, SamplingParams
     from vllm.v1.engine import EngineCoreRequest, FinishReason
-    from vllm_omni.engine import OmniEngineCoreOutput
-    from vllm_omni.outputs import OmniRequestOutput
-    from vllm_omni.outputs.output_processor import MultimodalOutputProcessor
 
     request_id = "speech-12345678"
-    processor = MultimodalOutputProcessor(
-        tokenizer=None, log_stats=False, engine_core_output_type="audio"
-    )
+    processor = installed.output_processor("audio")
     processor.add_request(
         EngineCoreRequest(
             request_id=request_id,
@@ -66,21 +62,14 @@ def processed(kind: str, chunks: list[dict[str, Any]]) -> Iterator[Any]:
         None,
     )
     for number, chunk in enumerate(chunks, start=1):
-        core_output = OmniEngineCoreOutput(
+        core_output = installed.core_output(
+            chunk,
             request_id=request_id,
             new_token_ids=[number],
             finish_reason=FinishReason.STOP if number == len(chunks) else None,
-            multimodal_output=chunk,
         )
         for output in processor.process_outputs([core_output]).request_outputs:
-            yield OmniRequestOutput.from_stage_output(
-                output,
-                request_id="speech",
-                finished=output.finished,
-                stage_id=1,
-                replica_id=2,
-                final_output_type="audio",
-            )
+            yield installed.client_output(output, "speech", 1, 2, "audio")
 
 
 @pytest.mark.parametrize("name", ["model_outputs", "audio"])
@@ -183,8 +172,7 @@ def test_sound_track_of_a_video_is_no_audio_output(request_: OpenRequest, record
 
 
 def test_text_output_is_delivered_and_its_reason_read(request_: OpenRequest, recorder: Any) -> None:
-    from vllm.outputs import CompletionOutput
-    from vllm_omni.outputs import OmniRequestOutput
+    from vllm.outputs import CompletionOutput, RequestOutput
 
     completion = CompletionOutput(
         index=0,
@@ -194,7 +182,8 @@ def test_text_output_is_delivered_and_its_reason_read(request_: OpenRequest, rec
         logprobs=None,
         finish_reason="length",
     )
-    _observe(request_, OmniRequestOutput(request_id="chat", outputs=[completion], stage_id=0))
+    processed = RequestOutput("chat", None, None, None, [completion], finished=True)
+    _observe(request_, installed.client_output(processed, "chat", 0, 0, "text"))
     request_.end(None)
     assert recorder.of(AudioFinished) == []
     assert recorder.only(RequestFinished).outcome == "length"

@@ -9,11 +9,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from installed import SEAMS
 
 from vllm_omni_metrics_plugin.hooks import PatchReported
 from vllm_omni_metrics_plugin.patches import Patches
 from vllm_omni_metrics_plugin.patches.seam import MARK, Seam, apply
-from vllm_omni_metrics_plugin.patches.table import SEAMS
 
 
 def target(seam: Seam) -> tuple[type, str]:

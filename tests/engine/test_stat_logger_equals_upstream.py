@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).with_name("against_upstream.py")
 @pytest.fixture(scope="module", params=["0.30.0", "0.28.0"])
 def report(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What the comparison says of one vLLM release; 0.30.0 is the one that is installed."""
-    path = [] if request.param == "0.30.0" else [str(RELEASES / f"vllm-{request.param}")]
+    path = [] if request.param == "0.30.0" else [str(RELEASES / f"vllm-omni-{request.param}")]
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(MODELS / "llm")],
         env={

@@ -15,8 +15,8 @@ import vllm_omni_metrics_plugin
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.hooks import Event, events, plugins, specs
 from vllm_omni_metrics_plugin.hooks import __all__ as public_hook_names
-from vllm_omni_metrics_plugin.patches.seam import Seam
-from vllm_omni_metrics_plugin.patches.table import ENGINE_FAMILIES, SEAMS
+from vllm_omni_metrics_plugin.patches.seam import ENGINE_FAMILIES, Seam
+from vllm_omni_metrics_plugin.patches.table import SEAMS
 
 ROOT = Path(vllm_omni_metrics_plugin.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))

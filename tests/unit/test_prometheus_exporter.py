@@ -661,3 +661,16 @@ def test_closed_exporter_leaves_nothing_behind(expose: Any, published: bool) -> 
             exposed.join()
             assert scrape(exposed.registry)
     assert scrape(exposed.registry) == {}
+
+
+def test_engines_family_of_the_same_name_gives_way(expose: Any, log: Any) -> None:
+    registry = CollectorRegistry()
+    Gauge(f"{catalog.PREFIX}num_requests_running", "the engine's", registry=registry).set(7)
+    kept = Gauge("vllm_omni:num_requests_running", "the engine's", registry=registry)
+    with expose(registry=registry) as exposed:
+        exposed.join()
+        arrive()
+        submit()
+        assert exposed.value("num_requests_running", **MODEL) == 1
+    assert kept in registry._collector_to_names
+    assert any("in the engine's place" in message for message in log.messages)

@@ -7,6 +7,7 @@ with "vllm" in it, later the prefix ``vllm:``), so this collector stays, and so 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -34,6 +35,8 @@ from vllm_omni_metrics_plugin.hooks import (
     hookimpl,
     plugins,
 )
+
+logger = logging.getLogger("vllm.omni_metrics")
 
 #: Outcomes of requests that the server never accepted or that did not run to their natural end.
 _NOT_ACCEPTED = frozenset({"rejected"})
@@ -139,6 +142,7 @@ class PrometheusExporter(VisualSamples, TransferSamples):
     @hookimpl
     def omni_replica_joined(self, event: ReplicaJoined) -> None:
         if not self._published:
+            _make_room(self._publish_in, self._window)
             self._publish_in.register(self._window)
             self._published = True
         self._model_children(event.model_name)
@@ -228,6 +232,22 @@ class PrometheusExporter(VisualSamples, TransferSamples):
         self._families["metrics_missing_samples_total"].labels(
             catalog.BY_STEM[stem].name, reason
         ).inc()
+
+
+def _make_room(registry: CollectorRegistry, newcomer: Collector) -> None:
+    """Take out what has a name of ours: vllm-omni 0.22 has six families that we have too."""
+    holders = {
+        registry._names_to_collectors[name]
+        for name in registry._get_names(newcomer)  # type: ignore[no-untyped-call]
+        if name in registry._names_to_collectors
+    }
+    for holder in holders:
+        logger.info("omni-metrics: publishes %s in the engine's place", _name(holder))
+        registry.unregister(holder)
+
+
+def _name(collector: Collector) -> str:
+    return str(getattr(collector, "_name", type(collector).__name__))
 
 
 def _withdraw(info: Gauge, labels: tuple[str, ...]) -> None:

@@ -117,6 +117,10 @@ def wrap_result(original: Callable[..., Any]) -> Callable[..., Any]:
             request = open_requests.by_id.get(result.request_id)
             if request is not None:
                 request.complete = True
+        if output is not None and not hasattr(output, "replica_id"):
+            # Up to 0.24 outputs do not say it themselves.
+            with contextlib.suppress(AttributeError):
+                output.replica_id = result.replica_id
         return output
 
     return _process_single_result
@@ -138,7 +142,7 @@ def observe(
     try:
         request.delivered = True
         completions = getattr(output, "outputs", None) or ()
-        finished = bool(getattr(output, "finished", False))
+        finished = is_finished(output)
         if finished:
             for completion in completions:
                 reason = getattr(completion, "finish_reason", None)
@@ -151,6 +155,15 @@ def observe(
             request.audio_output(payloads, output.stage_id, output.replica_id, finished=finished)
     except Exception:
         faults.contain("reading an output")
+
+
+def is_finished(output: Any) -> bool:
+    """Whether a stage has nothing to add to an output.
+
+    Up to 0.22 what the client gets always says so; what the stage said is inside of it.
+    """
+    inner = getattr(output, "request_output", None)
+    return bool(getattr(output if inner is None else inner, "finished", False))
 
 
 def _audio_payloads(output: Any, completions: Any) -> list[Mapping[str, Any]]:

@@ -8,6 +8,7 @@ through whatever processes lie between, and is taken out again there before anyb
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import threading
@@ -39,6 +40,21 @@ class _Counting(threading.local):
 _counting = _Counting()
 
 
+@contextlib.contextmanager
+def _counted_pass() -> Iterator[dict[int, int]]:
+    """The steps that this thread makes meanwhile, by scheduler."""
+    steps: dict[int, int] = {}
+    try:
+        _watch_schedulers()
+        _counting.steps, _counting.schedulers = steps, []
+    except Exception:
+        faults.contain("watching the noise schedulers")
+    try:
+        yield steps
+    finally:
+        _counting.steps, _counting.schedulers = None, []
+
+
 def wrap_execute_requests(original: Callable[..., Any]) -> Callable[..., Any]:
     """``DiffusionModelRunner._execute_request_list``: whole forward passes, for some requests.
 
@@ -47,16 +63,8 @@ def wrap_execute_requests(original: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(original)
     def _execute_request_list(self: Any, reqs: Any, *args: Any, **keywords: Any) -> Any:
-        try:
-            _watch_schedulers()
-            _counting.steps, _counting.schedulers = {}, []
-        except Exception:
-            faults.contain("watching the noise schedulers")
-        try:
+        with _counted_pass() as steps:
             result = original(self, reqs, *args, **keywords)
-            steps = _counting.steps
-        finally:
-            _counting.steps, _counting.schedulers = None, []
         try:
             if steps:
                 for output in result.runner_outputs:
@@ -68,15 +76,35 @@ def wrap_execute_requests(original: Callable[..., Any]) -> Callable[..., Any]:
     return _execute_request_list
 
 
+def wrap_execute_request(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``DiffusionModelRunner.execute_model`` up to 0.22: whole forward passes, for one request."""
+
+    @functools.wraps(original)
+    def execute_model(self: Any, req: Any, *args: Any, **keywords: Any) -> Any:
+        with _counted_pass() as steps:
+            output = original(self, req, *args, **keywords)
+        try:
+            if steps:
+                _attach(output, max(steps.values()))
+        except Exception:
+            faults.contain("counting denoising steps")
+        return output
+
+    return execute_model
+
+
 def wrap_stepwise_metadata(original: Callable[..., Any]) -> Callable[..., Any]:
     """``DiffusionModelRunner._attach_stepwise_metadata``: an engine that runs step by step.
 
-    Its request state counts them, except in chunks, where it counts those of the chunk alone.
+    ``_attach_stepwise_metrics`` up to 0.28. Its request state counts them, except in chunks, where
+    it counts those of the chunk alone.
     """
 
     @functools.wraps(original)
-    def _attach_stepwise_metadata(self: Any, state: Any, output: Any) -> Any:
-        result = original(self, state, output)
+    def _attach_stepwise_metadata(
+        self: Any, state: Any, output: Any, *args: Any, **keywords: Any
+    ) -> Any:
+        result = original(self, state, output, *args, **keywords)
         try:
             if state.chunk_num_steps is None:
                 _attach(output, state.step_index)

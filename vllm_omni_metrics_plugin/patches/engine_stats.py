@@ -76,6 +76,20 @@ def replica_left(pool: Any, replica: int) -> None:
         _loggers[pool][0].withdraw_replica(str(pool.stage_id), str(replica))
 
 
+def record_iteration(pool: Any, replica: int, iteration_stats: Any) -> None:
+    """Record what a release up to 0.24 does not hand to its stat logger."""
+    if pool in _loggers:
+        stat_logger, numbers = _loggers[pool]
+        stat_logger.record_iteration(iteration_stats, numbers[pool.stage_id, replica])
+
+
+def record_scheduler(pool: Any, replica: int, scheduler_stats: Any) -> None:
+    """The same for the state of a scheduler."""
+    if pool in _loggers:
+        stat_logger, numbers = _loggers[pool]
+        stat_logger.record(scheduler_stats, None, engine_idx=numbers[pool.stage_id, replica])
+
+
 def _build(orchestrator: Any, stage_pools: Any) -> StageStatLogger | None:
     from vllm_omni_metrics_plugin.patches.stat_logger import StageStatLogger
 

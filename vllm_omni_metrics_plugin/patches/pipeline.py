@@ -33,17 +33,15 @@ def wrap_shutdown(original: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(original)
     def shutdown(self: Any, *args: Any, **keywords: Any) -> None:
-        members = []
+        leaving = []
         try:
             pools = [pool for pool in self.engine.stage_pools if pool in stages]
-            members = [
-                (pool, replica) for pool in pools for replica in pool.available_replica_ids()
-            ]
+            leaving = [(pool, replica) for pool in pools for replica in members(pool)]
         except Exception:
             faults.contain("an engine that is stopped")
         original(self, *args, **keywords)
         try:
-            for pool, replica in members:
+            for pool, replica in leaving:
                 _gone(pool, replica)
         except Exception:
             faults.contain("an engine that is stopped")
@@ -73,10 +71,11 @@ def wrap_remove_client(original: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(original)
     def remove_client(self: Any, input_addr: str) -> Any:
+        replica = _replica_at(self, input_addr)  # releases up to 0.24 forget it with the client
         client = original(self, input_addr)
         try:
-            if client is not None:
-                _gone(self, self.get_replica_id_by_addr(input_addr))
+            if client is not None and replica is not None:
+                _gone(self, replica)
         except Exception:
             faults.contain("a replica that leaves")
         return client
@@ -96,6 +95,21 @@ def wrap_evict_replica(original: Callable[..., None]) -> Callable[..., None]:
             faults.contain("a replica that died")
 
     return evict_replica
+
+
+def members(pool: Any) -> list[int]:
+    """The replicas of a stage pool that can serve; up to 0.24 pools know only which they have."""
+    known = getattr(pool, "available_replica_ids", None) or pool.live_replica_ids
+    return list(known())
+
+
+def _replica_at(pool: Any, input_addr: str) -> int | None:
+    try:
+        replica: int | None = pool.get_replica_id_by_addr(input_addr)
+    except Exception:
+        faults.contain("a replica that leaves")
+        return None
+    return replica
 
 
 def _prepare() -> None:
@@ -153,7 +167,7 @@ def _announce_replicas(omni: Any, name: str) -> None:
             stage_name=str(getattr(about, "model_stage", None) or pool.stage_id),
             stage_type=str(getattr(about, "stage_type", None) or "llm"),
         )
-        for replica in pool.available_replica_ids():
+        for replica in members(pool):
             _announce(pool, replica)
 
 

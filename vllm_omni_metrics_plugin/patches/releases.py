@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -28,3 +29,8 @@ RELEASES: tuple[Release, ...] = (
 )
 
 BY_VERSION: Mapping[str, Release] = {release.version: release for release in RELEASES}
+
+
+def number(version: str) -> tuple[int, ...]:
+    """For comparing releases: what is built on the way to one counts as that one."""
+    return tuple(map(int, re.findall(r"\d+", version)[:3]))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vllm_omni_metrics_plugin.hooks.events import Role
+from vllm_omni_metrics_plugin.patches import releases
 
 Form = Literal[
     "function",
@@ -23,6 +24,9 @@ Form = Literal[
     "class function",
 ]
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+#: Among the families that a seam feeds: all that vLLM's own stat logger makes.
+ENGINE_FAMILIES = "vllm:*"
 
 #: Set on our wrappers, with the seam's name.
 MARK = "__omni_metrics_seam__"
@@ -53,6 +57,17 @@ class Seam:
     keywords: tuple[str, ...] = ()
     #: In which kinds of process the seam does its work.
     roles: tuple[Role, ...] = ("server",)
+    #: The first and the last release that have this place; none says it is there from the first, or
+    #: to the last.
+    since: str | None = None
+    until: str | None = None
+
+    def is_in(self, release: str) -> bool:
+        """Whether ``release`` is one that the seam was written for."""
+        number = releases.number(release)
+        return (self.since is None or releases.number(self.since) <= number) and (
+            self.until is None or number <= releases.number(self.until)
+        )
 
     @property
     def target(self) -> str:
@@ -100,7 +115,7 @@ def _find(seam: Seam) -> tuple[type, str]:
     cls = getattr(sys.modules[seam.module], class_name, None)
     if not isinstance(cls, type):
         raise DoesNotFit(f"no class {class_name}")
-    for owner in cls.__mro__:
+    for owner in cls.__mro__[:-1]:  # not what every object has
         if method in owner.__dict__:
             return owner, method
     raise DoesNotFit(f"no method {seam.attribute}")

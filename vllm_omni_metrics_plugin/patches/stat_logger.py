@@ -38,6 +38,7 @@ class StageStatLogger(PrometheusStatLogger):
         self.vllm_config = vllm_config
         self.engine_indexes: list[int] = []
         self._engines = Engines()
+        self._iterations_come_apart = False
         self._labelvalues: dict[int, list[object]] = {}
         metrics = dict(zip(_METRIC_SLOTS, relabelled(self._engines), strict=True))
         for slot, metric in metrics.items():
@@ -106,6 +107,18 @@ class StageStatLogger(PrometheusStatLogger):
         engine_idx: int = 0,
     ) -> None:
         """Never raises: the orchestrator ends every stage over an exception here."""
+        if self._iterations_come_apart:
+            iteration_stats = None  # the engine's are empty ones
+        self._record(scheduler_stats, iteration_stats, mm_cache_stats, engine_idx)
+
+    def record_iteration(self, iteration_stats: Any, engine_idx: int) -> None:
+        """The iteration statistics of an engine that does not hand them to :meth:`record`."""
+        self._iterations_come_apart = True
+        self._record(None, iteration_stats, None, engine_idx)
+
+    def _record(
+        self, scheduler_stats: Any, iteration_stats: Any, mm_cache_stats: Any, engine_idx: int
+    ) -> None:
         try:
             super().record(scheduler_stats, iteration_stats, mm_cache_stats, engine_idx)
             if _engine_stats.listeners:

@@ -1,11 +1,17 @@
-"""The seams, as data: every place in the engine that the plugin wraps."""
+"""The seams, as data: every place in the engine that the plugin wraps.
+
+Where earlier releases have them elsewhere, or others instead, is in ``earlier``.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from vllm_omni_metrics_plugin.patches import (
     client,
     connectors,
     denoising,
+    earlier,
     engine_stats,
     offline,
     pipeline,
@@ -13,7 +19,8 @@ from vllm_omni_metrics_plugin.patches import (
     stages,
     videos,
 )
-from vllm_omni_metrics_plugin.patches.seam import Seam
+from vllm_omni_metrics_plugin.patches.releases import RELEASES
+from vllm_omni_metrics_plugin.patches.seam import ENGINE_FAMILIES, Seam
 
 _REQUESTS = (
     "num_requests_running",
@@ -41,10 +48,7 @@ _TRANSFERS = (
     "transfer_failures_total",
 )
 
-#: Stands for all families that vLLM's own stat logger makes.
-ENGINE_FAMILIES = "vllm:*"
-
-SEAMS: tuple[Seam, ...] = (
+_SEAMS: tuple[Seam, ...] = (
     Seam(
         name="engine_init",
         module="vllm_omni.entrypoints.omni_base",
@@ -143,6 +147,7 @@ SEAMS: tuple[Seam, ...] = (
         feeds=("diffusion_steps_total",),
         leading=("reqs",),
         roles=("server", "stage_engine", "worker"),
+        since="0.24.0",
     ),
     Seam(
         name="denoising_stepwise",
@@ -153,6 +158,7 @@ SEAMS: tuple[Seam, ...] = (
         feeds=("diffusion_steps_total",),
         leading=("state", "output"),
         roles=("server", "stage_engine", "worker"),
+        since="0.30.0",
     ),
     Seam(
         name="replica_joins",
@@ -180,6 +186,7 @@ SEAMS: tuple[Seam, ...] = (
         wrap=pipeline.wrap_evict_replica,
         feeds=("stage_info",),
         leading=("replica_id",),
+        since="0.28.0",
     ),
     Seam(
         name="token_times",
@@ -189,6 +196,7 @@ SEAMS: tuple[Seam, ...] = (
         wrap=engine_stats.wrap_output_processor_init,
         feeds=(ENGINE_FAMILIES,),
         keywords=("log_stats",),
+        since="0.26.0",
     ),
     Seam(
         name="stat_logger",
@@ -239,3 +247,21 @@ SEAMS: tuple[Seam, ...] = (
         roles=("server", "stage_engine", "worker"),
     ),
 )
+
+#: Why a release that is older than a seam has no such place, or one that is younger needs none.
+ABSENT: Mapping[str, str] = {
+    "denoising_stepwise": "runs that go step by step hand on no count",
+    "replica_dies": "the whole engine ends when a replica dies",
+    "iterations": "the engine hands these statistics on itself",
+    "iterations_recorded": "the engine hands these statistics on itself",
+    "idle_recorded": "the engine hands these statistics on itself",
+}
+
+
+def seams_of(release: str) -> tuple[Seam, ...]:
+    """The seams of a release of vllm-omni; of one that is not known, those of its neighbours."""
+    return tuple(seam for seam in (*_SEAMS, *earlier.SEAMS) if seam.is_in(release))
+
+
+#: Those of the newest release that the plugin knows.
+SEAMS = seams_of(RELEASES[-1].version)
