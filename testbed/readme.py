@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Sequence
 
 from testbed.paths import ROOT
-from vllm_omni_metrics_plugin import catalog, settings
+from vllm_omni_metrics_plugin import catalog, multiprocess, settings
 from vllm_omni_metrics_plugin.hooks import specs
 
 README = ROOT / "README.md"
@@ -34,9 +34,17 @@ def hooks() -> str:
     return _table(("hook", "event", "called when"), rows)
 
 
+def limits() -> str:
+    rows = (
+        (", ".join(f"`{name}`" for name in limit.families), limit.reason)
+        for limit in multiprocess.limits()
+    )
+    return _table(("families", "with several API servers"), rows)
+
+
 def render(text: str) -> str:
     """``text`` with every generated table renewed; a table stands between two comments."""
-    for table in (variables, families, hooks):
+    for table in (variables, families, hooks, limits):
         name = table.__name__
         before, begin, rest = text.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition(f"<!-- end of {name} -->")
