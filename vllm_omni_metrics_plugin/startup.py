@@ -117,10 +117,12 @@ def _listen(endpoint: Endpoint) -> None:
     before_engine.append(receiver.start if turn is None else turn.begin)
 
     def close() -> None:
+        if turn is not None:
+            turn.stop_waiting()
         receiver.close()
         transfers.forget_all()
         if turn is not None:
-            turn.close()
+            turn.release()
 
     atexit.register(close)
 

@@ -328,6 +328,17 @@ def test_another_server_hears_of_transfers_when_the_one_that_did_has_ended(
     assert "listens for the stage engines now" in pair[1].log.read_text()
 
 
+def test_servers_that_end_one_after_the_other_leave_no_socket(
+    servers: Servers, pair: tuple[Process, Process]
+) -> None:
+    assert servers.channel.path is not None
+    assert servers.channel.path.exists()
+    for server in pair:
+        server.ends()
+    assert not servers.channel.path.exists()
+    assert "Traceback" not in "".join(server.log.read_text() for server in pair)
+
+
 # What this mode cannot do
 
 

@@ -14,6 +14,7 @@ from vllm_omni_metrics_plugin import faults
 logger = logging.getLogger("vllm.omni_metrics")
 
 _ASK_EVERY_SECONDS = 0.25
+_JOIN_SECONDS = 5.0
 
 
 class Turn:
@@ -28,6 +29,7 @@ class Turn:
         self._start = start
         self._descriptor: int | None = None
         self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._wait, name="omni-metrics-turn", daemon=True)
 
     def begin(self) -> None:
         """Start at once if it is nobody's turn, else wait for it without holding anybody up."""
@@ -47,11 +49,16 @@ class Turn:
         if self._take():
             self._start()
         else:
-            threading.Thread(target=self._wait, name="omni-metrics-turn", daemon=True).start()
+            self._thread.start()
 
-    def close(self) -> None:
-        """Let the next one have it."""
+    def stop_waiting(self) -> None:
+        """``start`` is not called from now on."""
         self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join(_JOIN_SECONDS)
+
+    def release(self) -> None:
+        """Let the next one have it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -16,6 +16,7 @@ from vllm_omni_metrics_plugin.hooks import Account
 
 #: How often the counts are published where no scrape asks for it.
 _PUBLISH_EVERY_SECONDS = 1.0
+_JOIN_SECONDS = 5.0
 _COUNTERS = (
     "metrics_hook_calls_total",
     "metrics_hook_errors_total",
@@ -37,17 +38,19 @@ class HookAccounts:
         #: Two scrapes at once must not add the same difference twice.
         self._lock = threading.Lock()
         self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="omni-metrics-accounts", daemon=True)
 
     def start(self) -> None:
         """Publish by ourselves from now on, if a scrape may be answered by another process."""
         if self._unasked:
-            threading.Thread(target=self._run, name="omni-metrics-accounts", daemon=True).start()
+            self._thread.start()
             atexit.register(self.close)
 
     def close(self) -> None:
         """The last words, if nobody is going to ask for them."""
-        if self._unasked and not self._closing.is_set():
+        if self._thread.is_alive():
             self._closing.set()
+            self._thread.join(_JOIN_SECONDS)
             atexit.unregister(self.close)
             self.publish()
 
