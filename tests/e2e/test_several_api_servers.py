@@ -204,7 +204,7 @@ def test_nothing_that_was_counted_is_lost_with_a_server_that_is_killed(
         for name in before.names("vllm:")
         if name.endswith(("_total", "_sum", "_count", "_bucket")) and "metrics_hook_" not in name
     ]
-    assert len(counted) > 100
+    assert len(counted) > 50
     for name in counted:
         for labels in before.label_sets(name):
             was, now = before.value(name, **labels), after.value(name, **labels)
