@@ -17,7 +17,7 @@ import msgspec
 
 from testbed import readme
 from testbed.paths import ROOT
-from vllm_omni_metrics_plugin import catalog
+from vllm_omni_metrics_plugin import catalog, multiprocess
 from vllm_omni_metrics_plugin.hooks import Event, events, specs
 from vllm_omni_metrics_plugin.testing import EVENTS, HookStage, make
 
@@ -80,6 +80,7 @@ def families() -> str:
         ]
         if family.buckets:
             rows.append(("buckets", " ".join(f"{bound:g}" for bound in family.buckets)))
+        rows.append(("several API servers", multiprocess.adding_up(family)))
         parts.append(readme._table(("", ""), rows))
     return "\n".join(parts)
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Sequence
 
 from testbed.paths import ROOT
-from vllm_omni_metrics_plugin import catalog, settings
+from vllm_omni_metrics_plugin import catalog, multiprocess, settings
 from vllm_omni_metrics_plugin.hooks import specs
 from vllm_omni_metrics_plugin.patches.releases import RELEASES
 from vllm_omni_metrics_plugin.patches.table import ABSENT, seams_of
@@ -59,9 +59,17 @@ def _why(seam: str) -> str:
     return ABSENT.get(seam, "")
 
 
+def limits() -> str:
+    rows = (
+        (", ".join(f"`{name}`" for name in limit.families), limit.reason)
+        for limit in multiprocess.limits()
+    )
+    return _table(("families", "with several API servers"), rows)
+
+
 def render(text: str) -> str:
     """``text`` with every generated table renewed; a table stands between two comments."""
-    for table in (variables, families, hooks, engines):
+    for table in (variables, families, hooks, limits, engines):
         name = table.__name__
         before, begin, rest = text.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition(f"<!-- end of {name} -->")

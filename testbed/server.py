@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -46,6 +46,7 @@ _POLL_SECONDS = 0.2
 #: The engine ends its stages one after the other, and gives each five seconds.
 _GRACE_SECONDS = 20.0
 _GRACE_SECONDS_PER_PROCESS = 6.0
+_API_PROCESS = re.compile(r"APIServer_(\d+)")
 _STAGE_PROCESS = re.compile(r"stage(\d+)_replica(\d+)", re.IGNORECASE)
 _PR_SET_PDEATHSIG = 1
 
@@ -155,16 +156,20 @@ class Server:
 
     def stage_processes(self) -> dict[tuple[int, int], int]:
         """Process ids of the running stage engines, by (stage, replica)."""
-        found = {}
+        return {(int(m[1]), int(m[2])): pid for m, pid in self._named(_STAGE_PROCESS)}
+
+    def api_processes(self) -> dict[int, int]:
+        """Process ids of several API servers, by number; none where the server is a single one."""
+        return {int(match[1]): pid for match, pid in self._named(_API_PROCESS)}
+
+    def _named(self, name: re.Pattern[str]) -> Iterator[tuple[re.Match[str], int]]:
         for process in _session(self.pid):
             try:
-                title = " ".join(process.cmdline())
+                match = name.search(" ".join(process.cmdline()))
             except psutil.Error:
                 continue
-            match = _STAGE_PROCESS.search(title)
             if match is not None:
-                found[int(match[1]), int(match[2])] = process.pid
-        return found
+                yield match, process.pid
 
     def kill_replica(self, stage: int, replica: int) -> None:
         """``kill -9`` of exactly one stage engine; raises KeyError if it does not run."""

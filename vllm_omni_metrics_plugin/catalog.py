@@ -19,7 +19,7 @@ from vllm_omni_metrics_plugin.families import (
 from vllm_omni_metrics_plugin.transfer_families import EDGE, TRANSFERS
 from vllm_omni_metrics_plugin.visual_families import VISUAL
 
-__all__ = ["BY_STEM", "EDGE", "FAMILIES", "MODEL", "PREFIX", "STAGE", "Family"]
+__all__ = ["BY_STEM", "EDGE", "FAMILIES", "MODEL", "PREFIX", "STAGE", "TRANSFERS", "Family"]
 
 FAMILIES: tuple[Family, ...] = (
     Family(

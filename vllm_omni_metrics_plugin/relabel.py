@@ -16,6 +16,8 @@ from prometheus_client.metrics import MetricWrapperBase
 
 ENGINE = "engine"
 STAGE_AND_REPLICA = ("stage", "replica")
+#: Gauges whose values do not add up over several API servers as vLLM has it: its value is a time.
+AGGREGATES = {"vllm:lora_requests_info": "mostrecent"}
 
 
 class UnknownEngine(LookupError):
@@ -56,7 +58,10 @@ class Engines:
             raise UnknownEngine(f"engine {engine!r} is not one of this logger's: {known}") from None
 
     def withdraw(self, stage: str, replica: str) -> None:
-        """Stop exposing a replica's series; they keep their values."""
+        """Stop exposing a replica's series; they keep their values, but gauges, which go to 0.
+
+        Once more after late numbers, which several API servers would show for good.
+        """
         self.withdrawn.add((stage, replica))
         for family in self.families:
             family.withdraw((stage, replica))
@@ -80,6 +85,8 @@ class ByReplica(MetricWrapperBase):
         self, name: str, documentation: str, labelnames: Any = (), *args: Any, **keywords: Any
     ) -> None:
         names = list(labelnames or ())
+        if name in AGGREGATES:
+            keywords["multiprocess_mode"] = AGGREGATES[name]
         #: Where the engine stood among the labels; None for a family without it.
         self._engine_at = names.index(ENGINE) if ENGINE in names else None
         if self._engine_at is not None:
@@ -120,8 +127,9 @@ class ByReplica(MetricWrapperBase):
     def withdraw(self, replica: tuple[str, str]) -> None:
         with self._lock:
             for key in [key for key in self._metrics if self._replica_of(key) == replica]:
-                child = self._withdrawn[tuple(key)] = self._metrics.pop(key)
-                if isinstance(child, Gauge):
+                self._withdrawn[tuple(key)] = self._metrics.pop(key)
+            for key, child in self._withdrawn.items():
+                if isinstance(child, Gauge) and self._replica_of(key) == replica:
                     child.set(0)  # in multiprocess mode its last value would be read for good
 
     def restore(self, replica: tuple[str, str]) -> None:

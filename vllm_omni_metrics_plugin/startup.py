@@ -11,11 +11,12 @@ from multiprocessing.util import Finalize
 
 from msgspec import structs
 
-from vllm_omni_metrics_plugin import __version__, settings
+from vllm_omni_metrics_plugin import __version__, multiprocess, settings
 from vllm_omni_metrics_plugin.channel.endpoint import Endpoint, private_endpoint
 from vllm_omni_metrics_plugin.channel.frames import Carried
 from vllm_omni_metrics_plugin.channel.receiver import Receiver
 from vllm_omni_metrics_plugin.channel.sender import Sender
+from vllm_omni_metrics_plugin.channel.turn import Turn
 from vllm_omni_metrics_plugin.hooks import Configured, TransferFailed, plugins
 from vllm_omni_metrics_plugin.hooks.events import Role
 from vllm_omni_metrics_plugin.hooks.manager import BUILT_IN
@@ -29,6 +30,8 @@ logger = logging.getLogger("vllm.omni_metrics")
 
 #: How a server tells its stage engines' processes where its private socket is.
 _INHERITED = "_OMNI_METRICS_CHANNEL"
+#: Beside the numbers of several API servers: the lock of the one that listens on the channel.
+_TURN = "omni-metrics-listener.lock"
 
 
 def start(environ: Mapping[str, str]) -> None:
@@ -51,6 +54,10 @@ def start(environ: Mapping[str, str]) -> None:
         return
     if wanted.trace:
         plugins.trace()
+    several = role == "server" and multiprocess.is_on(environ)
+    if several:
+        # First, and so the last of all that this process does at its end.
+        atexit.register(multiprocess.withdraw_gauges)
     if role == "server" and BUILT_IN not in wanted.hooks_blocked:
         from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
 
@@ -69,6 +76,8 @@ def start(environ: Mapping[str, str]) -> None:
         release = versions["vllm-omni"]
         tested = "" if release in BY_VERSION else ", which it was not tested on"
         logger.info("omni-metrics %s is on for vllm-omni %s%s", __version__, release, tested)
+        if several and multiprocess.is_first():
+            _log_limits()
 
 
 def _open_channel(wanted: Settings, role: Role) -> None:
@@ -94,10 +103,6 @@ def _open_channel(wanted: Settings, role: Role) -> None:
 
 
 def _listen(endpoint: Endpoint) -> None:
-    name = multiprocessing.current_process().name
-    if name.startswith("ApiServer_") and name != "ApiServer_0":
-        return  # the first of several API servers listens for all
-
     def deliver(event: Carried) -> None:
         if isinstance(event, TransferFailed):
             model_name = transfers.model_name
@@ -106,10 +111,24 @@ def _listen(endpoint: Endpoint) -> None:
             transfers.report(event)
 
     receiver = Receiver(endpoint, deliver, transfers.forget_outdated)
-    before_engine.append(receiver.start)
+    turn = None
+    if multiprocess.is_one_of_several() and multiprocess.is_on(os.environ):
+        turn = Turn(multiprocess.folder(os.environ) / _TURN, receiver.start)
+    before_engine.append(receiver.start if turn is None else turn.begin)
 
     def close() -> None:
+        if turn is not None:
+            turn.stop_waiting()
         receiver.close()
         transfers.forget_all()
+        if turn is not None:
+            turn.release()
 
     atexit.register(close)
+
+
+def _log_limits() -> None:
+    said = "; ".join(
+        f"{', '.join(limit.families)}: {limit.reason}" for limit in multiprocess.limits()
+    )
+    logger.info("omni-metrics: several API servers share their numbers through files. %s", said)

@@ -7,9 +7,18 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from testbed.scrape import Scrape, scrape
+from testbed.server import Server
+from tests.e2e.conftest import settled
+
+EDGE_LABELS = ("from_stage", "from_replica", "to_stage", "to_replica")
+TIMES = ("transfer_tx_time_ms", "transfer_in_flight_time_ms", "transfer_rx_decode_time_ms")
+COUNTED = ("transfer_size_bytes", *TIMES)
 
 _PLUGIN = """
 import json
@@ -94,3 +103,45 @@ class Ledger:
 
     def length(self) -> int:
         return os.path.getsize(self.file)
+
+
+Edge = tuple[int, int, int, int]
+
+
+def edges(seen: Scrape, sample: str) -> dict[Edge, float]:
+    """A sample's value by edge, but for zeros."""
+    by_edge: dict[Edge, float] = {}
+    for labels in seen.label_sets(f"vllm:omni_{sample}"):
+        value = seen.sum(f"vllm:omni_{sample}", **labels)
+        if value:
+            by_edge[_edge(*(int(labels[name]) for name in EDGE_LABELS))] = value
+    return by_edge
+
+
+def _edge(from_stage: int, from_replica: int, to_stage: int, to_replica: int) -> Edge:
+    return from_stage, from_replica, to_stage, to_replica
+
+
+def edge(hop: Hop) -> Edge:
+    return _edge(*hop.sender, *hop.receiver)
+
+
+class Seen:
+    """What /metrics gained, once it holds as many hops as the ledger, and the ledger's hops."""
+
+    def __init__(self, server: Server, ledger: Ledger) -> None:
+        self._server = server
+        self._ledger = ledger
+        self._since = ledger.length()
+        self._before = scrape(server.url)
+
+    def all(self) -> tuple[Scrape, list[Hop]]:
+        """Once nothing has moved for a second: what is under way may yet be fetched."""
+        written = -1
+        while written != (written := self._ledger.length()):
+            time.sleep(1.0)
+        hops = self._ledger.hops(self._server.stage_processes(), self._since)
+        total = "vllm:omni_transfer_rx_decode_time_ms_count"
+        wanted = len(hops) + self._before.sum(total)
+        after = settled(self._server, lambda seen: seen.sum(total) >= wanted)
+        return after - self._before, hops

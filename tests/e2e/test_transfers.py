@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,17 +13,14 @@ import pytest
 import zmq
 
 from testbed import client
-from testbed.scrape import Scrape, scrape
+from testbed.scrape import scrape
 from testbed.server import Server
 from tests.e2e.conftest import ON, observing, outcomes, settled
-from tests.e2e.ledger import Hop, Ledger
+from tests.e2e.ledger import COUNTED, TIMES, Edge, Ledger, Seen, edge, edges
 from tests.unit.test_transfers import sent
 from vllm_omni_metrics_plugin.channel import frames
 from vllm_omni_metrics_plugin.channel.frames import Frame
 
-EDGE_LABELS = ("from_stage", "from_replica", "to_stage", "to_replica")
-TIMES = ("transfer_tx_time_ms", "transfer_in_flight_time_ms", "transfer_rx_decode_time_ms")
-COUNTED = ("transfer_size_bytes", *TIMES)
 #: Between the plugin's looks at the clock and the ledger's, which are inside of them.
 APART_SECONDS = 0.02
 
@@ -47,48 +43,6 @@ def server(ledger: Ledger, logs: Path) -> Iterator[Server]:
         for _ in range(6):
             client.speech(running.url)
         yield running
-
-
-Edge = tuple[int, int, int, int]
-
-
-def edges(seen: Scrape, sample: str) -> dict[Edge, float]:
-    """A sample's value by edge, but for zeros."""
-    by_edge: dict[Edge, float] = {}
-    for labels in seen.label_sets(f"vllm:omni_{sample}"):
-        value = seen.sum(f"vllm:omni_{sample}", **labels)
-        if value:
-            by_edge[_edge(*(int(labels[name]) for name in EDGE_LABELS))] = value
-    return by_edge
-
-
-def _edge(from_stage: int, from_replica: int, to_stage: int, to_replica: int) -> Edge:
-    return from_stage, from_replica, to_stage, to_replica
-
-
-def edge(hop: Hop) -> Edge:
-    return _edge(*hop.sender, *hop.receiver)
-
-
-class Seen:
-    """What /metrics gained, once it holds as many hops as the ledger, and the ledger's hops."""
-
-    def __init__(self, server: Server, ledger: Ledger) -> None:
-        self._server = server
-        self._ledger = ledger
-        self._since = ledger.length()
-        self._before = scrape(server.url)
-
-    def all(self) -> tuple[Scrape, list[Hop]]:
-        """Once nothing has moved for a second: what is under way may yet be fetched."""
-        written = -1
-        while written != (written := self._ledger.length()):
-            time.sleep(1.0)
-        hops = self._ledger.hops(self._server.stage_processes(), self._since)
-        total = "vllm:omni_transfer_rx_decode_time_ms_count"
-        wanted = len(hops) + self._before.sum(total)
-        after = settled(self._server, lambda seen: seen.sum(total) >= wanted)
-        return after - self._before, hops
 
 
 def test_counts_and_bytes_of_each_edge_are_the_ledgers(server: Server, ledger: Ledger) -> None:

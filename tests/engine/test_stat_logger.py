@@ -118,6 +118,26 @@ def test_first_replica_to_join_brings_the_families(make: Any, upstream: Any) -> 
     assert shown(DONE) == {("0", "0"): 1}
 
 
+def test_replica_that_left_is_at_rest_whatever_comes_late_and_awake_when_it_returns(
+    make: Any, upstream: Any
+) -> None:
+    logger = make({0: ("0", "0"), 1: ("1", "0")})
+    running = logger.gauge_scheduler_running[1]
+    awake = logger.gauge_engine_sleep_state["awake"][1]
+    busy = upstream.scheduler_stats(random.Random(2))
+    busy.num_running_reqs = 3
+    logger.record(busy, None, engine_idx=1)
+    assert (running._value.get(), awake._value.get()) == (3, 1)
+
+    logger.withdraw_replica("1", "0")
+    logger.record(busy, None, engine_idx=1)
+    # Several API servers would show for good what these hold.
+    assert (running._value.get(), awake._value.get()) == (0, 0)
+
+    logger.register_replica(1, "1", "0")
+    assert (running._value.get(), awake._value.get()) == (0, 1)
+
+
 def test_two_loggers_do_not_see_each_others_numbers(make: Any, upstream: Any) -> None:
     first = make({0: ("0", "0"), 1: ("1", "0")})
     second = make({0: ("5", "7")})

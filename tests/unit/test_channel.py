@@ -372,6 +372,27 @@ def test_second_server_at_one_address_is_told_so(tmp_path: Path, log: Any) -> No
     first.receiver.close()
 
 
+def test_folder_of_an_api_server_that_was_killed_is_used_by_another(
+    endpoint: Endpoint, listen: Any, sender: Sender
+) -> None:
+    assert endpoint.path is not None
+    endpoint.path.parent.mkdir(mode=0o700)
+    endpoint.path.touch()
+    listening = listen()
+    sender.send(sent())
+    wait_for(lambda: len(listening.events) == 1)
+
+
+def test_folder_that_others_could_open_is_not_used(endpoint: Endpoint, log: Any) -> None:
+    assert endpoint.path is not None
+    endpoint.path.parent.mkdir(mode=0o755)
+    endpoint.path.parent.chmod(0o755)
+    listening = Listening(endpoint)
+    assert listening.receiver._thread is None
+    assert "cannot listen" in log.messages[0]
+    endpoint.path.parent.rmdir()
+
+
 def test_what_a_killed_server_left_is_removed_by_the_next(
     endpoint: Endpoint, listen: Any, tmp_path: Path
 ) -> None:

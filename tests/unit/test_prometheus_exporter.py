@@ -600,18 +600,6 @@ def test_fault_in_the_hooks_own_counts_leaves_the_scrape_alone(
     assert len(log.messages) == 1
 
 
-def test_counts_of_hooks_reach_the_files_of_several_servers_unasked(
-    expose: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "only looked at for being set")
-    with expose() as exposed:
-        exposed.join()
-        arrive()
-        finish()
-        families = exposed.exporter._families["metrics_hook_calls_total"]
-        assert families.labels("prometheus", "omni_request_arrived")._value.get() == 1
-
-
 # Side by side with the engine's own families
 
 

@@ -20,6 +20,7 @@ class Scheduler:
     def __init__(self) -> None:
         self.now: Any = BUSY
         self._last_stats_time = 0.0
+        self.requests: dict[str, Any] = {}
 
     @scheduler.wrap_make_stats
     def make_stats(self) -> Any:
@@ -59,6 +60,18 @@ def test_engine_that_was_busy_sends_its_idle_state_once(core: Core) -> None:
     core.idle()
     assert core.sent == [(0, IDLE)]
     assert core.notified == 2
+
+
+def test_idle_state_goes_to_the_api_server_whose_request_came_last(core: Core) -> None:
+    core.scheduler.requests = {
+        name: SimpleNamespace(client_index=client) for name, client in (("a", 0), ("b", 2))
+    }
+    core.scheduler.make_stats()
+    core.scheduler.requests.clear()
+    core.scheduler.now = IDLE
+    core.scheduler.make_stats()
+    core.idle()
+    assert core.sent == [(2, IDLE)]
 
 
 def test_abort_after_the_last_step_is_sent_too(core: Core) -> None:

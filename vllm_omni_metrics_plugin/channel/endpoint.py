@@ -61,8 +61,8 @@ class Endpoint:
             return
         if self.private:
             _sweep(self.path.parent.parent)
-            self.path.parent.mkdir(mode=0o700)
-        elif _is_listening(self.path):
+            _make_private(self.path.parent)
+        if _is_listening(self.path):
             raise EndpointInUse(f"another server listens at {self.address}")
         pulling.bind(self.address)
         self.path.chmod(stat.S_IRUSR | stat.S_IWUSR)
@@ -82,6 +82,17 @@ def private_endpoint() -> Endpoint:
     """A new address that no other server has; its files are made by :meth:`Endpoint.bind`."""
     folder = Path(tempfile.gettempdir()) / f"{_PREFIX}{os.getuid()}-{secrets.token_hex(8)}"
     return Endpoint(f"ipc://{folder / _SOCKET}", private=True)
+
+
+def _make_private(folder: Path) -> None:
+    """Raises FileExistsError where it is there already and not this user's alone."""
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:  # another API server of this engine had it, and was killed
+        about = folder.lstat()
+        alone = not stat.S_IMODE(about.st_mode) & (stat.S_IRWXG | stat.S_IRWXO)
+        if not (stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and alone):
+            raise
 
 
 def _is_listening(path: Path) -> bool:

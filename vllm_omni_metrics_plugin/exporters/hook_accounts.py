@@ -5,14 +5,18 @@ Counting in the families themselves would cost each call of each listener more t
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from vllm_omni_metrics_plugin import faults
+from vllm_omni_metrics_plugin import faults, multiprocess
 from vllm_omni_metrics_plugin.hooks import Account
 
+#: How often the counts are published where no scrape asks for it.
+_PUBLISH_EVERY_SECONDS = 1.0
+_JOIN_SECONDS = 5.0
 _COUNTERS = (
     "metrics_hook_calls_total",
     "metrics_hook_errors_total",
@@ -30,9 +34,25 @@ class HookAccounts:
         self._accounts = accounts
         self._published: dict[tuple[str, str], tuple[int, ...]] = {}
         #: With several API servers a scrape reads files, and nobody asks this process.
-        self._unasked = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        self._unasked = multiprocess.is_on(os.environ)
         #: Two scrapes at once must not add the same difference twice.
         self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="omni-metrics-accounts", daemon=True)
+
+    def start(self) -> None:
+        """Publish by ourselves from now on, if a scrape may be answered by another process."""
+        if self._unasked:
+            self._thread.start()
+            atexit.register(self.close)
+
+    def close(self) -> None:
+        """The last words, if nobody is going to ask for them."""
+        if self._thread.is_alive():
+            self._closing.set()
+            self._thread.join(_JOIN_SECONDS)
+            atexit.unregister(self.close)
+            self.publish()
 
     def publish(self) -> None:
         """Bring the families up to date; never raises, as a scrape would fail with it."""
@@ -43,9 +63,8 @@ class HookAccounts:
         except Exception:
             faults.contain("publishing the hooks' own counts")
 
-    def publish_for_others(self) -> None:
-        """Do so if a scrape of this server may be answered by another process."""
-        if self._unasked:
+    def _run(self) -> None:
+        while not self._closing.wait(_PUBLISH_EVERY_SECONDS):
             self.publish()
 
     def _publish(self, account: Account) -> None:

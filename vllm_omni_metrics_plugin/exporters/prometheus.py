@@ -8,6 +8,7 @@ with "vllm" in it, later the prefix ``vllm:``), so this collector stays, and so 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from vllm_omni_metrics_plugin import catalog
+from vllm_omni_metrics_plugin import catalog, multiprocess
 from vllm_omni_metrics_plugin.catalog import Family
 from vllm_omni_metrics_plugin.exporters.children import Labels, PerReplica
 from vllm_omni_metrics_plugin.exporters.hook_accounts import HookAccounts
@@ -127,24 +128,24 @@ class PrometheusExporter(VisualSamples, TransferSamples):
         """Withdraw the families."""
         if self._published:
             self._publish_in.unregister(self._window)
+            self._hook_accounts.close()
             self._published = False
 
     @hookimpl
     def omni_patch_reported(self, event: PatchReported) -> None:
-        info = self._families["metrics_patch_info"]
         earlier = self._patches.get(event.name)
-        if earlier is not None:
-            _withdraw(info, earlier)
         labels = (event.name, event.target, event.status, event.reason)
         self._patches[event.name] = labels
-        info.labels(*labels).set(1)
+        if self._published:
+            info = self._families["metrics_patch_info"]
+            if earlier is not None:
+                _withdraw(info, earlier)
+            info.labels(*labels).set(1)
 
     @hookimpl
     def omni_replica_joined(self, event: ReplicaJoined) -> None:
         if not self._published:
-            _make_room(self._publish_in, self._window)
-            self._publish_in.register(self._window)
-            self._published = True
+            self._publish()
         self._model_children(event.model_name)
         member = (event.model_name, event.stage, event.replica)
         labels = (*map(str, member), event.stage_name, event.stage_type)
@@ -220,7 +221,15 @@ class PrometheusExporter(VisualSamples, TransferSamples):
             model.waiting.dec()
         elif running:
             model.running.dec()
-        self._hook_accounts.publish_for_others()
+
+    def _publish(self) -> None:
+        # Not before: a process that only starts several API servers must have no share in them.
+        for labels in self._patches.values():
+            self._families["metrics_patch_info"].labels(*labels).set(1)
+        _make_room(self._publish_in, self._window)
+        self._publish_in.register(self._window)
+        self._published = True
+        self._hook_accounts.start()
 
     def _model_children(self, model_name: str) -> ModelChildren:
         children = self._models.get(model_name)
@@ -253,7 +262,8 @@ def _name(collector: Collector) -> str:
 def _withdraw(info: Gauge, labels: tuple[str, ...]) -> None:
     # In multiprocess mode a series cannot be removed; 0 says that it no longer holds.
     info.labels(*labels).set(0)
-    info.remove(*labels)
+    if not multiprocess.is_on(os.environ):  # it would only warn
+        info.remove(*labels)
 
 
 def _why_no_duration(event: AudioFinished) -> str:

@@ -16,6 +16,8 @@ from vllm_omni_metrics_plugin.patches.arguments import replacing
 
 #: Set on a scheduler: what the server knows is not how it is now.
 _OUTDATED = "_omni_metrics_outdated"
+#: Set on a scheduler: the number of the API server that its newest request came from.
+_CLIENT = "_omni_metrics_client"
 #: What is above 0 in the statistics of a scheduler that is not idle; not every release has all.
 _LOADS = ("num_running_reqs", "num_waiting_reqs", "num_skipped_waiting_reqs", "kv_cache_usage")
 
@@ -42,6 +44,9 @@ def wrap_make_stats(original: Callable[..., Any]) -> Callable[..., Any]:
         try:
             busy = stats is None or any(getattr(stats, load, 0) > 0 for load in _LOADS)
             setattr(self, _OUTDATED, busy)
+            if self.requests:
+                newest = next(reversed(self.requests.values()))
+                setattr(self, _CLIENT, getattr(newest, "client_index", 0))
         except Exception:
             faults.contain("reading a scheduler's statistics")
         return stats
@@ -72,5 +77,6 @@ def _send_last_stats(core: Any) -> None:
     stats = scheduler.make_stats()
     setattr(scheduler, _OUTDATED, False)
     if stats is not None:
-        # Client 0 is the one that statistics go to.
-        core.output_queue.put_nowait((0, EngineCoreOutputs(scheduler_stats=stats)))
+        # Any of several API servers may take them, but only one that still runs does.
+        client = getattr(scheduler, _CLIENT, 0)
+        core.output_queue.put_nowait((client, EngineCoreOutputs(scheduler_stats=stats)))

@@ -80,7 +80,8 @@ class StageStatLogger(PrometheusStatLogger):
     def _register(self, engine_idx: int, stage: str, replica: str) -> None:
         if engine_idx in self._engines:
             self._engines.add(engine_idx, stage, replica)
-            self._engines.restore(stage, replica)
+            self.restore_replica(stage, replica)
+            self.gauge_engine_sleep_state["awake"][engine_idx].set(1)
             return
         self._engines.add(engine_idx, stage, replica)
         if not self.engine_indexes:
@@ -98,6 +99,11 @@ class StageStatLogger(PrometheusStatLogger):
 
     def restore_replica(self, stage: str, replica: str) -> None:
         self._engines.restore(stage, replica)
+
+    def _withdraw_anew(self, engine_idx: int) -> None:
+        replica = self._engines.replica(engine_idx)
+        if replica in self._engines.withdrawn:
+            self._engines.withdraw(*replica)
 
     def record(
         self,
@@ -121,6 +127,8 @@ class StageStatLogger(PrometheusStatLogger):
     ) -> None:
         try:
             super().record(scheduler_stats, iteration_stats, mm_cache_stats, engine_idx)
+            if self._engines.withdrawn:
+                self._withdraw_anew(engine_idx)
             if _engine_stats.listeners:
                 stage, replica = self._engines.replica(engine_idx)
                 _engine_stats(
