@@ -92,7 +92,7 @@ class Totals:
             and successes in (None, dict(labels).get("finished_reason") in _SUCCESSES)
         ]
         # A reason that did not occur has no sample; that a family by reason exists says 0.
-        return sum(values) if values or successes is not None else None
+        return sum(values, 0.0) if values or successes is not None else None
 
     def histogram(self, stem: str) -> Histogram:
         name = catalog.BY_STEM[stem].name
@@ -128,7 +128,7 @@ class Totals:
 
     @staticmethod
     def _sum(name: str, samples: Mapping[Key, float]) -> float:
-        return sum(value for (sample, _), value in samples.items() if sample == name)
+        return sum((value for (sample, _), value in samples.items() if sample == name), 0.0)
 
 
 def parse(text: str) -> Totals:
