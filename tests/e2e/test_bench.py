@@ -16,7 +16,7 @@ from testbed.server import Server, binary
 from tests.e2e.conftest import is_idle, settled
 
 #: On top of 10 %, for times: client, server and whatever else runs share two cores.
-WAY_SECONDS = 0.015
+ALLOWANCE_SECONDS = 0.015
 ATTEMPTS = 5
 
 EXACT = (
@@ -59,7 +59,10 @@ def compared(server: Server, bench: Bench, directory: Path) -> tuple[int, dict[s
     files = ["--bench", str(result), "--before", str(before)]
     command = [binary("vllm-omni-metrics"), "compare", *files, "--url", server.url, "--json"]
     ended = subprocess.run(
-        [*command, "--way", str(WAY_SECONDS)], capture_output=True, text=True, timeout=120
+        [*command, "--allowance", str(ALLOWANCE_SECONDS)],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert not ended.stderr, ended.stderr
     return ended.returncode, json.loads(ended.stdout)

@@ -17,9 +17,10 @@ from hypothesis import strategies as some
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from vllm_omni_metrics_plugin import catalog, cli
-from vllm_omni_metrics_plugin.compare import comparison, result, totals, vocabulary
+from vllm_omni_metrics_plugin.compare import comparison, result, totals
 from vllm_omni_metrics_plugin.compare.comparison import Tolerance
-from vllm_omni_metrics_plugin.compare.vocabulary import FIGURES, Figure
+from vllm_omni_metrics_plugin.compare.figure import DUPLEX, Figure
+from vllm_omni_metrics_plugin.compare.vocabulary import FIGURES
 
 SUCCESSES = 'requests_success_total{finished_reason=~"stop|length"}'
 FAILURES = 'requests_success_total{finished_reason!~"stop|length"}'
@@ -179,7 +180,7 @@ def test_no_backend_gives_one_name_two_meanings() -> None:
 
 
 def test_duplex_sessions_have_no_figure() -> None:
-    assert not {b for f in FIGURES for b in f.backends} & set(vocabulary.DUPLEX)
+    assert not {b for f in FIGURES for b in f.backends} & set(DUPLEX)
 
 
 # Agreement
@@ -246,12 +247,12 @@ def test_relative_difference_is_the_benchs_from_the_servers(compare: Any) -> Non
     ("options", "status"),
     [
         ([], 0),
-        (["--way", "0"], 0),
+        (["--allowance", "0"], 0),
         (["--tolerance", "0.01"], 0),
-        (["--tolerance", "0.01", "--way", "0.001"], 1),
+        (["--tolerance", "0.01", "--allowance", "0.001"], 1),
     ],
 )
-def test_times_may_be_apart_by_the_tolerance_and_the_clients_way(
+def test_times_may_be_apart_by_the_tolerance_and_the_allowance(
     compare: Any, options: list[str], status: int
 ) -> None:
     assert compare(options=options)[0] == status
@@ -406,7 +407,7 @@ def test_answer_of_another_server_is_told_apart(compare: Any, text: bytes, compl
     assert complaint in err
 
 
-@pytest.mark.parametrize("option", ["--tolerance", "--way"])
+@pytest.mark.parametrize("option", ["--tolerance", "--allowance"])
 @pytest.mark.parametrize("value", ["-1", "nan", "inf", "much"])
 def test_limit_that_is_none_is_refused(
     capsys: pytest.CaptureFixture[str], option: str, value: str

@@ -50,7 +50,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="how far apart both may be, relative to the server's value (default: 0.1)",
     )
     parser.add_argument(
-        "--way",
+        "--allowance",
         type=_seconds,
         default=0.01,
         metavar="SECONDS",
@@ -80,7 +80,7 @@ def _run(options: argparse.Namespace) -> int:
     counted = ask(options.url)
     if options.before is not None:
         counted = _subtract(counted, options.before)
-    tolerance = Tolerance(options.tolerance, options.way)
+    tolerance = Tolerance(options.tolerance, options.allowance)
     rows = compare(result, counted, tolerance)
     judged = [row for row in rows if row.verdict in ("agree", "apart")]
     status = AGREE if all(row.verdict == "agree" for row in judged) else APART
@@ -92,7 +92,7 @@ def _run(options: argparse.Namespace) -> int:
                 "url": options.url,
                 "before": None if options.before is None else str(options.before),
                 "tolerance": tolerance.relative,
-                "way_seconds": tolerance.way_seconds,
+                "allowance_seconds": tolerance.allowance_seconds,
                 "figures": [report.as_json(row) for row in rows],
                 "remarks": remarks,
                 "status": status,
@@ -150,7 +150,9 @@ def _remarks(result: Result, counted: totals.Totals, options: argparse.Namespace
 
 def _verdict(judged: Sequence[Row], tolerance: Tolerance) -> str:
     apart = [row.measured.name for row in judged if row.verdict == "apart"]
-    limits = f"within {tolerance.relative:.0%}, times {1000 * tolerance.way_seconds:g} ms on top"
+    limits = (
+        f"within {tolerance.relative:.0%}, times {1000 * tolerance.allowance_seconds:g} ms on top"
+    )
     if apart:
         return f"{len(apart)} of {len(judged)} figures apart ({limits}): {', '.join(apart)}"
     return f"{len(judged)} figures agree ({limits}; totals exactly)."

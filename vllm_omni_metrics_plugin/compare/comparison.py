@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from vllm_omni_metrics_plugin.compare.figure import Figure
 from vllm_omni_metrics_plugin.compare.result import Measured, Result
 from vllm_omni_metrics_plugin.compare.totals import Totals
-from vllm_omni_metrics_plugin.compare.vocabulary import Figure
 
 Verdict = Literal["agree", "apart", "not judged", "no bench value", "no server value"]
 
@@ -40,15 +40,15 @@ class Tolerance:
     #: Of the server's value.
     relative: float
     #: Of times only, on top: what the client's way to the server and back may take.
-    way_seconds: float
+    allowance_seconds: float
 
     def allows(self, figure: Figure, bench: float, server: Interval) -> bool:
         apart = server.distance(bench)
         if figure.judged == "exact":
             return apart <= _ROUNDING * server.estimate
         edge = server.low if bench < server.low else server.high
-        way = self.way_seconds if figure.judged == "time" else 0.0
-        return not apart or apart <= self.relative * edge + way
+        allowance = self.allowance_seconds if figure.judged == "time" else 0.0
+        return not apart or apart <= self.relative * edge + allowance
 
 
 @dataclass(frozen=True)

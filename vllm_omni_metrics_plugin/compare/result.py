@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vllm_omni_metrics_plugin.compare.vocabulary import DUPLEX, FIGURES, Figure
+from vllm_omni_metrics_plugin.compare.figure import DUPLEX, Figure
+from vllm_omni_metrics_plugin.compare.vocabulary import FIGURES
 
 
 class NotABench(Exception):

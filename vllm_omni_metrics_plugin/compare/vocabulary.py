@@ -11,95 +11,15 @@ figure, seen from elsewhere. A figure on another basis (stage, end to end, strea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
-from vllm_omni_metrics_plugin import catalog
-
-#: How both sides make one number of many requests.
-Aggregate = Literal["total", "count", "sum", "mean", "quantile"]
-
-#: How far apart both sides may be. ``exact``: not at all. ``time``: the tolerance, and the client's
-#: way on top. ``ratio``: the tolerance. ``no``: they are shown beside each other, no more.
-Judged = Literal["exact", "time", "ratio", "no"]
-
-SPEECH = ("openai-audio-speech",)
-CHAT = ("openai-chat-omni", "daily-omni")
-IMAGES = ("/v1/images/generations", "/v1/images/edits", "openai-image-edits-omni")
-VIDEOS = ("/v1/videos",)
-#: Sessions outside ``generate``, which the plugin does not observe.
-DUPLEX = ("openai-realtime-duplex", "openai-realtime-tts")
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One number of the bench and the one of ours beside it.
-
-    ``bench`` is the key in the result file; for a quantile it is what follows ``median_``,
-    ``p99_`` or ``percentiles_`` there. ``family`` is the stem whose samples make the server's
-    number, over all label sets.
-    """
-
-    name: str
-    aggregate: Aggregate
-    bench: str
-    family: str
-    judged: Judged
-    bench_meaning: str
-    server_meaning: str
-    #: What stands between both sides, or why they cannot be compared.
-    why: str = ""
-    #: Factor from the bench's unit to ours.
-    to_unit: float = 1.0
-    #: With which ``--backend`` the key has this meaning; empty for all.
-    backends: tuple[str, ...] = ()
-    #: The bench's number is ``bench`` times and over these keys' values.
-    bench_times: str | None = None
-    bench_over: str | None = None
-    #: The server's number is the family's sum over the sum or value of this one.
-    over: str | None = None
-    #: Only successes (stop, length) of a family by finished_reason, or only the others.
-    successes: bool | None = None
-
-    @property
-    def bench_formula(self) -> str:
-        """The bench's number in its own words."""
-        if self.aggregate == "quantile":
-            return f"p<n>_{self.bench}"
-        times = f" * {self.bench_times}" if self.bench_times else ""
-        over = f" / {self.bench_over}" if self.bench_over else ""
-        return self.bench + times + over
-
-    @property
-    def is_another(self) -> bool:
-        """Whether the server's number is on another basis, and so has another name."""
-        return self.judged == "no" and self.name.partition("{")[0] != self.family
-
-    @property
-    def server_formula(self) -> str:
-        """The server's number from its samples, without the ``vllm:omni_`` that all begin with."""
-        total = self.family if self.counts(self.family) else f"{self.family}_sum"
-        if self.successes is not None:
-            total += f'{{finished_reason{"=" if self.successes else "!"}~"stop|length"}}'
-        if self.over is not None:
-            return f"{total} / {self.over if self.counts(self.over) else f'{self.over}_sum'}"
-        if self.aggregate == "mean":
-            return f"{self.family}_sum / {self.family}_count"
-        if self.aggregate == "count":
-            return f"{self.family}_count"
-        if self.aggregate == "quantile":
-            return f"quantile of {self.family}_bucket"
-        return total
-
-    @property
-    def is_counter(self) -> bool:
-        return self.counts(self.family)
-
-    @staticmethod
-    def counts(stem: str) -> bool:
-        """Whether the family is a counter, with nothing but its value to show."""
-        return catalog.BY_STEM[stem].kind == "counter"
-
+from vllm_omni_metrics_plugin.compare.figure import (
+    CHAT,
+    IMAGES,
+    SPEECH,
+    TO_SECONDS,
+    VIDEOS,
+    Figure,
+)
+from vllm_omni_metrics_plugin.compare.visual_vocabulary import IMAGE, VIDEO
 
 _WAY = (
     "The client's way: its connection (the first request opens one), HTTP and the parsing of the "
@@ -114,7 +34,6 @@ _STREAM_OR_STAGE = (
     "right at the beginning and both come close; where whole outputs are handed on, the stage's "
     "own share is much smaller."
 )
-_SECONDS = 0.001
 
 REQUESTS: tuple[Figure, ...] = (
     Figure(
@@ -145,7 +64,7 @@ REQUESTS: tuple[Figure, ...] = (
         bench="mean_e2el_ms",
         judged="time",
         family="e2e_request_latency_seconds",
-        to_unit=_SECONDS,
+        to_unit=TO_SECONDS,
         backends=(*SPEECH, *CHAT, *IMAGES),
         bench_meaning="Request sent to answer read, of completed requests.",
         server_meaning="Arrival to complete response, of completed requests.",
@@ -157,7 +76,7 @@ REQUESTS: tuple[Figure, ...] = (
         bench="e2el_ms",
         judged="time",
         family="e2e_request_latency_seconds",
-        to_unit=_SECONDS,
+        to_unit=TO_SECONDS,
         backends=(*SPEECH, *CHAT, *IMAGES),
         bench_meaning="Percentile of the same.",
         server_meaning="Percentile of the same, as exactly as the buckets know it.",
@@ -169,7 +88,7 @@ REQUESTS: tuple[Figure, ...] = (
         bench="mean_e2el_ms",
         judged="no",
         family="e2e_request_latency_seconds",
-        to_unit=_SECONDS,
+        to_unit=TO_SECONDS,
         backends=VIDEOS,
         bench_meaning="Job created to seen as completed by a client that looks every 2 s.",
         server_meaning="Arrival to complete output of the engine.",
@@ -195,7 +114,7 @@ AUDIO: tuple[Figure, ...] = (
         bench="mean_audio_ttfp_ms",
         judged="time",
         family="audio_ttfp_seconds",
-        to_unit=_SECONDS,
+        to_unit=TO_SECONDS,
         backends=(*SPEECH, *CHAT),
         bench_meaning=(
             "Request sent to the first bytes of the body (speech, raw PCM without a header) or the "
@@ -210,7 +129,7 @@ AUDIO: tuple[Figure, ...] = (
         bench="audio_ttfp_ms",
         judged="time",
         family="audio_ttfp_seconds",
-        to_unit=_SECONDS,
+        to_unit=TO_SECONDS,
         backends=(*SPEECH, *CHAT),
         bench_meaning="Percentile of the same.",
         server_meaning="Percentile of the same, as exactly as the buckets know it.",
@@ -286,7 +205,7 @@ AUDIO: tuple[Figure, ...] = (
         judged="ratio",
         family="e2e_request_latency_seconds",
         over="audio_duration_seconds",
-        to_unit=_SECONDS,
+        to_unit=TO_SECONDS,
         backends=(*SPEECH, *CHAT),
         bench_meaning="All requests' time over all audio.",
         server_meaning="All requests' time over all audio.",
@@ -294,118 +213,48 @@ AUDIO: tuple[Figure, ...] = (
     ),
 )
 
-IMAGE: tuple[Figure, ...] = (
-    Figure(
-        name="image_num_total",
-        aggregate="total",
-        bench="total_images",
-        judged="exact",
-        family="image_num_total",
-        backends=(*IMAGES, *CHAT),
-        bench_meaning="Images that could be decoded, of completed requests.",
-        server_meaning="Images of completed requests.",
-    ),
-    Figure(
-        name="image_pixels",
-        aggregate="mean",
-        bench="average_pixels_per_image",
-        judged="ratio",
-        family="image_pixels",
-        backends=IMAGES,
-        bench_meaning="Width x height of the decoded images.",
-        server_meaning="Width x height of each image, as generated.",
-    ),
-    Figure(
-        name="image_generation_time_seconds",
-        aggregate="mean",
-        bench="mean_image_generation_ms",
-        judged="ratio",
-        family="image_generation_time_seconds",
-        to_unit=_SECONDS,
-        backends=IMAGES,
-        bench_meaning="What the server's answer says: the stage's generation time.",
-        server_meaning="Stage submit to stage finish of a completed request.",
-        why="The bench of vllm-omni 0.30 prints it and does not save it.",
-    ),
-    Figure(
-        name="denoise_step_time_ms",
-        aggregate="mean",
-        bench="mean_denoise_step_latency_ms",
-        judged="no",
-        family="diffusion_exec_time_ms",
-        over="diffusion_steps_total",
-        backends=IMAGES,
-        bench_meaning="What the server's answer says: the pipeline's denoising over its steps.",
-        server_meaning="Execution over executed steps, with the encoding and decoding around them.",
-        why="Another basis: the server's has the whole execution in it.",
-    ),
-)
-
-VIDEO: tuple[Figure, ...] = (
-    Figure(
-        name="video_frames_total",
-        aggregate="total",
-        bench="total_video_frames",
-        judged="exact",
-        family="video_frames_total",
-        backends=VIDEOS,
-        bench_meaning="What the job says, or else what was asked for.",
-        server_meaning="Frames that were generated, of completed requests.",
-        why="The bench takes the order for the delivery where the job does not state it.",
-    ),
-    Figure(
-        name="video_duration_seconds",
-        aggregate="sum",
-        bench="total_video_duration_s",
-        judged="exact",
-        family="video_duration_seconds",
-        backends=VIDEOS,
-        bench_meaning="What the job says, or else what was asked for.",
-        server_meaning="Frames over the frame rate that the endpoint encodes at.",
-        why="The bench takes the order for the delivery where the job does not state it.",
-    ),
-    Figure(
-        name="video_generation_time_seconds",
-        aggregate="mean",
-        bench="mean_video_generation_ms",
-        judged="ratio",
-        family="video_generation_time_seconds",
-        to_unit=_SECONDS,
-        backends=VIDEOS,
-        bench_meaning="What the job says: the slowest stage's generation, or else its inference.",
-        server_meaning="Stage submit to stage finish of a completed request.",
-    ),
-    Figure(
-        name="video_generation_time_seconds",
-        aggregate="quantile",
-        bench="video_generation_ms",
-        judged="ratio",
-        family="video_generation_time_seconds",
-        to_unit=_SECONDS,
-        backends=VIDEOS,
-        bench_meaning="Percentile of the same.",
-        server_meaning="Percentile of the same, as exactly as the buckets know it.",
-    ),
-    Figure(
-        name="video_rtf",
-        aggregate="mean",
-        bench="mean_video_rtf",
-        judged="ratio",
-        family="video_rtf",
-        backends=VIDEOS,
-        bench_meaning="That generation time over the playing time.",
-        server_meaning="Stage generation time over playing time.",
-    ),
-    Figure(
-        name="video_rtf",
-        aggregate="quantile",
-        bench="video_rtf",
-        judged="ratio",
-        family="video_rtf",
-        backends=VIDEOS,
-        bench_meaning="Percentile of the same.",
-        server_meaning="Percentile of the same, as exactly as the buckets know it.",
-    ),
-)
-
 FIGURES: tuple[Figure, ...] = (*REQUESTS, *AUDIO, *IMAGE, *VIDEO)
+
+#: What the bench saves and no figure stands for: its keys, what they are, and what the server has.
+BENCH_ONLY: tuple[tuple[str, str, str], ...] = (
+    (
+        "request_throughput",
+        "Completed requests over the bench's own duration.",
+        '`sum(rate(vllm:omni_requests_success_total{finished_reason=~"stop|length"}[1m]))`',
+    ),
+    (
+        "audio_throughput",
+        "Seconds of audio per second.",
+        "`sum(rate(vllm:omni_audio_duration_seconds_sum[1m]))`",
+    ),
+    (
+        "image_throughput",
+        "Images per second.",
+        "`sum(rate(vllm:omni_image_num_total[1m]))`",
+    ),
+    (
+        "video_throughput",
+        "Seconds of video per second.",
+        "`sum(rate(vllm:omni_video_duration_seconds_sum[1m]))`",
+    ),
+    (
+        "*_audio_underrun_s",
+        "How long a player would have stood still, as the chunks reached the client (speech).",
+        "nothing: only the client knows when a chunk arrived",
+    ),
+    (
+        "*_ttft_ms, *_tpot_ms, *_itl_ms, *_tokens, output_throughput",
+        "Text tokens, as the client saw them.",
+        "vLLM's own `vllm:time_to_first_token_seconds` and its like, by stage and replica",
+    ),
+    (
+        "stage_durations_*, *_peak_memory_mb",
+        "What the server's answers say of the diffusion engine.",
+        "`vllm:omni_diffusion_*_time_ms` for the times, each a slice of its own definition",
+    ),
+    (
+        "duplex_*",
+        "Sessions of speech in and out at once.",
+        "nothing: they pass by the engine's `generate`, where the plugin looks",
+    ),
+)
