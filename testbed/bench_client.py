@@ -44,7 +44,7 @@ def _serve(
     tokens: int,
     at_once: int,
 ) -> None:
-    """Write ``result``; raises :class:`BenchFailed`."""
+    """Write ``result``, with the plugin in the bench; raises :class:`BenchFailed`."""
     command = [binary("vllm-omni"), "bench", "serve", "--omni", "--disable-tqdm", "--save-result"]
     options = {
         "backend": backend,
@@ -67,7 +67,7 @@ def _serve(
         command += [f"--{name}", value]
     ended = subprocess.run(
         command,
-        env={**server.environment, "VLLM_OMNI_METRICS": "0"},
+        env={**server.environment, "VLLM_OMNI_METRICS": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -39,7 +39,8 @@ audio_rtf_end_to_end_mean                                 1.509       1.497     
 audio_rtf_end_to_end                                      1.509       1.503       +0.4%  agree
 ```
 
-- `--percentile-metrics` matters: without it the bench saves no end-to-end time, no TTFP and no RTF.
+- `--percentile-metrics` matters: without it the bench saves no end-to-end time, no TTFP and no RTF
+  of its own.
 - The server counts since it was started, for everybody. `--before` is its `/metrics` of before the
   bench, which is subtracted; without it everything is compared, and the output says so. Counts of
   an earlier life of the server are refused. Warm-ups (`--num-warmups`, `--ready-check-timeout-sec`)
@@ -52,8 +53,18 @@ audio_rtf_end_to_end                                      1.509       1.503     
   `VLLM_OMNI_METRICS_BUCKETS_<FAMILY>`.
 - The exit status is 0 if all that is judged agrees, 1 if some of it does not, 2 if nothing could be
   compared. `--json` prints the same as one object.
-- Without `--url` the bench's figures alone are shown under the names of the server's families. The
-  file itself keeps the bench's own keys: nothing of the bench is patched.
+- Without `--url` the bench's figures alone are shown under the names of the server's families.
+
+With `VLLM_OMNI_METRICS=1` in the *bench's* environment, too, the plugin is loaded there, and the
+bench itself prints its figures once more under the server's names and saves them as one more entry
+of its file, `omni_metrics`. Its own figures stay as they are. The entry has all that the bench
+knows of the modality, with or without `--percentile-metrics`, and what it prints and does not save,
+such as the generation time of images; `compare` takes from it what the file lacks otherwise.
+
+```
+{"completed": 8, ...,
+ "omni_metrics": {"audio_ttfp_seconds_mean": 0.5508, "audio_frames_total": 906240, ...}}
+```
 
 ## The names
 
@@ -78,10 +89,10 @@ it is
 
 TTFP has one definition and two observers. The client's begins earlier, with the connection (its
 first request opens one), HTTP and the parsing of the request; and it ends later, after the packet
-was encoded, sent and noticed. No text and no header is waited for: `/v1/audio/speech` sends the bench
-raw PCM, and in a chat the first audio event counts, whatever text came before. An engine that makes
-the whole waveform first has no TTFP on the server, while the bench measures its first bytes all the
-same.
+was encoded, sent and noticed. No text and no header is waited for: `/v1/audio/speech` sends the
+bench raw PCM, and in a chat the first audio event counts, whatever text came before. An engine that
+makes the whole waveform first has no TTFP on the server, while the bench measures its first bytes
+all the same.
 
 **Sample rate.** The server takes the rate that the model's output states. The bench cannot see it
 in raw PCM and assumes 24 kHz mono; `VLLM_OMNI_BENCH_AUDIO_SAMPLE_RATE` and

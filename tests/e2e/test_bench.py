@@ -65,7 +65,12 @@ def compared(server: Server, bench: Bench, directory: Path) -> tuple[int, dict[s
         timeout=120,
     )
     assert not ended.stderr, ended.stderr
-    return ended.returncode, json.loads(ended.stdout)
+    answer = json.loads(ended.stdout)
+    # The bench has said the same itself, under the same names.
+    named = json.loads(result.read_text())["omni_metrics"]
+    said = {f["figure"]: f["bench"] for f in answer["figures"] if f["bench"] is not None}
+    assert {name: named.get(name) for name in said} == pytest.approx(said)
+    return ended.returncode, answer
 
 
 def assert_agree(server: Server, bench: Bench, directory: Path, rtf: str) -> None:

@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 from vllm_omni_metrics_plugin.compare.figure import DUPLEX, Figure
 from vllm_omni_metrics_plugin.compare.vocabulary import FIGURES
 
+#: Where the plugin, loaded into the bench client, puts the figures under our names.
+NAMED = "omni_metrics"
+
 
 class NotABench(Exception):
     """The file is not what the bench client saves; the message says why."""
@@ -85,6 +88,14 @@ class Result:
                 ]
             else:
                 measured.append(Measured(figure, None, self._value(figure)))
+        return [self._completed(figure) for figure in measured]
+
+    def _completed(self, measured: Measured) -> Measured:
+        """With the value that the plugin has put beside the bench's own, where that saved none."""
+        named = self._said.get(NAMED)
+        if measured.value is None and isinstance(named, Mapping):
+            value = _number(f"{NAMED}.{measured.name}", named.get(measured.name))
+            return measured._replace(value=value)
         return measured
 
     def _value(self, figure: Figure) -> float | None:

@@ -35,7 +35,7 @@ IMAGE: tuple[Figure, ...] = (
         backends=IMAGES,
         bench_meaning="What the server's answer says: the stage's generation time.",
         server_meaning="Stage submit to stage finish of a completed request.",
-        why="The bench of vllm-omni 0.30 prints it and does not save it.",
+        why="The bench of vllm-omni 0.30 prints it and saves it only with the plugin in it.",
     ),
     Figure(
         name="denoise_step_time_ms",

@@ -46,7 +46,7 @@ __all__ = [
     "VideoFinished",
 ]
 
-Role = Literal["server", "stage_engine", "worker", "model_inspection"]
+Role = Literal["server", "stage_engine", "worker", "model_inspection", "bench"]
 PatchStatus = Literal["applied", "deferred", "skipped", "failed"]
 Modality = Literal["audio"]
 
