@@ -547,3 +547,12 @@ def test_each_kind_of_figure_has_its_limit(judged: Any, bench: float, allowed: b
     figure = Figure("x", "mean", "x", "audio_rtf", judged, ".", ".")
     server = comparison.Interval(1.0, 1.0)
     assert Tolerance(0.1 + 1e-9, 0.01).allows(figure, bench, server) is allowed
+
+
+@pytest.mark.parametrize(("bench", "allowed"), [(0.89, False), (0.91, True), (2.19, True)])
+def test_what_is_outside_of_a_bucket_is_judged_by_the_nearer_bound(
+    bench: float, allowed: bool
+) -> None:
+    figure = Figure("x", "quantile", "x", "audio_rtf", "ratio", ".", ".")
+    server = comparison.Interval(1.0, 2.0)
+    assert Tolerance(0.1, 0.0).allows(figure, bench, server) is allowed

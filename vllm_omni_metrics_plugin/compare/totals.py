@@ -142,8 +142,6 @@ def parse(text: str) -> Totals:
             for sample in family.samples:
                 if math.isnan(sample.value):
                     raise ValueError(f"{sample.name} is NaN")
-                if sample.name.endswith("_created"):
-                    continue
                 kind = gauges if family.type == "gauge" else samples
                 kind[sample.name, frozenset(sample.labels.items())] = sample.value
     except ValueError as error:
