@@ -493,10 +493,15 @@ def test_what_the_plugin_has_put_into_the_file_fills_what_the_bench_did_not_save
 ) -> None:
     bench = {key: value for key, value in BENCH.items() if "ttfp_ms" not in key}
     assert verdicts(compare(bench=bench)[1])["audio_ttfp_seconds_mean"] == "no bench value"
-    named = {"audio_ttfp_seconds_mean": 0.105, "audio_frames_total": 1}
+    named = {
+        "audio_ttfp_seconds_mean": 0.105,
+        "audio_ttfp_seconds_p95": 0.12,
+        "audio_frames_total": 1,
+    }
     status, out, _ = compare(bench={**bench, result.NAMED: named})
     assert status == 0, "the bench's own word comes first"
     assert verdicts(out)["audio_ttfp_seconds_mean"] == "agree"
+    assert verdicts(out)["audio_ttfp_seconds_p95"] == "agree"
     status, _, err = compare(bench={**bench, result.NAMED: {"audio_ttfp_seconds_mean": "x"}})
     assert status == 2
     assert "omni_metrics.audio_ttfp_seconds_mean is 'x'" in err

@@ -16,6 +16,8 @@ from vllm_omni_metrics_plugin.compare.vocabulary import FIGURES
 #: Where the plugin, loaded into the bench client, puts the figures under our names.
 NAMED = "omni_metrics"
 
+_PERCENT = r"\d{1,3}(?:\.\d+)?"
+
 
 class NotABench(Exception):
     """The file is not what the bench client saves; the message says why."""
@@ -60,11 +62,7 @@ class Result:
 
     def percentiles(self, metric: str) -> dict[float, float]:
         """By percent; the bench saves those that it was asked for, in either of two forms."""
-        found = {}
-        for key in self._said:
-            match = re.fullmatch(rf"(?:median|p(\d{{1,3}}(?:\.\d+)?))_{re.escape(metric)}", key)
-            if match and (value := self.number(key)) is not None:
-                found[float(match[1] or 50)] = value
+        found = _percentiles(rf"(?:median|p({_PERCENT}))_{re.escape(metric)}", self._said)
         key = f"percentiles_{metric}"
         pairs = self._said.get(key) or []
         try:
@@ -73,7 +71,7 @@ class Result:
                     found[float(percent)] = value
         except (TypeError, ValueError):
             raise NotABench(f"{key} is {pairs!r}, not pairs of percent and value") from None
-        return {percent: found[percent] for percent in sorted(found) if 0 <= percent <= 100}
+        return found
 
     def figures(self) -> list[Measured]:
         """What the bench has measured, in the order of the vocabulary."""
@@ -82,21 +80,27 @@ class Result:
             if figure.backends and self.backend not in figure.backends:
                 continue
             if figure.aggregate == "quantile":
+                own = self.percentiles(figure.bench)
+                values = {percent: value * figure.to_unit for percent, value in own.items()}
+                named = _percentiles(rf"{re.escape(figure.name)}_p({_PERCENT})", self._named)
                 measured += [
-                    Measured(figure, percent, _sampled(value * figure.to_unit))
-                    for percent, value in self.percentiles(figure.bench).items()
+                    Measured(figure, percent, value or None)
+                    for percent, value in sorted({**named, **values}.items())
+                    if 0 <= percent <= 100
                 ]
             else:
-                measured.append(Measured(figure, None, self._value(figure)))
-        return [self._completed(figure) for figure in measured]
-
-    def _completed(self, measured: Measured) -> Measured:
-        """With the value that the plugin has put beside the bench's own, where that saved none."""
-        named = self._said.get(NAMED)
-        if measured.value is None and isinstance(named, Mapping):
-            value = _number(f"{NAMED}.{measured.name}", named.get(measured.name))
-            return measured._replace(value=value)
+                single = Measured(figure, None, self._value(figure))
+                if single.value is None:
+                    value = _number(f"{NAMED}.{single.name}", self._named.get(single.name))
+                    single = single._replace(value=value)
+                measured.append(single)
         return measured
+
+    @property
+    def _named(self) -> Mapping[str, Any]:
+        """What the plugin has put beside the bench's own figures; they come first."""
+        named = self._said.get(NAMED)
+        return named if isinstance(named, Mapping) else {}
 
     def _value(self, figure: Figure) -> float | None:
         value = self.number(figure.bench)
@@ -108,7 +112,7 @@ class Result:
         if value is not None:
             value *= figure.to_unit
         # Nothing takes no time and no picture is empty: such a 0 is the bench's word for no sample.
-        return _sampled(value) if figure.aggregate == "mean" else value
+        return value or None if figure.aggregate == "mean" else value
 
 
 def read(path: Path) -> Result:
@@ -161,5 +165,11 @@ def _number(key: str, value: Any) -> float | None:
     return float(value)
 
 
-def _sampled(value: float | None) -> float | None:
-    return value or None
+def _percentiles(pattern: str, said: Mapping[str, Any]) -> dict[float, float]:
+    """The numbers whose keys match, by the percent in the key, or else the median's."""
+    found = {}
+    for key, value in said.items():
+        match = re.fullmatch(pattern, key)
+        if match and (number := _number(key, value)) is not None:
+            found[float(match[1] or 50)] = number
+    return found
