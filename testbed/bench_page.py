@@ -66,6 +66,9 @@ such as the generation time of images; `compare` takes from it what the file lac
  "omni_metrics": {"audio_ttfp_seconds_mean": 0.5508, "audio_frames_total": 906240, ...}}
 ```
 
+The tables below are of vLLM-Omni 0.30. The benches of 0.22 to 0.28 define what they have in the
+same way; they know no videos, of images only edits, and save no number of samples.
+
 ## The names
 
 A figure has the stem of a family if it is defined as the family is, and `_mean`, `_sum`, `_count`
