@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from vllm_omni_metrics_plugin import __version__, catalog, settings
+from vllm_omni_metrics_plugin.compare import command
 from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
 from vllm_omni_metrics_plugin.hooks import HookManager
 from vllm_omni_metrics_plugin.hooks.manager import BUILT_IN
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--url", help=f"the server whose calls are shown; {DEFAULT_URL} is tried by default"
     )
     hooks.set_defaults(run=_hooks)
+    command.add_parser(commands)
     options = parser.parse_args(arguments)
     status: int = options.run(options)
     return status

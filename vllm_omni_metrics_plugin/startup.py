@@ -52,6 +52,11 @@ def start(environ: Mapping[str, str]) -> None:
                 "this vLLM server runs untouched"
             )
         return
+    if role == "bench":
+        from vllm_omni_metrics_plugin.patches import bench
+
+        Patches([bench.SEAM]).install()
+        return
     if wanted.trace:
         plugins.trace()
     several = role == "server" and multiprocess.is_on(environ)

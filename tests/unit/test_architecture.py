@@ -63,6 +63,7 @@ def test_only_the_patches_import_the_engine(path: Path) -> None:
         ("audio.py", ["patches", "exporters", "hooks", "requests"]),
         ("requests.py", ["patches", "exporters"]),
         ("exporters", ["patches", "requests", "startup"]),
+        ("compare", ["patches", "exporters", "hooks", "requests", "settings", "startup"]),
         ("patches", ["exporters", "startup"]),
     ],
 )

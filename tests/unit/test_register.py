@@ -250,6 +250,35 @@ def test_process_that_runs_the_model_registry_inspects(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
+    ("command", "role"),
+    [
+        ("/bin/vllm bench serve --omni", "bench"),
+        ("vllm-omni bench serve", "bench"),
+        ("/lib/vllm_omni/entrypoints/cli/main.py bench serve --omni", "bench"),
+        ("vllm serve bench --omni", "server"),
+        ("vllm bench latency", "server"),
+        ("vllm", "server"),
+        ("mine.py bench serve", "server"),
+        ("main.py bench serve", "server"),
+    ],
+)
+def test_bench_client_is_no_server(
+    monkeypatch: pytest.MonkeyPatch, command: str, role: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", command.split())
+    assert engine.process_role() == role
+
+
+def test_bench_client_has_its_own_seam_and_nothing_else(
+    interpret: Callable[..., Interpreter],
+) -> None:
+    argv = "import sys\nsys.argv = ['vllm', 'bench', 'serve', '--omni']\n"
+    process = interpret(ENGINE_INSTALLED + argv + REGISTER, VLLM_OMNI_METRICS="1")
+    assert (process.state["configured"], process.state["patches"]) == (0, 1)
+    assert "vllm_omni_metrics_plugin.exporters.prometheus" not in process.state["ours"]
+
+
+@pytest.mark.parametrize(
     ("installed", "versions"),
     [
         ({}, {}),

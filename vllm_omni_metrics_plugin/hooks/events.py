@@ -46,7 +46,7 @@ __all__ = [
     "VideoFinished",
 ]
 
-Role = Literal["server", "stage_engine", "worker", "model_inspection"]
+Role = Literal["server", "stage_engine", "worker", "model_inspection", "bench"]
 PatchStatus = Literal["applied", "deferred", "skipped", "failed"]
 Modality = Literal["audio"]
 
@@ -55,7 +55,8 @@ class Configured(Event, frozen=True, kw_only=True):
     """The plugin is ready in this process."""
 
     settings: Settings
-    #: What this process is to the engine; ``server`` is also any script's own process.
+    #: What this process is to the engine; ``server`` is also any script's own process. A
+    #: ``bench`` loads no hooks.
     role: Role
     #: Versions by distribution: ``vllm-omni-metrics-plugin``, ``vllm``, ``vllm-omni``.
     versions: dict[str, str]

