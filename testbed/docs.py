@@ -19,6 +19,7 @@ from testbed import readme
 from testbed.paths import ROOT
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.hooks import Event, events, specs
+from vllm_omni_metrics_plugin.tables import markdown
 from vllm_omni_metrics_plugin.testing import EVENTS, HookStage, make
 
 DOCS = ROOT / "docs"
@@ -53,7 +54,7 @@ def hooks() -> str:
             "",
             f"`{kind.__name__}`: {_markdown(inspect.getdoc(kind) or '')}",
             "",
-            readme._table(("field", "type", "meaning"), _fields(kind)),
+            markdown(("field", "type", "meaning"), _fields(kind)),
         ]
         fed = [f"`{f.stem}`" for f in catalog.FAMILIES if f.event == name]
         if fed:
@@ -80,7 +81,7 @@ def families() -> str:
         ]
         if family.buckets:
             rows.append(("buckets", " ".join(f"{bound:g}" for bound in family.buckets)))
-        parts.append(readme._table(("", ""), rows))
+        parts.append(markdown(("", ""), rows))
     return "\n".join(parts)
 
 

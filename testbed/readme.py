@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
 
 from testbed.paths import ROOT
-from vllm_omni_metrics_plugin import catalog, settings
+from vllm_omni_metrics_plugin import settings
+from vllm_omni_metrics_plugin.cli import families as catalogue
 from vllm_omni_metrics_plugin.hooks import specs
+from vllm_omni_metrics_plugin.tables import markdown
 
 README = ROOT / "README.md"
 
 
 def variables() -> str:
     rows = ((f"`{v.name}`", v.default, v.meaning) for v in settings.VARIABLES)
-    return _table(("variable", "default", "meaning"), rows)
+    return markdown(("variable", "default", "meaning"), rows)
 
 
 def families() -> str:
-    rows = (
-        (f"`{f.stem}`", f.kind, _labels(f.labels), f.unit, f.help.rstrip("."))
-        for f in catalog.FAMILIES
-    )
-    return _table(("family", "type", "labels", "unit", "meaning"), rows)
+    return catalogue.table()
 
 
 def hooks() -> str:
@@ -31,7 +28,7 @@ def hooks() -> str:
         for name, function in vars(specs).items()
         if name.startswith("omni_")
     )
-    return _table(("hook", "event", "called when"), rows)
+    return markdown(("hook", "event", "called when"), rows)
 
 
 def render(text: str) -> str:
@@ -46,21 +43,9 @@ def render(text: str) -> str:
     return text
 
 
-def _labels(labels: Sequence[str]) -> str:
-    for letter, common in (("S", catalog.STAGE), ("E", catalog.EDGE)):
-        if labels[: len(common)] == common:
-            return ", ".join((letter, *labels[len(common) :]))
-    return ", ".join(labels)
-
-
 def _event(function: object) -> str:
     annotation = inspect.signature(function).parameters["event"].annotation  # type: ignore[arg-type]
     return str(annotation).rpartition(".")[2]
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command ``vllm-omni-metrics``: what is installed, and what a server does with it."""
+"""``vllm-omni-metrics hooks``: who listens to what, and how often a server called them."""
 
 from __future__ import annotations
 
@@ -6,25 +6,18 @@ import argparse
 import logging
 import os
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.parser import text_string_to_metric_families
 
-from vllm_omni_metrics_plugin import __version__, catalog, settings
+from vllm_omni_metrics_plugin import catalog, settings
 from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
 from vllm_omni_metrics_plugin.hooks import HookManager
 from vllm_omni_metrics_plugin.hooks.manager import BUILT_IN
+from vllm_omni_metrics_plugin.scraping import NoAnswer, scrape
+from vllm_omni_metrics_plugin.tables import aligned
 
 DEFAULT_URL = "http://localhost:8000"
-_SECONDS = 5.0
-
-
-class NoAnswer(Exception):
-    """There is no server at the address, or it has no metrics; the message says which."""
 
 
 class Seen(NamedTuple):
@@ -40,24 +33,19 @@ class Seen(NamedTuple):
 Live = dict[tuple[str, str], Seen]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of the console script; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="vllm-omni-metrics", description=__doc__)
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    hooks = commands.add_parser(
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Make the command known to the parser."""
+    parser = commands.add_parser(
         "hooks", help="every hook, who implements it, and how often it was called"
     )
-    hooks.add_argument(
+    parser.add_argument(
         "--url", help=f"the server whose calls are shown; {DEFAULT_URL} is tried by default"
     )
-    hooks.set_defaults(run=_hooks)
-    options = parser.parse_args(arguments)
-    status: int = options.run(options)
-    return status
+    parser.set_defaults(run=run)
 
 
-def _hooks(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Exit status 1 if ``--url`` was given and no server with the plugin answers there."""
     logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
     installed = implementations()
     live: Live = {}
@@ -88,24 +76,19 @@ def implementations() -> dict[str, list[str]]:
 
 def ask(url: str) -> Live:
     """What the server at ``url`` says about its hooks; raises :class:`NoAnswer`."""
-    address = f"{url.rstrip('/')}/metrics"
-    try:
-        with urllib.request.urlopen(address, timeout=_SECONDS) as response:
-            text = response.read().decode()
-    except (OSError, ValueError, urllib.error.URLError) as error:
-        raise NoAnswer(f"{address} does not answer ({error})") from None
+    seen = scrape(url)
     values: dict[str, dict[tuple[str, str], float]] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.name.startswith(f"{catalog.PREFIX}metrics_hook_") and "hook" in sample.labels:
-                key = (sample.labels["hook"], sample.labels["plugin"])
-                values.setdefault(sample.name, {})[key] = sample.value
+    for sample in seen.beginning(f"{catalog.PREFIX}metrics_hook_"):
+        key = (sample.labels["hook"], sample.labels["plugin"])
+        values.setdefault(sample.name, {})[key] = sample.value
     said = {
         stem: values.get(catalog.BY_STEM[f"metrics_hook_{stem}"].name, {})
         for stem in ("calls_total", "errors_total", "dropped_events_total", "listening")
     }
     if not said["calls_total"]:
-        raise NoAnswer(f"{address} knows nothing of hooks; is VLLM_OMNI_METRICS=1 set there?")
+        raise NoAnswer(
+            f"{url.rstrip('/')}/metrics knows nothing of hooks; is VLLM_OMNI_METRICS=1 set there?"
+        )
     return {
         key: Seen(
             int(calls),
@@ -119,7 +102,7 @@ def ask(url: str) -> Live:
 
 def table(installed: dict[str, list[str]], live: Live) -> str:
     """One line per hook and implementation, aligned; ``-`` where there is nothing to say."""
-    lines = [("HOOK", "PLUGIN", "CALLS", "ERRORS", "DROPPED", "STATE")]
+    lines = []
     for hook, plugins in installed.items():
         others = [plugin for name, plugin in live if name == hook and plugin not in plugins]
         for plugin in [*plugins, *others]:
@@ -133,15 +116,5 @@ def table(installed: dict[str, list[str]], live: Live) -> str:
                 lines.append((hook, plugin, *counts, state))
         if not plugins and not others:
             lines.append((hook, "-", "-", "-", "-", "nobody listens"))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if 2 <= column <= 4 else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    header = ("HOOK", "PLUGIN", "CALLS", "ERRORS", "DROPPED", "STATE")
+    return aligned(header, lines, right=(2, 3, 4))
