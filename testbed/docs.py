@@ -15,7 +15,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from testbed import readme
+from testbed import doctor_page, readme
 from testbed.paths import ROOT
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.hooks import Event, events, specs
@@ -30,7 +30,12 @@ _MADE = "<!-- made by `python -m testbed.docs`; edit the code it describes inste
 
 def pages() -> dict[str, str]:
     """What each generated page has to say, by file name."""
-    return {"hooks.md": hooks(), "families.md": families(), "variables.md": variables()}
+    return {
+        "hooks.md": hooks(),
+        "families.md": families(),
+        "variables.md": variables(),
+        "doctor.md": doctor_page.render((DOCS / "doctor.md").read_text()),
+    }
 
 
 def hooks() -> str:

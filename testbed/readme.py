@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Iterable
 
 from testbed.paths import ROOT
 from vllm_omni_metrics_plugin import settings
@@ -32,13 +33,18 @@ def hooks() -> str:
 
 
 def render(text: str) -> str:
+    """README.md with its tables renewed."""
+    return fill(text, (variables, families, hooks))
+
+
+def fill(text: str, tables: Iterable[Callable[[], str]]) -> str:
     """``text`` with every generated table renewed; a table stands between two comments."""
-    for table in (variables, families, hooks):
+    for table in tables:
         name = table.__name__
         before, begin, rest = text.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition(f"<!-- end of {name} -->")
         if not end:
-            raise ValueError(f"README.md has no place for the table of {name}")
+            raise ValueError(f"the page has no place for the table of {name}")
         text = before + begin + table() + end + after
     return text
 

@@ -16,10 +16,12 @@ from tests.e2e.conftest import (
     Observation,
     assert_counts_agree,
     assert_times_agree,
+    doctor,
     is_idle,
     is_running,
     observing,
     outcomes,
+    settled,
 )
 
 
@@ -226,3 +228,19 @@ def test_every_seam_that_has_a_place_is_reported_as_applied(speech_server: Serve
     # Without diffusion, and outside of a batch script, these have no place.
     assert waiting == {"denoising", "denoising_stepwise", "offline_batch"}
     assert set(reported.values()) == {"applied", "deferred"}, reported
+
+
+def test_doctor_finds_nothing_wrong_with_all_that_was_said(speech_server: Server) -> None:
+    for stream in (None, "audio"):
+        client.speech(speech_server.url, tokens=12, stream=stream)  # type: ignore[arg-type]
+    settled(speech_server, is_idle)
+
+    status, report = doctor(speech_server)
+
+    wrong = [finding for finding in report["findings"] if finding["severity"] != "note"]
+    assert (status, wrong) == (0, [])
+    available = {family["name"]: family["available"] for family in report["families"]}
+    assert available["vllm:omni_audio_ttfp_seconds"] == "yes"
+    assert available["vllm:omni_diffusion_steps_total"] == "not yet"
+    applied = {seam["name"] for seam in report["seams"] if seam["status"] == "applied"}
+    assert {"generate", "stat_logger", "connectors"} <= applied

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -14,6 +10,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from testbed import readme
+from tests.unit.conftest import serving
 from vllm_omni_metrics_plugin import catalog, cli
 from vllm_omni_metrics_plugin.hooks import Event, RequestArrived, hookimpl, plugins
 from vllm_omni_metrics_plugin.hooks.manager import ENTRY_POINT_GROUP
@@ -25,25 +22,6 @@ class Faulty:
     @hookimpl
     def omni_request_arrived(self, event: Event) -> None:
         raise RuntimeError
-
-
-@contextmanager
-def serving(text: bytes, status: int = 200) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status if self.path == "/metrics" else 404)
-            self.end_headers()
-            self.wfile.write(text)
-
-        def log_message(self, *_: Any) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture
@@ -133,7 +111,7 @@ def test_command_without_a_word_says_what_there_is(capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit):
         cli.main([])
     said = capsys.readouterr().err
-    assert all(command in said for command in ("families", "hooks"))
+    assert all(command in said for command in ("doctor", "families", "hooks"))
 
 
 # families

@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 
 from vllm_omni_metrics_plugin import __version__
-from vllm_omni_metrics_plugin.cli import families, hooks
+from vllm_omni_metrics_plugin.cli import doctor, families, hooks
 
 #: Each module adds a command; what it sets as ``run`` is given the options and returns the status.
-_COMMANDS = (families, hooks)
+_COMMANDS = (doctor, families, hooks)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

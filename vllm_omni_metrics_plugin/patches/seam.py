@@ -103,7 +103,7 @@ def apply(seam: Seam) -> AppliedSeam | None:
 
     Raises :class:`DoesNotFit` and leaves the engine as it was.
     """
-    owner, method = _find(seam)
+    owner, method = find(seam)
     original = owner.__dict__[method]
     kind = type(original) if isinstance(original, (staticmethod, classmethod)) else None
     function = original.__func__ if kind is not None else original
@@ -130,7 +130,8 @@ def _counting(applied: AppliedSeam) -> AppliedSeam:
     return applied
 
 
-def _find(seam: Seam) -> tuple[type, str]:
+def find(seam: Seam) -> tuple[type, str]:
+    """The class that defines the method, and the method's name; raises :class:`DoesNotFit`."""
     class_name, method = seam.attribute.split(".")
     cls = getattr(sys.modules[seam.module], class_name, None)
     if not isinstance(cls, type):
