@@ -8,12 +8,8 @@ import os
 import sys
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry
-
 from vllm_omni_metrics_plugin import catalog, settings
-from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
-from vllm_omni_metrics_plugin.hooks import HookManager
-from vllm_omni_metrics_plugin.hooks.manager import BUILT_IN
+from vllm_omni_metrics_plugin.doctor.installation import load_hooks
 from vllm_omni_metrics_plugin.scraping import NoAnswer, scrape
 from vllm_omni_metrics_plugin.tables import aligned
 
@@ -47,7 +43,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Exit status 1 if ``--url`` was given and no server with the plugin answers there."""
     logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
-    installed = implementations()
+    installed = load_hooks(settings.parse(os.environ))
     live: Live = {}
     try:
         live = ask(options.url or DEFAULT_URL)
@@ -59,19 +55,6 @@ def run(options: argparse.Namespace) -> int:
     print(table(installed, live))
     print(f"\n{footer}")
     return 1 if options.url is not None and not live else 0
-
-
-def implementations() -> dict[str, list[str]]:
-    """By hook, the plugins of this environment that a server started from it would call."""
-    wanted = settings.parse(os.environ)
-    manager = HookManager()
-    if BUILT_IN not in wanted.hooks_blocked:
-        manager.register(PrometheusExporter({}, CollectorRegistry()), BUILT_IN)
-    manager.load_installed(wanted)
-    return {
-        name: [listener.plugin for listener in hook.listeners]
-        for name, hook in vars(manager.hooks).items()
-    }
 
 
 def ask(url: str) -> Live:

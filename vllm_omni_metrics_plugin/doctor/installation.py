@@ -126,19 +126,25 @@ def check_engine(versions: Mapping[str, str]) -> list[Finding]:
     return []
 
 
+def load_hooks(wanted: Settings) -> dict[str, list[str]]:
+    """By hook, the installed plugins that a server would call; logs what it would log of them."""
+    manager = HookManager()
+    if BUILT_IN not in wanted.hooks_blocked:
+        manager.register(PrometheusExporter({}, CollectorRegistry()), BUILT_IN)
+    manager.load_installed(wanted)
+    return {
+        name: [listener.plugin for listener in hook.listeners]
+        for name, hook in vars(manager.hooks).items()
+    }
+
+
 def check_hooks(wanted: Settings) -> tuple[list[HookPlugin], list[Finding]]:
     """Load the hook plugins as a server would, and say what became of each."""
-    manager = HookManager()
     with heard() as warnings:
-        if BUILT_IN not in wanted.hooks_blocked:
-            manager.register(PrometheusExporter({}, CollectorRegistry()), BUILT_IN)
-        loaded = manager.load_installed(wanted)
+        implementations = load_hooks(wanted)
+    loaded = {plugin for plugins in implementations.values() for plugin in plugins}
     implemented = {
-        name: tuple(
-            hook
-            for hook, caller in vars(manager.hooks).items()
-            if any(listener.plugin == name for listener in caller.listeners)
-        )
+        name: tuple(hook for hook, plugins in implementations.items() if name in plugins)
         for name in (BUILT_IN, *loaded)
     }
     plugins = [
