@@ -79,7 +79,7 @@ def test_package_that_wraps_the_same_place_is_named() -> None:
     others = {name for name, result in tried.items() if result.others}
     assert others == {"generate", "stage_submit"}
 
-    findings = {finding.severity: finding for finding in check(states(tried.values()), {})}
+    findings = {finding.severity: finding for finding in check(states(tried.values()), {}, SEAMS)}
     assert set(findings) == {"note", "degraded"}
     assert "their_limits.wrap has wrapped" in findings["degraded"].message
     assert "their_tracing" in findings["note"].message

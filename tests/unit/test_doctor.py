@@ -54,7 +54,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Installed:
     """An engine on which every seam fits, and no hook plugin but the exporter."""
     everything = Installed()
     monkeypatch.setattr(doctor.engine, "installed_versions", lambda: everything.versions)
-    monkeypatch.setattr(doctor.seams, "tried", lambda: (everything.states, []))
+    monkeypatch.setattr(doctor.seams, "tried", lambda places: (everything.states, []))
     monkeypatch.setattr(installation, "entry_points", everything.entry_points)
     monkeypatch.setattr(
         "vllm_omni_metrics_plugin.hooks.manager.entry_points", everything.entry_points
@@ -539,7 +539,7 @@ def test_what_is_printed_meanwhile_stays_off_the_report(
 ) -> None:
     monkeypatch.setenv("VLLM_OMNI_METRICS", "1")
 
-    def noisy() -> tuple[list[SeamState], list[Any]]:
+    def noisy(places: object) -> tuple[list[SeamState], list[Any]]:
         print("noise of an import")
         os.write(1, b"noise of a library\n")
         return [], []

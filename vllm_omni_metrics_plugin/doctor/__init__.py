@@ -10,6 +10,7 @@ from vllm_omni_metrics_plugin.doctor import installation, multiprocess, seams, t
 from vllm_omni_metrics_plugin.doctor.report import Finding, Report
 from vllm_omni_metrics_plugin.patches import engine
 from vllm_omni_metrics_plugin.patches.releases import BY_VERSION
+from vllm_omni_metrics_plugin.patches.table import SEAMS
 from vllm_omni_metrics_plugin.scraping import NoAnswer, Scrape, scrape
 
 __all__ = ["Finding", "Report", "examine"]
@@ -41,14 +42,15 @@ def examine(environ: Mapping[str, str], url: str | None = None) -> Report:
     report.hooks, of_hooks = installation.check_hooks(wanted)
     report.channel, of_channel = installation.check_channel(wanted)
     unavailable = dict(release.unavailable) if release is not None else {}
+    places = SEAMS
     if url is not None:
         seen = _look(url, report)
         if seen is not None:
             of_environment = [replace(found, severity="note") for found in of_environment]
-            report.seams = seams.reported(seen)
+            report.seams = seams.reported(seen, places)
             report.findings += traffic.judge(seen)
     elif "vllm-omni" in report.engine:
-        report.seams, of_engine = seams.tried()
+        report.seams, of_engine = seams.tried(places)
         report.findings += of_engine
     report.findings += [
         *of_environment,
@@ -57,8 +59,8 @@ def examine(environ: Mapping[str, str], url: str | None = None) -> Report:
         *multiprocess.check_multiprocess(environ),
     ]
     if report.seams:
-        report.findings += seams.check(report.seams, unavailable)
-        report.families = seams.availability(report.seams, unavailable)
+        report.findings += seams.check(report.seams, unavailable, places)
+        report.families = seams.availability(report.seams, unavailable, places)
     return report
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.doctor.report import FamilyState, Finding, SeamState
 from vllm_omni_metrics_plugin.patches.seam import Seam
-from vllm_omni_metrics_plugin.patches.table import ENGINE_FAMILIES, SEAMS
+from vllm_omni_metrics_plugin.patches.table import ENGINE_FAMILIES
 from vllm_omni_metrics_plugin.patches.trial import load_general_plugins, try_seams
 from vllm_omni_metrics_plugin.scraping import Scrape
 
@@ -16,7 +16,7 @@ NOT_REPORTED = "not reported"
 _OUT = ("skipped", "failed")
 
 
-def tried(seams: Sequence[Seam] = SEAMS) -> tuple[list[SeamState], list[Finding]]:
+def tried(seams: Sequence[Seam]) -> tuple[list[SeamState], list[Finding]]:
     """Each seam, applied in this process to the installed engine and taken out again."""
     findings = []
     raised = load_general_plugins()
@@ -30,7 +30,7 @@ def tried(seams: Sequence[Seam] = SEAMS) -> tuple[list[SeamState], list[Finding]
     return states, findings
 
 
-def reported(seen: Scrape, seams: Sequence[Seam] = SEAMS) -> list[SeamState]:
+def reported(seen: Scrape, seams: Sequence[Seam]) -> list[SeamState]:
     """Each seam, as a server says it of its own process."""
     said = {
         sample.labels.get("patch", ""): sample.labels
@@ -50,7 +50,7 @@ def reported(seen: Scrape, seams: Sequence[Seam] = SEAMS) -> list[SeamState]:
 
 
 def check(
-    states: Iterable[SeamState], unavailable: Mapping[str, str], seams: Sequence[Seam] = SEAMS
+    states: Iterable[SeamState], unavailable: Mapping[str, str], seams: Sequence[Seam]
 ) -> list[Finding]:
     """What is wrong with them; ``unavailable`` says by stem what this release is known to lack."""
     states = list(states)
@@ -72,7 +72,7 @@ def check(
 
 
 def availability(
-    states: Iterable[SeamState], unavailable: Mapping[str, str], seams: Sequence[Seam] = SEAMS
+    states: Iterable[SeamState], unavailable: Mapping[str, str], seams: Sequence[Seam]
 ) -> list[FamilyState]:
     """Each family of the catalogue, and the engine's own, by the seams that feed it."""
     by_name = {state.name: state for state in states}
