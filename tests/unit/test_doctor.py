@@ -471,6 +471,13 @@ def test_seam_that_the_server_skipped_is_said_with_its_reason() -> None:
     assert only(report, "seams")[1] == "generate at t was skipped: a coroutine"
 
 
+def test_seam_that_only_the_servers_release_has_is_judged_too() -> None:
+    text = 'vllm:omni_metrics_patch_info{patch="later",target="t",status="skipped",reason="no"} 1'
+    report = served(f"{HEALTHY}\n{text}")
+    assert report.exit_code == 1
+    assert only(report, "seams")[1] == "later at t was skipped: no"
+
+
 def test_seams_without_a_place_in_this_server_are_no_fault() -> None:
     text = re.sub(r'(patch="denoising\w*".*)status="applied"', r'\1status="deferred"', HEALTHY)
     report = served(text)

@@ -31,22 +31,25 @@ def tried(seams: Sequence[Seam]) -> tuple[list[SeamState], list[Finding]]:
 
 
 def reported(seen: Scrape, seams: Sequence[Seam]) -> list[SeamState]:
-    """Each seam, as a server says it of its own process."""
+    """Each seam, as a server says it of its own process; ``seams`` are those known here."""
     said = {
         sample.labels.get("patch", ""): sample.labels
         for sample in seen.named(f"{catalog.PREFIX}metrics_patch_info")
         if sample.value
     }
-    states = []
-    for seam in seams:
-        labels = said.get(seam.name)
-        if labels is None:
-            reason = f"of the {' and '.join(seam.roles)} processes"
-            states.append(SeamState(seam.name, seam.target, NOT_REPORTED, reason))
-        else:
-            status, reason = labels.get("status", ""), labels.get("reason", "")
-            states.append(SeamState(seam.name, labels.get("target", ""), status, reason))
-    return states
+    silent = {
+        seam.name: SeamState(
+            seam.name, seam.target, NOT_REPORTED, f"of the {' and '.join(seam.roles)} processes"
+        )
+        for seam in seams
+    }
+    states = {
+        name: SeamState(
+            name, labels.get("target", ""), labels.get("status", ""), labels.get("reason", "")
+        )
+        for name, labels in said.items()
+    }
+    return list({**silent, **states}.values())
 
 
 def check(
@@ -59,7 +62,8 @@ def check(
     for state in states:
         by = f", which {' and '.join(state.others)} has wrapped" if state.others else ""
         if state.status in _OUT:
-            known = set(feeds[state.name]) <= set(unavailable)
+            fed = feeds.get(state.name)  # nothing is known of another release's seam
+            known = fed is not None and set(fed) <= set(unavailable)
             why = f"{state.name} at {state.target}{by} was {state.status}: {state.reason}"
             findings.append(Finding("note" if known else "degraded", "seams", why))
         elif state.others:
