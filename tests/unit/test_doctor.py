@@ -36,6 +36,10 @@ ENGINES = EntryPoint("vllm_omni_register_models", "vllm_omni.somewhere:register"
 PLATFORM = "somebodys_platform"
 
 
+#: What it is when no fixture has taken its place.
+TRIED = seams.tried
+
+
 class Installed:
     """What is installed, as the doctor is told."""
 
@@ -436,6 +440,39 @@ def test_patcher_is_found_beneath_a_partial_or_another(small_engine: ModuleType)
     [wrapped, fits] = trial.try_seams([place("wrapped"), place("fits")])
     assert wrapped.others == (__name__, "their_patches")
     assert fits.others == ("their_patches",)
+
+
+@pytest.mark.parametrize("level", [None, "DEBUG"])
+def test_trial_leaves_the_environment_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, level: str | None
+) -> None:
+    monkeypatch.setenv("VLLM_OMNI_METRICS", "1")
+    monkeypatch.delenv("VLLM_LOGGING_LEVEL", raising=False)
+    if level is not None:
+        monkeypatch.setenv("VLLM_LOGGING_LEVEL", level)
+    before = dict(os.environ)
+    with trial.as_onlooker():
+        assert "VLLM_OMNI_METRICS" not in os.environ, "the engine would start us here"
+        assert os.environ["VLLM_LOGGING_LEVEL"] == (level or "ERROR")
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_general_plugin_that_would_end_a_server_is_broken(
+    monkeypatch: pytest.MonkeyPatch, raises: bool
+) -> None:
+    def load() -> None:
+        if raises:
+            raise RuntimeError("no licence")
+
+    plugins = ModuleType("vllm.plugins")
+    plugins.load_general_plugins = load  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
+    monkeypatch.setitem(sys.modules, "vllm.plugins", plugins)
+    states, findings = TRIED([])
+    assert states == []
+    assert [finding.severity for finding in findings] == ["broken"] * raises
+    assert all("no licence" in finding.message for finding in findings)
 
 
 # A running server

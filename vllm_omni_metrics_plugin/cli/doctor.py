@@ -31,8 +31,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """0 if all is good, 1 if something is missing, 2 if nothing is measured."""
-    # The engine logs everything that it imports; the report says what of it matters here.
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     with _noise_on_standard_error():
         report = examine(dict(os.environ), options.url)
     print(json.dumps(report.as_data(), indent=2) if options.json else text(report))

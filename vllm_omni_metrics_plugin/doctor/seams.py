@@ -8,7 +8,7 @@ from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.doctor.report import FamilyState, Finding, SeamState
 from vllm_omni_metrics_plugin.patches.seam import Seam
 from vllm_omni_metrics_plugin.patches.table import ENGINE_FAMILIES
-from vllm_omni_metrics_plugin.patches.trial import load_general_plugins, try_seams
+from vllm_omni_metrics_plugin.patches.trial import as_onlooker, load_general_plugins, try_seams
 from vllm_omni_metrics_plugin.scraping import Scrape
 
 #: Of seams whose work is in other processes than the server's.
@@ -19,13 +19,15 @@ _OUT = ("skipped", "failed")
 def tried(seams: Sequence[Seam]) -> tuple[list[SeamState], list[Finding]]:
     """Each seam, applied in this process to the installed engine and taken out again."""
     findings = []
-    raised = load_general_plugins()
+    with as_onlooker():
+        raised = load_general_plugins()
+        results = try_seams(seams)
     if raised is not None:
         why = f"loading the engine's general plugins raises {raised}: a server does not start"
         findings.append(Finding("broken", "engine", why))
     states = [
         SeamState(seam.name, seam.target, status, reason, others)
-        for seam, status, reason, others in try_seams(seams)
+        for seam, status, reason, others in results
     ]
     return states, findings
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -37,19 +38,30 @@ class _Reports:
         self.by_name[event.name] = event
 
 
+@contextlib.contextmanager
+def as_onlooker() -> Iterator[None]:
+    """Meanwhile the engine does not load us, and of what it imports it logs errors only."""
+    before = dict(os.environ)
+    os.environ.pop("VLLM_OMNI_METRICS", None)
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    try:
+        yield
+    finally:
+        for name in ("VLLM_OMNI_METRICS", "VLLM_LOGGING_LEVEL"):
+            os.environ.pop(name, None)
+            if name in before:
+                os.environ[name] = before[name]
+
+
 def load_general_plugins() -> str | None:
     """Load the engine's general plugins as each of its processes does, so that those who patch do.
 
-    Ours stays out. Returns what was raised, which would end a server; None if nothing was.
+    Returns what was raised, which would end a server; None if nothing was.
     """
-    switch = os.environ.pop("VLLM_OMNI_METRICS", None)
     try:
         importlib.import_module("vllm.plugins").load_general_plugins()
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-    finally:
-        if switch is not None:
-            os.environ["VLLM_OMNI_METRICS"] = switch
     return None
 
 
