@@ -21,7 +21,6 @@ from tests.e2e.conftest import (
     is_running,
     observing,
     outcomes,
-    settled,
 )
 
 
@@ -231,9 +230,15 @@ def test_every_seam_that_has_a_place_is_reported_as_applied(speech_server: Serve
 
 
 def test_doctor_finds_nothing_wrong_with_all_that_was_said(speech_server: Server) -> None:
+    packets = {}
     for stream in (None, "audio"):
-        client.speech(speech_server.url, tokens=12, stream=stream)  # type: ignore[arg-type]
-    settled(speech_server, is_idle)
+        with observing(speech_server) as seen:
+            client.speech(speech_server.url, tokens=24, stream=stream)  # type: ignore[arg-type]
+        packets[stream] = seen.gained.sum(
+            "vllm:omni_metrics_hook_calls_total", hook="omni_media_packet", plugin="prometheus"
+        )
+    # By this the doctor tells those apart whose first packet has a time.
+    assert packets[None] == 1 < packets["audio"], packets
 
     status, report = doctor(speech_server)
 
