@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from testbed import readme
 from vllm_omni_metrics_plugin.compare.figure import Figure
 from vllm_omni_metrics_plugin.compare.visual_vocabulary import IMAGE, VIDEO
 from vllm_omni_metrics_plugin.compare.vocabulary import AUDIO, BENCH_ONLY, REQUESTS
+from vllm_omni_metrics_plugin.tables import markdown
 
 _JUDGED = {
     "exact": "equal",
@@ -112,12 +112,12 @@ def page(made: str) -> str:
         ("Images", IMAGE),
         ("Videos", VIDEO),
     ):
-        parts += [f"## {title}\n", readme._table(_HEADER, _rows(figures))]
+        parts += [f"## {title}\n", markdown(_HEADER, _rows(figures))]
         parts += [f"- {', '.join(names)}: {why}" for why, names in _notes(figures)]
         parts.append("")
     parts += [
         "## What only the bench has\n",
-        readme._table(
+        markdown(
             ("in the bench", "meaning", "on the server"),
             ((_code(keys), meaning, _in_table(server)) for keys, meaning, server in BENCH_ONLY),
         ),

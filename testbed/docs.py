@@ -15,10 +15,11 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from testbed import bench_page, readme
+from testbed import bench_page, doctor_page, readme
 from testbed.paths import ROOT
 from vllm_omni_metrics_plugin import catalog, multiprocess
 from vllm_omni_metrics_plugin.hooks import Event, events, specs
+from vllm_omni_metrics_plugin.tables import markdown
 from vllm_omni_metrics_plugin.testing import EVENTS, HookStage, make
 
 DOCS = ROOT / "docs"
@@ -34,6 +35,7 @@ def pages() -> dict[str, str]:
         "families.md": families(),
         "variables.md": variables(),
         "bench.md": bench_page.page(_MADE),
+        "doctor.md": doctor_page.render((DOCS / "doctor.md").read_text()),
     }
 
 
@@ -58,7 +60,7 @@ def hooks() -> str:
             "",
             f"`{kind.__name__}`: {_markdown(inspect.getdoc(kind) or '')}",
             "",
-            readme._table(("field", "type", "meaning"), _fields(kind)),
+            markdown(("field", "type", "meaning"), _fields(kind)),
         ]
         fed = [f"`{f.stem}`" for f in catalog.FAMILIES if f.event == name]
         if fed:
@@ -86,7 +88,7 @@ def families() -> str:
         if family.buckets:
             rows.append(("buckets", " ".join(f"{bound:g}" for bound in family.buckets)))
         rows.append(("several API servers", multiprocess.adding_up(family)))
-        parts.append(readme._table(("", ""), rows))
+        parts.append(markdown(("", ""), rows))
     return "\n".join(parts)
 
 

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from testbed.paths import ROOT
-from vllm_omni_metrics_plugin import catalog, multiprocess, settings
+from vllm_omni_metrics_plugin import multiprocess, settings
+from vllm_omni_metrics_plugin.cli import families as catalogue
 from vllm_omni_metrics_plugin.hooks import specs
 from vllm_omni_metrics_plugin.patches.releases import RELEASES
 from vllm_omni_metrics_plugin.patches.table import ABSENT, seams_of
+from vllm_omni_metrics_plugin.tables import markdown
 
 README = ROOT / "README.md"
 
 
 def variables() -> str:
     rows = ((f"`{v.name}`", v.default, v.meaning) for v in settings.VARIABLES)
-    return _table(("variable", "default", "meaning"), rows)
+    return markdown(("variable", "default", "meaning"), rows)
 
 
 def families() -> str:
-    rows = (
-        (f"`{f.stem}`", f.kind, _labels(f.labels), f.unit, f.help.rstrip("."))
-        for f in catalog.FAMILIES
-    )
-    return _table(("family", "type", "labels", "unit", "meaning"), rows)
+    return catalogue.table()
 
 
 def hooks() -> str:
@@ -33,7 +31,7 @@ def hooks() -> str:
         for name, function in vars(specs).items()
         if name.startswith("omni_")
     )
-    return _table(("hook", "event", "called when"), rows)
+    return markdown(("hook", "event", "called when"), rows)
 
 
 def engines() -> str:
@@ -45,7 +43,7 @@ def engines() -> str:
         for name in names
     ]
     tested = [release.tested for release in RELEASES]
-    return _table(
+    return markdown(
         ("seam", *(release.version for release in RELEASES), "where it is absent"),
         [
             ("with vLLM", *(release.vllm for release in RELEASES), ""),
@@ -64,36 +62,29 @@ def limits() -> str:
         (", ".join(f"`{name}`" for name in limit.families), limit.reason)
         for limit in multiprocess.limits()
     )
-    return _table(("families", "with several API servers"), rows)
+    return markdown(("families", "with several API servers"), rows)
 
 
 def render(text: str) -> str:
+    """README.md with its tables renewed."""
+    return fill(text, (variables, families, hooks, limits, engines))
+
+
+def fill(text: str, tables: Iterable[Callable[[], str]]) -> str:
     """``text`` with every generated table renewed; a table stands between two comments."""
-    for table in (variables, families, hooks, limits, engines):
+    for table in tables:
         name = table.__name__
         before, begin, rest = text.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition(f"<!-- end of {name} -->")
         if not end:
-            raise ValueError(f"README.md has no place for the table of {name}")
+            raise ValueError(f"the page has no place for the table of {name}")
         text = before + begin + table() + end + after
     return text
-
-
-def _labels(labels: Sequence[str]) -> str:
-    for letter, common in (("S", catalog.STAGE), ("E", catalog.EDGE)):
-        if labels[: len(common)] == common:
-            return ", ".join((letter, *labels[len(common) :]))
-    return ", ".join(labels)
 
 
 def _event(function: object) -> str:
     annotation = inspect.signature(function).parameters["event"].annotation  # type: ignore[arg-type]
     return str(annotation).rpartition(".")[2]
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 if __name__ == "__main__":

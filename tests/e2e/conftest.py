@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from testbed.client import Answer
 from testbed.scrape import Scrape, scrape
-from testbed.server import Server
+from testbed.server import Server, binary
 
 ON = {"VLLM_OMNI_METRICS": "1"}
 
@@ -114,6 +117,19 @@ def is_idle(seen: Scrape) -> bool:
     return not seen.sum("vllm:omni_num_requests_running") and not seen.sum(
         "vllm:omni_num_requests_waiting"
     )
+
+
+def doctor(server: Server) -> tuple[int, dict[str, Any]]:
+    """The exit status of the doctor, who is asked about a running server, and its report."""
+    done = subprocess.run(
+        [binary("vllm-omni-metrics"), "doctor", "--json", "--url", server.url],
+        env={**server.environment, **ON},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    report: dict[str, Any] = json.loads(done.stdout)
+    return done.returncode, report
 
 
 LOAD = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")

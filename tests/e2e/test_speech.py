@@ -16,6 +16,7 @@ from tests.e2e.conftest import (
     Observation,
     assert_counts_agree,
     assert_times_agree,
+    doctor,
     is_idle,
     is_running,
     observing,
@@ -226,3 +227,25 @@ def test_every_seam_that_has_a_place_is_reported_as_applied(speech_server: Serve
     # Without diffusion, and outside of a batch script, these have no place.
     assert waiting == {"denoising", "denoising_stepwise", "offline_batch"}
     assert set(reported.values()) == {"applied", "deferred"}, reported
+
+
+def test_doctor_finds_nothing_wrong_with_all_that_was_said(speech_server: Server) -> None:
+    packets = {}
+    for stream in (None, "audio"):
+        with observing(speech_server) as seen:
+            client.speech(speech_server.url, tokens=24, stream=stream)  # type: ignore[arg-type]
+        packets[stream] = seen.gained.sum(
+            "vllm:omni_metrics_hook_calls_total", hook="omni_media_packet", plugin="prometheus"
+        )
+    # By this the doctor tells those apart whose first packet has a time.
+    assert packets[None] == 1 < packets["audio"], packets
+
+    status, report = doctor(speech_server)
+
+    wrong = [finding for finding in report["findings"] if finding["severity"] != "note"]
+    assert (status, wrong) == (0, [])
+    available = {family["name"]: family["available"] for family in report["families"]}
+    assert available["vllm:omni_audio_ttfp_seconds"] == "yes"
+    assert available["vllm:omni_diffusion_steps_total"] == "not yet"
+    applied = {seam["name"] for seam in report["seams"] if seam["status"] == "applied"}
+    assert {"generate", "stat_logger", "connectors"} <= applied

@@ -11,7 +11,7 @@ from testbed import client
 from testbed.client import Answer
 from testbed.scrape import scrape
 from testbed.server import Server
-from tests.e2e.conftest import ON
+from tests.e2e.conftest import ON, doctor
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +26,15 @@ def test_no_family_and_no_word_of_the_plugin_without_the_variable(off_server: Se
     assert answer.status == 200
     assert not scrape(off_server.url).names("vllm:omni_")
     assert "omni-metrics" not in off_server.log_path.read_text()
+
+
+def test_doctor_says_that_the_server_runs_without_the_plugin(off_server: Server) -> None:
+    status, report = doctor(off_server)
+
+    assert status == 2
+    [broken] = [finding for finding in report["findings"] if finding["severity"] == "broken"]
+    assert broken["check"] == "server"
+    assert off_server.url in broken["message"]
 
 
 @pytest.fixture

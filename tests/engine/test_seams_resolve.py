@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from collections.abc import Iterator
@@ -84,6 +85,25 @@ def test_seam_applied_twice_wraps_once(seam: Seam) -> None:
     once = places()
     assert apply(seam) is None
     assert all(place is once[name] for name, place in places().items())
+
+
+@each_seam
+def test_seam_beneath_a_foreign_wrapper_is_let_go_and_taken_up_again(seam: Seam) -> None:
+    applied = apply(seam)
+    assert applied is not None
+    owner, method = target(seam)
+    placed = places()[seam.name]
+
+    @functools.wraps(function(placed))
+    def foreign(*args: Any, **keywords: Any) -> Any:
+        return function(placed)(*args, **keywords)
+
+    setattr(owner, method, type(placed)(foreign) if function(placed) is not placed else foreign)
+    assert not applied.revert()
+    assert not applied.switch.is_on
+    assert apply(seam) is applied, "no second wrapper on top"
+    assert applied.switch.is_on
+    assert function(places()[seam.name]) is foreign
 
 
 @pytest.mark.parametrize("seams", [SEAMS, SEAMS[::-1]], ids=["in order", "reversed"])

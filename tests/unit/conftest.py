@@ -1,6 +1,12 @@
-"""For unit tests alone: a clock that stands until it is moved."""
+"""For unit tests alone: a clock that stands until it is moved, a server that shows one text."""
 
 from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
@@ -27,3 +33,24 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr("vllm_omni_metrics_plugin.requests.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.patches.client.time", standing)
     return standing
+
+
+@contextmanager
+def serving(text: bytes, status: int = 200) -> Iterator[str]:
+    """The address of a server with this on its ``/metrics``."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/metrics" else 404)
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()

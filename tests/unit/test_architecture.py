@@ -65,6 +65,10 @@ def test_only_the_patches_import_the_engine(path: Path) -> None:
         ("exporters", ["patches", "requests", "startup"]),
         ("compare", ["patches", "exporters", "hooks", "requests", "settings", "startup"]),
         ("patches", ["exporters", "startup"]),
+        ("patches", ["exporters", "startup", "cli", "doctor"]),
+        ("doctor", ["startup", "cli"]),
+        ("tables.py", ["patches", "exporters", "hooks", "cli", "doctor"]),
+        ("scraping.py", ["patches", "exporters", "hooks", "cli", "doctor"]),
     ],
 )
 def test_imports_go_in_one_direction(part: str, forbidden: list[str]) -> None:

@@ -1,20 +1,20 @@
-"""The command: what is installed, and what a server says about it."""
+"""The command: what is installed, what there is to measure, and what a server says about it."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import json
 from importlib.metadata import EntryPoint
 from typing import Any
 
 import pytest
 from prometheus_client import generate_latest
 
-from vllm_omni_metrics_plugin import cli
+from testbed import readme
+from tests.unit.conftest import serving
+from vllm_omni_metrics_plugin import catalog, cli
 from vllm_omni_metrics_plugin.hooks import Event, RequestArrived, hookimpl, plugins
 from vllm_omni_metrics_plugin.hooks.manager import ENTRY_POINT_GROUP
+from vllm_omni_metrics_plugin.patches.releases import Release
 from vllm_omni_metrics_plugin.testing import EVENTS, make
 
 
@@ -22,25 +22,6 @@ class Faulty:
     @hookimpl
     def omni_request_arrived(self, event: Event) -> None:
         raise RuntimeError
-
-
-@contextmanager
-def serving(text: bytes, status: int = 200) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status if self.path == "/metrics" else 404)
-            self.end_headers()
-            self.wfile.write(text)
-
-        def log_message(self, *_: Any) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture
@@ -65,7 +46,7 @@ def rows(text: str) -> dict[tuple[str, str], list[str]]:
 def test_every_hook_is_listed_with_those_who_would_be_called(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "DEFAULT_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr(cli.hooks, "DEFAULT_URL", "http://127.0.0.1:1")
     assert cli.main(["hooks"]) == 0
     out = capsys.readouterr().out
     listed = rows(out)
@@ -82,7 +63,7 @@ def test_operators_choice_of_plugins_is_what_is_listed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_OMNI_METRICS_HOOKS", "-faulty,-prometheus")
-    monkeypatch.setattr(cli, "DEFAULT_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr(cli.hooks, "DEFAULT_URL", "http://127.0.0.1:1")
     cli.main(["hooks"])
     assert {plugin for _, plugin in rows(capsys.readouterr().out)} == {"-"}
 
@@ -129,4 +110,80 @@ def test_address_that_was_asked_for_and_does_not_answer_is_a_failure(
 def test_command_without_a_word_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main([])
-    assert "hooks" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert all(command in said for command in ("doctor", "families", "hooks"))
+
+
+# families
+
+
+@pytest.fixture
+def lacking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two releases that lack the same family for the same reason, and one that lacks nothing."""
+    without = {"audio_rtf": "its stages have no clock"}
+    releases = (
+        Release("0.1.0", "0.1.0", "seams", without),
+        Release("0.2.0", "0.2.0", "seams", without),
+        Release("0.3.0", "0.3.0", "end to end"),
+    )
+    monkeypatch.setattr(cli.families, "RELEASES", releases)
+
+
+def shown(capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    assert cli.main(["families", *options]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("lacking")
+def test_catalogue_is_listed_with_the_releases_that_lack_a_family(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines, reasons = shown(capsys).split("\n\n")
+    rows = {line.split()[0]: line for line in lines.splitlines()[1:]}
+    assert list(rows) == [family.name for family in catalog.FAMILIES]
+    for family in catalog.FAMILIES:
+        row = rows[family.name]
+        assert all(part in row for part in (family.kind, *family.labels, family.unit, family.help))
+        assert ("0.1.0, 0.2.0" in row) == (family.stem == "audio_rtf")
+    assert [line.split(None, 3) for line in reasons.splitlines()[1:]] == [
+        ["audio_rtf", "0.1.0,", "0.2.0", "its stages have no clock"]
+    ]
+
+
+@pytest.mark.usefixtures("lacking")
+def test_catalogue_in_json_has_everything_that_is_known_of_a_family(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = {entry["name"]: entry for entry in json.loads(shown(capsys, "--json"))}
+    assert list(data) == [family.name for family in catalog.FAMILIES]
+    assert data["vllm:omni_audio_rtf"] == {
+        "name": "vllm:omni_audio_rtf",
+        "type": "histogram",
+        "unit": "ratio",
+        "labels": ["model_name", "stage", "replica"],
+        "description": catalog.BY_STEM["audio_rtf"].help,
+        "hook": "omni_audio_finished",
+        "formula": "generation_seconds / duration_seconds",
+        "buckets": list(catalog.BY_STEM["audio_rtf"].buckets),
+        "unavailable": {
+            "0.1.0": "its stages have no clock",
+            "0.2.0": "its stages have no clock",
+        },
+    }
+    assert data["vllm:omni_metrics_hook_calls_total"]["hook"] is None
+
+
+def test_catalogue_in_markdown_begins_with_the_table_of_the_readme(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    printed = shown(capsys, "--markdown")
+    assert printed.startswith(readme.families())
+    assert printed.split("\n\n")[0] in readme.README.read_text()
+
+
+@pytest.mark.usefixtures("lacking")
+def test_catalogue_in_markdown_says_what_a_release_lacks(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    printed = shown(capsys, "--markdown")
+    assert "| `audio_rtf` | 0.1.0, 0.2.0 | its stages have no clock |" in printed

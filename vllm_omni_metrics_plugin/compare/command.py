@@ -22,7 +22,7 @@ class CannotCompare(Exception):
     """The server or a file is not there or not what it should be; the message says which."""
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "compare",
         help="what `vllm bench serve --omni` measured beside what the server counted",

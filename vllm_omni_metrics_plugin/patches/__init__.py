@@ -37,7 +37,10 @@ class Patches:
                 self._late_imports.wait_for(seam.module, apply_later)
 
     def revert(self) -> list[str]:
-        """Undo what :meth:`install` did; names the seams that somebody else has wrapped since."""
+        """Undo what :meth:`install` did; names the seams that somebody else has wrapped since.
+
+        Our wrappers of those stay in the engine and pass every call on.
+        """
         self._late_imports.stop()
         kept = [name for name, applied in self._applied.items() if not applied.revert()]
         self._applied = {name: self._applied[name] for name in kept}

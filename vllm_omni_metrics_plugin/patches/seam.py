@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from vllm_omni_metrics_plugin.hooks.events import Role
 from vllm_omni_metrics_plugin.patches import releases
+from vllm_omni_metrics_plugin.patches.switch import Switch
 
 Form = Literal[
     "function",
@@ -30,6 +31,9 @@ ENGINE_FAMILIES = "vllm:*"
 
 #: Set on our wrappers, with the seam's name.
 MARK = "__omni_metrics_seam__"
+#: Set on our wrappers, with the :class:`AppliedSeam`. Whoever wraps ours with ``functools.wraps``
+#: carries it on, and so tells that ours is beneath.
+_APPLIED = "__omni_metrics_applied__"
 
 
 class DoesNotFit(Exception):
@@ -77,18 +81,36 @@ class Seam:
 class AppliedSeam:
     """A wrapper in place, and how to take it out again."""
 
-    def __init__(self, owner: type, method: str, original: object, wrapper: object) -> None:
+    def __init__(
+        self, seam: Seam, owner: type, method: str, original: object, switch: Switch
+    ) -> None:
+        self.name = seam.name
+        self.switch = switch
         self._owner = owner
         self._method = method
         self._original = original
-        self._wrapper = wrapper
+        self._placed: object = None
+
+    def place(self, placed: object) -> None:
+        """Put ``placed``, which calls what the switch says, where the original is."""
+        self._placed = placed
+        setattr(self._owner, self._method, placed)
 
     def revert(self) -> bool:
-        """Put the original back; False if somebody wrapped our wrapper since then."""
-        if self._owner.__dict__.get(self._method) is not self._wrapper:
+        """Count nothing any more, and put the original back.
+
+        False if somebody wrapped our wrapper since then: it then stays and passes every call on.
+        """
+        self.switch.off()
+        if self._owner.__dict__.get(self._method) is not self._placed:
             return False
         setattr(self._owner, self._method, self._original)
         return True
+
+
+#: By seam, the last one that was applied. The others of its name may be hidden beneath a wrapper
+#: that does not tell what it wraps; as they are switched off, nothing is counted twice.
+_last: dict[str, AppliedSeam] = {}
 
 
 def apply(seam: Seam) -> AppliedSeam | None:
@@ -96,21 +118,35 @@ def apply(seam: Seam) -> AppliedSeam | None:
 
     Raises :class:`DoesNotFit` and leaves the engine as it was.
     """
-    owner, method = _find(seam)
+    owner, method = find(seam)
     original = owner.__dict__[method]
     kind = type(original) if isinstance(original, (staticmethod, classmethod)) else None
     function = original.__func__ if kind is not None else original
-    if _wrapped_by_us(function, seam):
-        return None
+    earlier = _applied_beneath(function, seam)
+    if earlier is not None:
+        return None if earlier.switch.is_on else _counting(earlier)
     _check(seam, original, function)
-    wrapper = seam.wrap(function)
+    switch = Switch(seam.wrap(function), function)
+    applied = AppliedSeam(seam, owner, method, original, switch)
+    wrapper = switch.function()
     setattr(wrapper, MARK, seam.name)
-    placed = wrapper if kind is None else kind(wrapper)
-    setattr(owner, method, placed)
-    return AppliedSeam(owner, method, original, placed)
+    setattr(wrapper, _APPLIED, applied)
+    _counting(applied).place(wrapper if kind is None else kind(wrapper))
+    return applied
 
 
-def _find(seam: Seam) -> tuple[type, str]:
+def _counting(applied: AppliedSeam) -> AppliedSeam:
+    """Let this one count, and no other of its name."""
+    last = _last.get(applied.name)
+    if last is not None:
+        last.switch.off()
+    _last[applied.name] = applied
+    applied.switch.on()
+    return applied
+
+
+def find(seam: Seam) -> tuple[type, str]:
+    """The class that defines the method, and the method's name; raises :class:`DoesNotFit`."""
     class_name, method = seam.attribute.split(".")
     cls = getattr(sys.modules[seam.module], class_name, None)
     if not isinstance(cls, type):
@@ -121,12 +157,14 @@ def _find(seam: Seam) -> tuple[type, str]:
     raise DoesNotFit(f"no method {seam.attribute}")
 
 
-def _wrapped_by_us(function: Any, seam: Seam) -> bool:
+def _applied_beneath(function: Any, seam: Seam) -> AppliedSeam | None:
+    """Our wrapper of this seam, if it is there and whoever wrapped it tells."""
     while function is not None:
-        if getattr(function, MARK, None) == seam.name and MARK in vars(function):
-            return True
+        applied: AppliedSeam | None = getattr(function, "__dict__", {}).get(_APPLIED)
+        if applied is not None and applied.name == seam.name:
+            return applied
         function = getattr(function, "__wrapped__", None)
-    return False
+    return None
 
 
 def _check(seam: Seam, original: object, function: Callable[..., Any]) -> None:

@@ -1,0 +1,622 @@
+"""The doctor on environments that lack something, and how it says so."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import zmq.auth
+
+from testbed.docs import DOCS
+from tests.unit.conftest import serving
+from vllm_omni_metrics_plugin import __version__, catalog, cli, doctor
+from vllm_omni_metrics_plugin.doctor import Report, examine, installation, seams
+from vllm_omni_metrics_plugin.doctor.report import SeamState
+from vllm_omni_metrics_plugin.hooks import Event, hookimpl
+from vllm_omni_metrics_plugin.hooks.manager import ENTRY_POINT_GROUP
+from vllm_omni_metrics_plugin.patches import trial
+from vllm_omni_metrics_plugin.patches.releases import Release
+from vllm_omni_metrics_plugin.patches.seam import Seam
+from vllm_omni_metrics_plugin.patches.table import ENGINE_FAMILIES, SEAMS
+
+ON = {"VLLM_OMNI_METRICS": "1"}
+GENERAL = "vllm.general_plugins"
+OURS = EntryPoint("omni_metrics", "vllm_omni_metrics_plugin:register", GENERAL)
+ENGINES = EntryPoint("vllm_omni_register_models", "vllm_omni.somewhere:register", GENERAL)
+PLATFORM = "somebodys_platform"
+
+
+#: What it is when no fixture has taken its place.
+TRIED = seams.tried
+
+
+class Installed:
+    """What is installed, as the doctor is told."""
+
+    def __init__(self) -> None:
+        self.versions = {"vllm-omni": "0.30.0", "vllm": "0.30.0"}
+        self.general = [OURS, ENGINES]
+        self.hooks: list[EntryPoint] = []
+        self.states = [SeamState(seam.name, seam.target, "applied", "") for seam in SEAMS]
+
+    def entry_points(self, group: str) -> list[EntryPoint]:
+        return {GENERAL: self.general, ENTRY_POINT_GROUP: self.hooks}[group]
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> Installed:
+    """An engine on which every seam fits, and no hook plugin but the exporter."""
+    everything = Installed()
+    monkeypatch.setattr(doctor.engine, "installed_versions", lambda: everything.versions)
+    monkeypatch.setattr(doctor.seams, "tried", lambda places: (everything.states, []))
+    monkeypatch.setattr(installation, "entry_points", everything.entry_points)
+    monkeypatch.setattr(
+        "vllm_omni_metrics_plugin.hooks.manager.entry_points", everything.entry_points
+    )
+    names = {OURS.name, ENGINES.name, PLATFORM}
+    monkeypatch.setattr(installation, "_engine_plugins", lambda: set(names))
+    for variable in ("VLLM_PLUGINS", "PROMETHEUS_MULTIPROC_DIR"):
+        monkeypatch.delenv(variable, raising=False)
+    return everything
+
+
+def said(report: Report, check: str) -> list[tuple[str, str]]:
+    return [(f.severity, f.message) for f in report.findings if f.check == check]
+
+
+def only(report: Report, check: str) -> tuple[str, str]:
+    """The one finding that there is."""
+    [finding] = report.findings
+    assert finding.check == check, finding
+    return finding.severity, finding.message
+
+
+def test_all_is_good_where_everything_is_there() -> None:
+    report = examine(ON)
+    assert report.findings == []
+    assert (report.status, report.exit_code) == ("good", 0)
+    assert report.tested == "end to end"
+    assert {family.available for family in report.families} == {"yes"}
+    assert {family.name for family in report.families} == {
+        *(family.name for family in catalog.FAMILIES),
+        ENGINE_FAMILIES,
+    }
+
+
+# The engine, and whether it loads us
+
+
+def test_environment_without_the_engine_is_broken(installed: Installed) -> None:
+    installed.versions = {}
+    report = examine(ON)
+    assert report.exit_code == 2
+    assert only(report, "engine")[1].startswith("vllm-omni is not installed")
+    assert report.seams == report.families == []
+
+
+def test_release_that_was_not_tested_is_named_with_those_that_were(installed: Installed) -> None:
+    installed.versions = {"vllm-omni": "9.9.9", "vllm": "9.9.9"}
+    report = examine(ON)
+    assert report.exit_code == 1
+    message = only(report, "engine")[1]
+    assert "9.9.9" in message
+    assert "0.30.0" in message
+
+
+@pytest.mark.parametrize(("vllm", "code"), [("0.30.0+cpu", 0), ("0.29.1", 1)])
+def test_vllm_that_does_not_belong_to_the_release_is_named(
+    installed: Installed, vllm: str, code: int
+) -> None:
+    installed.versions["vllm"] = vllm
+    report = examine(ON)
+    assert report.exit_code == code
+    assert code == 0 or "0.29.1" in only(report, "engine")[1]
+
+
+@pytest.mark.parametrize("environ", [{}, {"VLLM_OMNI_METRICS": "0"}])
+def test_plugin_that_is_off_is_degraded_and_everything_else_examined(
+    environ: dict[str, str],
+) -> None:
+    report = examine(environ)
+    assert report.exit_code == 1
+    assert not report.enabled
+    assert "Set VLLM_OMNI_METRICS=1" in only(report, "switch")[1]
+    assert len(report.seams) == len(SEAMS)
+
+
+@pytest.mark.parametrize(
+    ("allow_list", "status", "words"),
+    [
+        (f"omni_metrics,vllm_omni_register_models,{PLATFORM}", "good", []),
+        (f"vllm_omni_register_models,{PLATFORM}", "broken", ["does not name omni_metrics"]),
+        (f"omni_metrics, vllm_omni_register_models,{PLATFORM}", "degraded", ["own models"]),
+        (f"omni_metrics,{PLATFORM}", "degraded", ["vllm_omni_register_models", "own models"]),
+        ("omni_metrics,vllm_omni_register_models", "good", [f"leaves out {PLATFORM}"]),
+        ("", "broken", ["does not name omni_metrics", "own models", PLATFORM]),
+    ],
+)
+def test_list_of_allowed_plugins_is_read_as_the_engine_reads_it(
+    allow_list: str, status: str, words: list[str]
+) -> None:
+    report = examine({**ON, "VLLM_PLUGINS": allow_list})
+    assert report.status == status
+    messages = " ".join(message for _, message in said(report, "switch"))
+    assert all(word in messages for word in words), messages
+    assert words or not messages
+
+
+def test_package_that_the_engine_cannot_find_is_broken(installed: Installed) -> None:
+    installed.general = [ENGINES]
+    report = examine(ON)
+    assert report.status == "broken"
+    assert "install the plugin" in only(report, "installation")[1]
+
+
+# Settings, hooks, channel, several servers
+
+
+def test_bad_variables_are_said_as_the_server_logs_them(log: Any) -> None:
+    bad = {"VLLM_OMNI_METRICS_BUCKETS_AUDIO_RTF": "3,2", "VLLM_OMNI_METRICS_TRACE": "maybe"}
+    report = examine({**ON, **bad})
+    messages = [message for _, message in said(report, "settings")]
+    assert report.exit_code == 1
+    assert len(messages) == 2
+    logged = list(log.messages)
+    installation.settings.parse({**ON, **bad})
+    assert log.messages[len(logged) :] == messages
+
+
+class Mine:
+    @hookimpl
+    def omni_request_arrived(self, event: Event) -> None: ...
+
+
+MINE = Mine()
+
+
+def test_each_hook_plugin_is_listed_with_what_became_of_it(installed: Installed) -> None:
+    installed.hooks = [
+        EntryPoint("mine", f"{__name__}:MINE", ENTRY_POINT_GROUP),
+        EntryPoint("gone", "a_module_that_is_gone:plugin", ENTRY_POINT_GROUP),
+        EntryPoint("noisy", f"{__name__}:MINE", ENTRY_POINT_GROUP),
+    ]
+    report = examine({**ON, "VLLM_OMNI_METRICS_HOOKS": "-noisy"})
+    listed = {plugin.name: plugin for plugin in report.hooks}
+    assert {name: plugin.status for name, plugin in listed.items()} == {
+        "prometheus": "loaded",
+        "mine": "loaded",
+        "gone": "failed",
+        "noisy": "blocked",
+    }
+    assert listed["mine"].hooks == ("omni_request_arrived",)
+    assert listed["gone"].reason == "ModuleNotFoundError: No module named 'a_module_that_is_gone'"
+    assert report.exit_code == 1
+    assert "'gone'" in only(report, "hooks")[1]
+
+
+def test_hook_plugins_that_were_not_asked_for_are_told_apart(installed: Installed) -> None:
+    installed.hooks = [EntryPoint("mine", f"{__name__}:MINE", ENTRY_POINT_GROUP)]
+    report = examine({**ON, "VLLM_OMNI_METRICS_HOOKS": "prometheus"})
+    assert [plugin.status for plugin in report.hooks] == ["loaded", "not asked for"]
+    assert report.exit_code == 0
+
+
+def test_blocked_exporter_is_degraded() -> None:
+    report = examine({**ON, "VLLM_OMNI_METRICS_HOOKS": "-prometheus"})
+    assert report.exit_code == 1
+    assert report.hooks[0].status == "blocked"
+
+
+def test_private_socket_is_really_made_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert examine(ON).channel == "a private socket"
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    report = examine(ON)
+    assert report.exit_code == 1
+    assert "no samples of transfers" in only(report, "channel")[1]
+
+
+def test_named_socket_is_not_touched_and_its_folder_looked_at(tmp_path: Path) -> None:
+    address = f"ipc://{tmp_path}/events"
+    assert examine({**ON, "VLLM_OMNI_METRICS_CHANNEL": address}).exit_code == 0
+    assert list(tmp_path.iterdir()) == []
+    report = examine({**ON, "VLLM_OMNI_METRICS_CHANNEL": f"ipc://{tmp_path}/gone/events"})
+    assert f"there is no folder {tmp_path}/gone" in only(report, "channel")[1]
+
+
+@pytest.mark.parametrize(
+    ("file", "mode", "words"),
+    [
+        ("omni.key_secret", 0o600, ""),
+        ("omni.key_secret", 0o644, "chmod 600"),
+        ("omni.key", 0o600, "name the *.key_secret"),
+        ("garbage", 0o600, "is no key"),
+    ],
+)
+def test_key_of_a_channel_between_hosts_is_loaded(
+    tmp_path: Path, file: str, mode: int, words: str
+) -> None:
+    zmq.auth.create_certificates(tmp_path, "omni")
+    (tmp_path / "garbage").write_text("garbage")
+    (tmp_path / file).chmod(mode)
+    channel = {"VLLM_OMNI_METRICS_CHANNEL": "tcp://10.0.0.1:5555"}
+    report = examine({**ON, **channel, "VLLM_OMNI_METRICS_CHANNEL_KEY": str(tmp_path / file)})
+    assert report.exit_code == bool(words)
+    assert not words or words in only(report, "channel")[1]
+
+
+def test_bad_channel_is_a_problem_of_the_settings() -> None:
+    report = examine({**ON, "VLLM_OMNI_METRICS_CHANNEL": "udp://nowhere"})
+    assert "'udp://nowhere'" in only(report, "settings")[1]
+
+
+def test_several_servers_are_told_what_they_cannot_do(tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    environ = {**ON, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    assert examine(environ).exit_code == 2
+    folder.mkdir()
+    report = examine(environ)
+    assert report.exit_code == 0
+    limits = len(said(report, "multiprocess"))
+    assert limits > 0
+    (folder / "counter_17.db").touch()
+    assert len(said(examine(environ), "multiprocess")) == limits + 1
+
+
+@pytest.mark.parametrize("command", [["doctor", "--url"], ["hooks", "--url"]])
+@pytest.mark.parametrize("exists", [True, False])
+def test_command_leaves_nothing_in_the_folder_that_running_servers_share(
+    tmp_path: Path, command: list[str], exists: bool
+) -> None:
+    folder = tmp_path / "shared"
+    if exists:
+        folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "vllm_omni_metrics_plugin.cli", *command, "http://127.0.0.1:1"],
+        env={**os.environ, **ON, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "does not answer" in done.stdout, done.stderr
+    assert not exists or list(folder.iterdir()) == []
+
+
+# Seams and families
+
+
+def change(installed: Installed, name: str, **fields: Any) -> None:
+    installed.states = [
+        SeamState(**{**vars(state), **fields}) if state.name == name else state
+        for state in installed.states
+    ]
+
+
+def test_seam_that_does_not_fit_costs_its_families_and_says_why(installed: Installed) -> None:
+    change(installed, "stage_submit", status="skipped", reason="no class StagePool")
+    report = examine(ON)
+    assert report.exit_code == 1
+    assert "stage_submit" in only(report, "seams")[1]
+    assert "no class StagePool" in only(report, "seams")[1]
+    available = {family.name: family for family in report.families}
+    [seam] = [seam for seam in SEAMS if seam.name == "stage_submit"]
+    for stem in seam.feeds:
+        family = available[catalog.BY_STEM[stem].name]
+        assert family.available == "in part"
+        assert family.reason == "stage_submit: no class StagePool"
+    assert available["vllm:omni_stage_info"].available == "yes"
+
+
+def test_family_without_any_seam_is_not_available(installed: Installed) -> None:
+    change(installed, "connectors", status="failed", reason="RuntimeError")
+    available = {family.name: family.available for family in examine(ON).families}
+    assert available["vllm:omni_transfer_size_bytes"] == "no"
+
+
+def test_engine_on_which_nothing_fits_is_broken(installed: Installed) -> None:
+    for seam in SEAMS:
+        change(installed, seam.name, status="skipped", reason="no class")
+    assert examine(ON).exit_code == 2
+
+
+def test_what_a_release_is_known_to_lack_is_no_fault(
+    installed: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [seam] = [seam for seam in SEAMS if seam.name == "connectors"]
+    lacks = dict.fromkeys(seam.feeds, "it has no connectors")
+    release = Release("9.0.0", "9.0.0", "seams", lacks)
+    monkeypatch.setattr(doctor, "BY_VERSION", {"9.0.0": release})
+    monkeypatch.setattr(installation, "BY_VERSION", {"9.0.0": release})
+    installed.versions = {"vllm-omni": "9.0.0", "vllm": "9.0.0"}
+    change(installed, "connectors", status="skipped", reason="no module")
+    report = examine(ON)
+    assert report.exit_code == 0
+    assert only(report, "seams")[0] == "note"
+    available = {family.name: family for family in report.families}
+    assert available["vllm:omni_transfer_size_bytes"].available == "no"
+    assert available["vllm:omni_transfer_size_bytes"].reason == "it has no connectors"
+
+
+def test_other_patcher_is_named_and_blamed_only_where_the_seam_is_out(
+    installed: Installed,
+) -> None:
+    change(installed, "generate", others=("their_tracing.patch",))
+    report = examine(ON)
+    assert report.exit_code == 0
+    assert "their_tracing.patch" in only(report, "conflicts")[1]
+    change(installed, "generate", status="skipped", reason="a function, not an async generator")
+    report = examine(ON)
+    assert report.exit_code == 1
+    assert "their_tracing.patch has wrapped" in only(report, "seams")[1]
+
+
+# Trying the seams for real, on a small engine
+
+
+def passing(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def wrapper(*args: Any, **keywords: Any) -> Any:
+        return original(*args, **keywords)
+
+    return wrapper
+
+
+@pytest.fixture
+def small_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    for name, source in {
+        "vllm_omni_of_a_test": "class Engine:\n    def fits(self): ...\n    def wrapped(self): ...",
+        "vllm_omni_that_fails": "raise RuntimeError('no GPU')",
+        "their_patches": (
+            "import functools\n"
+            "def telling(f):\n"
+            "    @functools.wraps(f)\n"
+            "    def wrapper(self): return f(self)\n"
+            "    return wrapper\n"
+        ),
+    }.items():
+        (tmp_path / f"{name}.py").write_text(source)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(trial, "_NO_PATCHERS", {*trial._NO_PATCHERS, "vllm_omni_of_a_test"})
+    import vllm_omni_of_a_test  # type: ignore[import-not-found]
+
+    module: ModuleType = vllm_omni_of_a_test
+    return module
+
+
+def place(name: str, module: str = "vllm_omni_of_a_test") -> Seam:
+    return Seam(name, module, f"Engine.{name}", "function", passing, ("audio_rtf",))
+
+
+def test_every_seam_is_tried_and_taken_out_again(small_engine: ModuleType) -> None:
+    import their_patches  # type: ignore[import-not-found]
+
+    engine = small_engine.Engine
+    engine.wrapped = their_patches.telling(engine.wrapped)
+    before = dict(vars(engine))
+    tried = trial.try_seams(
+        [
+            place("fits"),
+            place("wrapped"),
+            place("gone"),
+            place("elsewhere", "vllm_omni_gone.engine"),
+            place("broken", "vllm_omni_that_fails"),
+        ]
+    )
+    assert [(seam.name, *rest) for seam, *rest in tried] == [
+        ("fits", "applied", "", ()),
+        ("wrapped", "applied", "", ("their_patches",)),
+        ("gone", "skipped", "no method Engine.gone", ()),
+        ("elsewhere", "skipped", "no module vllm_omni_gone.engine", ()),
+        (
+            "broken",
+            "failed",
+            "cannot import vllm_omni_that_fails: RuntimeError: no GPU",
+            (),
+        ),
+    ]
+    assert dict(vars(engine)) == before
+
+
+def test_patcher_is_found_beneath_a_partial_or_another(small_engine: ModuleType) -> None:
+    import their_patches
+
+    engine = small_engine.Engine
+    engine.wrapped = passing(their_patches.telling(engine.wrapped))
+    engine.fits = functools.partial(their_patches.telling(engine.fits))
+    [wrapped, fits] = trial.try_seams([place("wrapped"), place("fits")])
+    assert wrapped.others == (__name__, "their_patches")
+    assert fits.others == ("their_patches",)
+
+
+@pytest.mark.parametrize("level", [None, "DEBUG"])
+def test_trial_leaves_the_environment_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, level: str | None
+) -> None:
+    monkeypatch.setenv("VLLM_OMNI_METRICS", "1")
+    monkeypatch.delenv("VLLM_LOGGING_LEVEL", raising=False)
+    if level is not None:
+        monkeypatch.setenv("VLLM_LOGGING_LEVEL", level)
+    before = dict(os.environ)
+    with trial.as_onlooker():
+        assert "VLLM_OMNI_METRICS" not in os.environ, "the engine would start us here"
+        assert os.environ["VLLM_LOGGING_LEVEL"] == (level or "ERROR")
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_general_plugin_that_would_end_a_server_is_broken(
+    monkeypatch: pytest.MonkeyPatch, raises: bool
+) -> None:
+    def load() -> None:
+        if raises:
+            raise RuntimeError("no licence")
+
+    plugins = ModuleType("vllm.plugins")
+    plugins.load_general_plugins = load  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
+    monkeypatch.setitem(sys.modules, "vllm.plugins", plugins)
+    states, findings = TRIED([])
+    assert states == []
+    assert [finding.severity for finding in findings] == ["broken"] * raises
+    assert all("no licence" in finding.message for finding in findings)
+
+
+# A running server
+
+HEALTHY = "\n".join(
+    f'vllm:omni_metrics_patch_info{{patch="{seam.name}",target="t",status="applied",reason=""}} 1'
+    for seam in SEAMS
+    if "server" in seam.roles
+)
+
+
+def served(text: str, environ: dict[str, str] | None = None) -> Report:
+    with serving(f"{text}\n".encode()) as url:
+        return examine(ON if environ is None else environ, url)
+
+
+def test_healthy_server_is_all_good_and_its_own_seams_are_shown() -> None:
+    report = served(HEALTHY)
+    assert report.findings == []
+    statuses = {state.name: state.status for state in report.seams}
+    assert statuses["generate"] == "applied"
+    assert statuses["scheduler_init"] == "not reported"
+    assert {family.available for family in report.families} == {"yes"}
+
+
+def test_seam_that_the_server_skipped_is_said_with_its_reason() -> None:
+    text = HEALTHY.replace(
+        'patch="generate",target="t",status="applied",reason=""',
+        'patch="generate",target="t",status="skipped",reason="a coroutine"',
+    )
+    report = served(text)
+    assert report.exit_code == 1
+    assert only(report, "seams")[1] == "generate at t was skipped: a coroutine"
+
+
+def test_seam_that_only_the_servers_release_has_is_judged_too() -> None:
+    text = 'vllm:omni_metrics_patch_info{patch="later",target="t",status="skipped",reason="no"} 1'
+    report = served(f"{HEALTHY}\n{text}")
+    assert report.exit_code == 1
+    assert only(report, "seams")[1] == "later at t was skipped: no"
+
+
+def test_seams_without_a_place_in_this_server_are_no_fault() -> None:
+    text = re.sub(r'(patch="denoising\w*".*)status="applied"', r'\1status="deferred"', HEALTHY)
+    report = served(text)
+    assert report.exit_code == 0
+    available = {family.name: family.available for family in report.families}
+    assert available["vllm:omni_diffusion_steps_total"] == "not yet"
+
+
+def test_running_server_refutes_what_this_environment_lacks(installed: Installed) -> None:
+    installed.versions = {}
+    report = served(HEALTHY, {"VLLM_PLUGINS": "others"})
+    assert report.exit_code == 0
+    assert {finding.severity for finding in report.findings} == {"note"}
+
+
+@pytest.mark.parametrize("text", ["", "vllm:num_requests_running 1", "vllm:omni_audio_rtf_sum 1"])
+def test_server_without_the_plugin_is_broken(text: str) -> None:
+    report = served(text)
+    assert report.exit_code == 2
+    assert "without the plugin's families" in only(report, "server")[1]
+
+
+def test_page_that_is_no_metrics_is_broken() -> None:
+    report = served("<html>{{{</html>")
+    assert report.exit_code == 2
+    assert "/metrics" in only(report, "server")[1]
+
+
+def test_address_where_nobody_answers_is_broken() -> None:
+    report = examine(ON, "http://127.0.0.1:1")
+    assert report.exit_code == 2
+    assert "does not answer" in only(report, "server")[1]
+
+
+def test_traffic_is_judged() -> None:
+    report = served(f"{HEALTHY}\nvllm:omni_audio_duration_seconds_count 3")
+    assert report.exit_code == 1
+    assert said(report, "no_audio_rtf")
+
+
+# The command
+
+
+def run(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
+    status = cli.main(["doctor", *options])
+    return status, capsys.readouterr().out
+
+
+def test_json_has_the_keys_that_are_documented(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, installed: Installed
+) -> None:
+    monkeypatch.setenv("VLLM_OMNI_METRICS", "1")
+    change(installed, "generate", status="skipped", reason="gone")
+    status, out = run(capsys, "--json")
+    data = json.loads(out)
+    assert status == data["exit_code"] == 1
+    assert (data["status"], data["plugin_version"]) == ("degraded", __version__)
+    documented = re.findall(r"^\| `(\w+)` \|", (DOCS / "doctor.md").read_text(), re.MULTILINE)
+    assert set(data) <= set(documented)
+    for key in ("seams", "families", "hooks", "findings"):
+        assert set(data[key][0]) <= set(documented), key
+
+
+def test_what_is_printed_meanwhile_stays_off_the_report(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_OMNI_METRICS", "1")
+
+    def noisy(places: object) -> tuple[list[SeamState], list[Any]]:
+        print("noise of an import")
+        os.write(1, b"noise of a library\n")
+        return [], []
+
+    monkeypatch.setattr(doctor.seams, "tried", noisy)
+    assert cli.main(["doctor", "--json"]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["status"] == "good"
+    assert "noise of an import" in err
+    assert "noise of a library" in err
+
+
+def test_table_says_the_worst_first(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, installed: Installed
+) -> None:
+    monkeypatch.setenv("VLLM_OMNI_METRICS", "1")
+    monkeypatch.setenv("VLLM_PLUGINS", "nobody")
+    change(installed, "generate", status="skipped", reason="gone", others=("theirs",))
+    status, out = run(capsys)
+    assert status == 2
+    summary, by_seam, by_family, by_hook, findings = out.split("\n\n")
+    assert f"{__version__}: broken" in summary
+    assert "0.30.0" in summary
+    [row] = [line for line in by_seam.splitlines() if line.startswith("generate ")]
+    assert row.split()[1] == "skipped"
+    assert row.endswith("gone; wrapped by theirs")
+    assert "vllm:omni_audio_rtf" in by_family
+    assert "prometheus" in by_hook
+    severities = [line.split()[0] for line in findings.splitlines()[1:]]
+    assert severities == ["broken", "degraded", "degraded", "note"]
+
+
+def test_reported_seams_are_those_of_the_table() -> None:
+    report = served(HEALTHY)
+    assert [state.name for state in report.seams] == [seam.name for seam in SEAMS]
+    assert seams.NOT_REPORTED in {state.status for state in report.seams}

@@ -1,0 +1,52 @@
+"""``vllm-omni-metrics doctor``: what is wrong, here or in a running server."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+
+from vllm_omni_metrics_plugin.doctor import examine
+from vllm_omni_metrics_plugin.doctor.text import text
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Make the command known to the parser."""
+    parser = commands.add_parser(
+        "doctor",
+        help="what is wrong, with the engine that is installed or in a running server",
+        epilog="Exit status: 0 all good, 1 degraded, 2 broken.",
+    )
+    parser.add_argument("--json", action="store_true", help="the whole report as JSON")
+    parser.add_argument(
+        "--url",
+        help="a running server, whose /metrics is judged by the traffic it has seen; without it, "
+        "the engine is imported and each seam tried on it, which takes half a minute",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """0 if all is good, 1 if something is missing, 2 if nothing is measured."""
+    with _noise_on_standard_error():
+        report = examine(dict(os.environ), options.url)
+    print(json.dumps(report.as_data(), indent=2) if options.json else text(report))
+    return report.exit_code
+
+
+@contextlib.contextmanager
+def _noise_on_standard_error() -> Iterator[None]:
+    """Standard output is the report's alone, whatever an import prints there, and however."""
+    sys.stdout.flush()
+    standard_output = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(standard_output, 1)
+        os.close(standard_output)

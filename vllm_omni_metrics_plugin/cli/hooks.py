@@ -1,0 +1,103 @@
+"""``vllm-omni-metrics hooks``: who listens to what, and how often a server called them."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from typing import NamedTuple
+
+from vllm_omni_metrics_plugin import catalog, settings
+from vllm_omni_metrics_plugin.doctor.installation import load_hooks
+from vllm_omni_metrics_plugin.scraping import NoAnswer, scrape
+from vllm_omni_metrics_plugin.tables import aligned
+
+DEFAULT_URL = "http://localhost:8000"
+
+
+class Seen(NamedTuple):
+    """What a server says about one plugin's implementation of one hook."""
+
+    calls: int
+    errors: int
+    dropped: int
+    listening: bool
+
+
+#: By hook and plugin.
+Live = dict[tuple[str, str], Seen]
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Make the command known to the parser."""
+    parser = commands.add_parser(
+        "hooks", help="every hook, who implements it, and how often it was called"
+    )
+    parser.add_argument(
+        "--url", help=f"the server whose calls are shown; {DEFAULT_URL} is tried by default"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 1 if ``--url`` was given and no server with the plugin answers there."""
+    logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
+    installed = load_hooks(settings.parse(os.environ))
+    live: Live = {}
+    try:
+        live = ask(options.url or DEFAULT_URL)
+        footer = f"Calls as {options.url or DEFAULT_URL} counted them."
+    except NoAnswer as why:
+        footer = f"No calls are shown: {why}."
+        if options.url is None:
+            footer += " Name your server with --url."
+    print(table(installed, live))
+    print(f"\n{footer}")
+    return 1 if options.url is not None and not live else 0
+
+
+def ask(url: str) -> Live:
+    """What the server at ``url`` says about its hooks; raises :class:`NoAnswer`."""
+    seen = scrape(url)
+    values: dict[str, dict[tuple[str, str], float]] = {}
+    for sample in seen.beginning(f"{catalog.PREFIX}metrics_hook_"):
+        key = (sample.labels["hook"], sample.labels["plugin"])
+        values.setdefault(sample.name, {})[key] = sample.value
+    said = {
+        stem: values.get(catalog.BY_STEM[f"metrics_hook_{stem}"].name, {})
+        for stem in ("calls_total", "errors_total", "dropped_events_total", "listening")
+    }
+    if not said["calls_total"]:
+        raise NoAnswer(
+            f"{url.rstrip('/')}/metrics knows nothing of hooks; is VLLM_OMNI_METRICS=1 set there?"
+        )
+    return {
+        key: Seen(
+            int(calls),
+            int(said["errors_total"].get(key, 0)),
+            int(said["dropped_events_total"].get(key, 0)),
+            bool(said["listening"].get(key)),
+        )
+        for key, calls in said["calls_total"].items()
+    }
+
+
+def table(installed: dict[str, list[str]], live: Live) -> str:
+    """One line per hook and implementation, aligned; ``-`` where there is nothing to say."""
+    lines = []
+    for hook, plugins in installed.items():
+        others = [plugin for name, plugin in live if name == hook and plugin not in plugins]
+        for plugin in [*plugins, *others]:
+            seen = live.get((hook, plugin))
+            if seen is None:
+                state = "not loaded by the server" if live else "installed"
+                lines.append((hook, plugin, "-", "-", "-", state))
+            else:
+                state = "listening" if seen.listening else "switched off or unregistered"
+                counts = (str(seen.calls), str(seen.errors), str(seen.dropped))
+                lines.append((hook, plugin, *counts, state))
+        if not plugins and not others:
+            lines.append((hook, "-", "-", "-", "-", "nobody listens"))
+    header = ("HOOK", "PLUGIN", "CALLS", "ERRORS", "DROPPED", "STATE")
+    return aligned(header, lines, right=(2, 3, 4))

@@ -1,0 +1,81 @@
+"""Is everything there that the metrics need, and does a running server measure what it should?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from vllm_omni_metrics_plugin import __version__
+from vllm_omni_metrics_plugin.doctor import installation, multiprocess, seams, traffic
+from vllm_omni_metrics_plugin.doctor.report import Finding, Report
+from vllm_omni_metrics_plugin.patches import engine
+from vllm_omni_metrics_plugin.patches.releases import BY_VERSION, RELEASES
+from vllm_omni_metrics_plugin.patches.table import seams_of
+from vllm_omni_metrics_plugin.scraping import NoAnswer, Scrape, scrape
+
+__all__ = ["Finding", "Report", "examine"]
+
+
+def examine(environ: Mapping[str, str], url: str | None = None) -> Report:
+    """Examine the environment and the engine in it, or the server at ``url``; never raises.
+
+    Without a server, the engine is imported into this process and each seam is tried on it. A
+    server has done that itself, so its own report is taken, and of this environment only those
+    findings count that the server does not refute.
+    """
+    wanted, findings = installation.read_settings(environ)
+    report = Report(
+        __version__,
+        enabled=wanted.enabled,
+        allowed=installation.is_allowed(environ),
+        engine=engine.installed_versions(),
+        url=url,
+        findings=findings,
+    )
+    release = BY_VERSION.get(report.engine.get("vllm-omni", ""))
+    report.tested = release.tested if release is not None else None
+    of_environment = [
+        *installation.check_engine(report.engine),
+        *installation.check_switch(wanted, report.allowed),
+        *installation.check_allow_list(environ),
+    ]
+    report.hooks, of_hooks = installation.check_hooks(wanted)
+    report.channel, of_channel = installation.check_channel(wanted)
+    unavailable = dict(release.unavailable) if release is not None else {}
+    places = seams_of(report.engine.get("vllm-omni", RELEASES[-1].version))
+    if url is not None:
+        seen = _look(url, report)
+        if seen is not None:
+            of_environment = [replace(found, severity="note") for found in of_environment]
+            report.seams = seams.reported(seen, places)
+            report.findings += traffic.judge(seen)
+    elif "vllm-omni" in report.engine:
+        report.seams, of_engine = seams.tried(places)
+        report.findings += of_engine
+    report.findings += [
+        *of_environment,
+        *of_hooks,
+        *of_channel,
+        *multiprocess.check_multiprocess(environ),
+    ]
+    if report.seams:
+        report.findings += seams.check(report.seams, unavailable, places)
+        report.families = seams.availability(report.seams, unavailable, places)
+    return report
+
+
+def _look(url: str, report: Report) -> Scrape | None:
+    """What the server shows; None, and said in the report, if it shows nothing of the plugin."""
+    try:
+        seen = scrape(url)
+    except NoAnswer as why:
+        report.findings.append(Finding("broken", "server", str(why)))
+        return None
+    if not seen.has_plugin:
+        without = (
+            f"{url} answers without the plugin's families: it was started without "
+            "VLLM_OMNI_METRICS=1, the engine did not load the plugin, or it is not ready yet"
+        )
+        report.findings.append(Finding("broken", "server", without))
+        return None
+    return seen

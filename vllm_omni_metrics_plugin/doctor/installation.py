@@ -1,0 +1,211 @@
+"""What can be said of an environment without starting anything in it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from importlib.metadata import distributions, entry_points
+
+from prometheus_client import CollectorRegistry
+
+from vllm_omni_metrics_plugin import settings
+from vllm_omni_metrics_plugin.channel.endpoint import Endpoint, private_endpoint
+from vllm_omni_metrics_plugin.channel.trial import problem_with
+from vllm_omni_metrics_plugin.doctor.report import Finding, HookPlugin
+from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
+from vllm_omni_metrics_plugin.hooks import HookManager
+from vllm_omni_metrics_plugin.hooks.manager import BUILT_IN, ENTRY_POINT_GROUP
+from vllm_omni_metrics_plugin.patches.releases import BY_VERSION, RELEASES
+from vllm_omni_metrics_plugin.settings import Settings
+
+#: The engine's variable with the names of the plugins that it may load, of whatever group.
+ALLOW_LIST = "VLLM_PLUGINS"
+_GENERAL_PLUGINS = "vllm.general_plugins"
+_OURS = "vllm_omni_metrics_plugin:register"
+_ENGINES_OWN = "vllm_omni_register_models"
+#: Groups whose entry points the engine loads by name.
+_GROUPS = ("vllm.", "vllm_omni.")
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[list[str]]:
+    """Collects the warnings that a server would log meanwhile."""
+    messages: list[str] = []
+
+    class Listening(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage().removeprefix("omni-metrics: "))
+
+    logger = logging.getLogger("vllm.omni_metrics")
+    handler = Listening(logging.WARNING)
+    propagates, level = logger.propagate, logger.level
+    logger.addHandler(handler)
+    logger.propagate = False
+    logger.setLevel(logging.WARNING)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagates
+        logger.setLevel(level)
+
+
+def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[Finding]]:
+    """The settings, and what the server would log about bad variables."""
+    with heard() as warnings:
+        wanted = settings.parse(environ)
+    return wanted, [Finding("degraded", "settings", warning) for warning in warnings]
+
+
+def check_switch(wanted: Settings, allowed: bool) -> list[Finding]:
+    name = settings.PREFIX
+    if not wanted.enabled:
+        why = (
+            f"{name} is not on in this environment: a server started from it has no metrics of ours"
+        )
+        return [Finding("degraded", "switch", f"{why}. Set {name}=1")]
+    if not allowed:
+        why = f"{ALLOW_LIST} does not name {_our_name()}, so the engine will not load the plugin"
+        return [Finding("broken", "switch", f"{why}. Add it, without spaces around the comma")]
+    return []
+
+
+def is_allowed(environ: Mapping[str, str]) -> bool:
+    """As the engine decides it: an exact name in the list, or no list."""
+    names = _allowed(environ)
+    return names is None or _our_name() in names
+
+
+def check_allow_list(environ: Mapping[str, str]) -> list[Finding]:
+    """Whether the engine finds the plugin, and what else its list of plugins leaves out."""
+    registered = entry_points(group=_GENERAL_PLUGINS)
+    found = []
+    if not any(entry.value == _OURS for entry in registered):
+        found.append(
+            Finding(
+                "broken",
+                "installation",
+                f"no installed package offers {_OURS} to the engine (entry point group "
+                f"{_GENERAL_PLUGINS}); install the plugin with pip in the engine's environment",
+            )
+        )
+    names = _allowed(environ)
+    if names is None:
+        return found
+    if _ENGINES_OWN not in names and _ENGINES_OWN in {entry.name for entry in registered}:
+        found.append(
+            Finding(
+                "degraded",
+                "switch",
+                f"{ALLOW_LIST} does not name {_ENGINES_OWN}, so the engine loses its own models; "
+                "the list is one for the plugins of all groups",
+            )
+        )
+    others = sorted(_engine_plugins() - {*names, _ENGINES_OWN, _our_name()})
+    if others:
+        found.append(Finding("note", "switch", f"{ALLOW_LIST} also leaves out {', '.join(others)}"))
+    return found
+
+
+def check_engine(versions: Mapping[str, str]) -> list[Finding]:
+    """Whether there is an engine, and one that the plugin was tested on."""
+    release = versions.get("vllm-omni")
+    if release is None:
+        why = "vllm-omni is not installed in this environment: there is nothing to observe"
+        return [Finding("broken", "engine", why)]
+    known = BY_VERSION.get(release)
+    if known is None:
+        tested = ", ".join(release.version for release in RELEASES)
+        why = f"vllm-omni {release} is not among the tested releases ({tested})"
+        return [Finding("degraded", "engine", why)]
+    vllm = versions.get("vllm", "none").partition("+")[0]
+    if vllm != known.vllm:
+        why = f"vllm-omni {release} was tested with vLLM {known.vllm}, and vLLM {vllm} is installed"
+        return [Finding("degraded", "engine", why)]
+    return []
+
+
+def load_hooks(wanted: Settings) -> dict[str, list[str]]:
+    """By hook, the installed plugins that a server would call; logs what it would log of them."""
+    manager = HookManager()
+    if BUILT_IN not in wanted.hooks_blocked:
+        manager.register(PrometheusExporter({}, CollectorRegistry()), BUILT_IN)
+    manager.load_installed(wanted)
+    return {
+        name: [listener.plugin for listener in hook.listeners]
+        for name, hook in vars(manager.hooks).items()
+    }
+
+
+def check_hooks(wanted: Settings) -> tuple[list[HookPlugin], list[Finding]]:
+    """Load the hook plugins as a server would, and say what became of each."""
+    with heard() as warnings:
+        implementations = load_hooks(wanted)
+    loaded = {plugin for plugins in implementations.values() for plugin in plugins}
+    implemented = {
+        name: tuple(hook for hook, plugins in implementations.items() if name in plugins)
+        for name in (BUILT_IN, *loaded)
+    }
+    plugins = [
+        HookPlugin(
+            BUILT_IN,
+            "built in",
+            "blocked" if BUILT_IN in wanted.hooks_blocked else "loaded",
+            "",
+            implemented[BUILT_IN],
+        )
+    ]
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        reason = ""
+        if entry.name in loaded:
+            status = "loaded"
+        elif entry.name in wanted.hooks_blocked:
+            status = "blocked"
+        elif not wanted.allows_hooks_of(entry.name):
+            status = "not asked for"
+        else:
+            status = "failed"
+            skipped = f"hook plugin {entry.name!r} ({entry.value}) was skipped: "
+            reason = next((w[len(skipped) :] for w in warnings if w.startswith(skipped)), "")
+        plugins.append(
+            HookPlugin(entry.name, entry.value, status, reason, implemented.get(entry.name, ()))
+        )
+    findings = [Finding("degraded", "hooks", warning) for warning in warnings]
+    if BUILT_IN in wanted.hooks_blocked:
+        why = f"VLLM_OMNI_METRICS_HOOKS blocks {BUILT_IN}: /metrics will have none of our families"
+        findings.append(Finding("degraded", "hooks", why))
+    return plugins, findings
+
+
+def check_channel(wanted: Settings) -> tuple[str, list[Finding]]:
+    """Where the stage engines' events would arrive, and what keeps a server from listening."""
+    if wanted.channel is None:
+        endpoint, where = private_endpoint(), "a private socket"
+    else:
+        endpoint, where = Endpoint(wanted.channel, wanted.channel_key), wanted.channel
+    problem = problem_with(endpoint)
+    if problem is None:
+        return where, []
+    why = f"the stage engines' events cannot arrive by {where}: {problem}; no samples of transfers"
+    return where, [Finding("degraded", "channel", why)]
+
+
+def _allowed(environ: Mapping[str, str]) -> list[str] | None:
+    value = environ.get(ALLOW_LIST)
+    return None if value is None else value.split(",")
+
+
+def _our_name() -> str:
+    registered = entry_points(group=_GENERAL_PLUGINS)
+    return next((entry.name for entry in registered if entry.value == _OURS), "omni_metrics")
+
+
+def _engine_plugins() -> set[str]:
+    """Names of everything that is installed for the engine to load."""
+    return {
+        entry.name
+        for distribution in distributions()
+        for entry in distribution.entry_points
+        if entry.group.startswith(_GROUPS)
+    }

@@ -1,0 +1,304 @@
+"""What a server's ``/metrics`` has to show, given the traffic it has seen: rules, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vllm_omni_metrics_plugin import catalog
+from vllm_omni_metrics_plugin.doctor.report import Severity
+from vllm_omni_metrics_plugin.hooks.manager import BUILT_IN
+from vllm_omni_metrics_plugin.scraping import Scrape
+
+
+@dataclass(frozen=True)
+class Count:
+    """The sum of a sample, over its series that have one of the given values of each label."""
+
+    sample: str
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def of(self, seen: Scrape) -> float:
+        return sum(
+            sample.value
+            for sample in seen.named(self.sample)
+            if all(sample.labels.get(label) in values for label, values in self.where.items())
+        )
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """How many series of the families with this prefix have the label."""
+
+    prefix: str
+    label: str
+
+    def of(self, seen: Scrape) -> float:
+        return sum(self.label in sample.labels for sample in seen.beginning(self.prefix))
+
+
+Measure = Count | Labelled
+
+
+@dataclass(frozen=True)
+class Rule:
+    """If there is more ``given`` than ``beyond``, and each of ``also``, one of ``lacks`` must be.
+
+    ``says`` is what is wrong otherwise; ``{given}`` in it is the number.
+    """
+
+    name: str
+    severity: Severity
+    given: tuple[Measure, ...]
+    lacks: tuple[Measure, ...]
+    says: str
+    beyond: tuple[Measure, ...] = ()
+    also: tuple[Measure, ...] = ()
+    #: A rule that says the same, and more: this one is silent where that one speaks.
+    unless: str = ""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """A sample each of whose series has to stay 0; ``says`` may name its labels and ``{value}``."""
+
+    sample: str
+    severity: Severity
+    says: str
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def own(sample: str, **where: str) -> Count:
+    """A sample of one of our families, without their common prefix."""
+    return Count(catalog.PREFIX + sample, {label: (value,) for label, value in where.items()})
+
+
+def heard(*hooks: str) -> Count:
+    """How often the exporter was told of something."""
+    where = {"hook": tuple(f"omni_{hook}" for hook in hooks), "plugin": (BUILT_IN,)}
+    return Count(f"{catalog.PREFIX}metrics_hook_calls_total", where)
+
+
+def unmeasured(*stems: str) -> Count:
+    """Samples of these families that could not be measured, and were counted as such."""
+    where = {"family": tuple(catalog.BY_STEM[stem].name for stem in stems)}
+    return Count(f"{catalog.PREFIX}metrics_missing_samples_total", where)
+
+
+_REQUESTS = f"{catalog.PREFIX}requests_success_total"
+FINISHED = Count(_REQUESTS)
+COMPLETE = Count(_REQUESTS, {"finished_reason": ("stop", "length")})
+CUT_SHORT = Count(_REQUESTS, {"finished_reason": ("abort", "error")})
+OPEN = (own("num_requests_running"), own("num_requests_waiting"))
+ENGINE = tuple(
+    Count(f"vllm:{sample}")
+    for sample in ("request_success_total", "generation_tokens_total", "prompt_tokens_total")
+)
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "no_stage",
+        "degraded",
+        (FINISHED,),
+        (own("stage_info"),),
+        "{given} requests have ended, and no stage replica is listed: all have left or died, "
+        "or they were never announced",
+    ),
+    Rule(
+        "no_latency",
+        "degraded",
+        (COMPLETE,),
+        (own("e2e_request_latency_seconds_count"),),
+        "{given} requests are complete, and none has an end-to-end latency",
+    ),
+    Rule(
+        "no_queue_time",
+        "degraded",
+        (COMPLETE,),
+        (own("request_queue_time_seconds_count"),),
+        "{given} requests are complete, and none has a queue time: the stages they were given to "
+        "are not seen",
+    ),
+    Rule(
+        "no_first_packet",
+        "degraded",
+        (heard("media_packet"),),
+        (own("audio_ttfp_seconds_count"), unmeasured("audio_ttfp_seconds")),
+        "audio was streamed ({given} packets), and no request has a time to first packet",
+        beyond=(heard("audio_finished"), CUT_SHORT, *OPEN),
+    ),
+    Rule(
+        "nothing_streamed",
+        "note",
+        (own("audio_duration_seconds_count"),),
+        (own("audio_ttfp_seconds_count"), unmeasured("audio_ttfp_seconds")),
+        "{given} speech outputs are complete, and none has a time to first packet: it exists for "
+        "streamed requests only, and not where the engine makes the whole waveform first "
+        "(async_chunk: false)",
+        unless="no_first_packet",
+    ),
+    Rule(
+        "no_audio_duration",
+        "degraded",
+        (heard("audio_finished"),),
+        (own("audio_duration_seconds_count"), unmeasured("audio_duration_seconds")),
+        "{given} audio outputs are complete, and none has a duration",
+    ),
+    Rule(
+        "audio_never_complete",
+        "degraded",
+        (own("audio_frames_total"),),
+        (heard("audio_finished"), CUT_SHORT, *OPEN),
+        "{given} audio frames have left, every request is complete, and no audio output is",
+    ),
+    Rule(
+        "no_audio_frames",
+        "degraded",
+        (own("audio_duration_seconds_count"),),
+        (own("audio_frames_total"), unmeasured("audio_frames_total")),
+        "{given} audio outputs are complete, and no frame of them was counted",
+    ),
+    Rule(
+        "no_audio_rtf",
+        "degraded",
+        (own("audio_duration_seconds_count"),),
+        (own("audio_rtf_count"), unmeasured("audio_rtf")),
+        "{given} audio outputs are complete, and none has a real-time factor",
+    ),
+    Rule(
+        "no_images",
+        "degraded",
+        (heard("image_finished"),),
+        (own("image_num_total"), unmeasured("image_num_total")),
+        "{given} requests for images are complete, and no image was counted",
+    ),
+    Rule(
+        "no_image_time",
+        "degraded",
+        (own("image_num_total"),),
+        (own("image_generation_time_seconds_count"), unmeasured("image_generation_time_seconds")),
+        "{given} images were generated, and none has a generation time",
+    ),
+    Rule(
+        "no_videos",
+        "degraded",
+        (heard("video_finished"),),
+        (own("video_frames_total"), unmeasured("video_frames_total")),
+        "{given} requests for video are complete, and no frame was counted",
+    ),
+    Rule(
+        "no_video_duration",
+        "degraded",
+        (own("video_frames_total"),),
+        (own("video_duration_seconds_count"), unmeasured("video_duration_seconds")),
+        "{given} video frames were generated, and no video has a playing time",
+    ),
+    Rule(
+        "no_diffusion_time",
+        "degraded",
+        (heard("image_finished", "video_finished"),),
+        (own("diffusion_exec_time_ms_count"), unmeasured("diffusion_exec_time_ms")),
+        "{given} requests for images or video are complete, and the diffusion stage has no times",
+        also=(own("stage_info", stage_type="diffusion"),),
+    ),
+    Rule(
+        "no_diffusion_steps",
+        "degraded",
+        (heard("image_finished", "video_finished"),),
+        (own("diffusion_steps_total"), unmeasured("diffusion_steps_total")),
+        "{given} requests for images or video are complete, and no denoising step was counted",
+        also=(own("stage_info", stage_type="diffusion"),),
+    ),
+    Rule(
+        "no_engine_statistics",
+        "degraded",
+        (COMPLETE,),
+        ENGINE,
+        "{given} requests are complete, and the engine families of every stage are at zero",
+        also=(own("stage_info", stage_type="llm"),),
+    ),
+    Rule(
+        "engine_label",
+        "degraded",
+        (Labelled("vllm:", "engine"),),
+        (),
+        "{given} series of the engine still have its label `engine` instead of stage and replica",
+    ),
+    Rule(
+        "no_transfers",
+        "note",
+        (heard("stage_finished"),),
+        (
+            own("transfer_size_bytes_count"),
+            own("transfer_failures_total"),
+            unmeasured("transfer_size_bytes"),
+        ),
+        "requests went through several stages, and no transfer between them was seen: either the "
+        "orchestrator itself hands on what they make, or the stage engines' events do not arrive",
+        beyond=(heard("request_finished"), *OPEN),
+        also=(COMPLETE,),
+    ),
+    Rule(
+        "no_receipts",
+        "degraded",
+        (own("transfer_size_bytes_count"),),
+        (own("transfer_rx_decode_time_ms_count"), unmeasured("transfer_rx_decode_time_ms")),
+        "{given} payloads were sent between stages, and none was seen to arrive",
+    ),
+)
+
+TALLIES: tuple[Tally, ...] = (
+    Tally(
+        "metrics_hook_errors_total",
+        "degraded",
+        "hook plugin {plugin} failed {value} times at {hook}; the server's log says why",
+    ),
+    Tally(
+        "metrics_hook_dropped_events_total",
+        "degraded",
+        "hook plugin {plugin} is too slow for {hook} and lost {value} events",
+    ),
+    Tally(
+        "metrics_dropped_events_total",
+        "degraded",
+        "{value} events of the stage engines' processes were lost before they got to the server",
+        where={"reason": ("lost", "queue_full")},
+    ),
+    Tally(
+        "metrics_dropped_events_total",
+        "degraded",
+        "{value} messages on the stage engines' channel were refused ({reason}): somebody else "
+        "sends there, or another version of the plugin",
+        where={"reason": ("garbage", "oversized")},
+    ),
+    Tally(
+        "transfer_failures_total",
+        "degraded",
+        "{value} payloads from stage {from_stage} to stage {to_stage} were lost: {operation} "
+        "failed ({reason})",
+    ),
+    Tally(
+        "requests_success_total",
+        "note",
+        "{value} requests of {model_name} failed",
+        where={"finished_reason": ("error",)},
+    ),
+)
+
+#: Why a sample was missing: what the request had not, or the plugin could not see.
+REASONS: dict[str, tuple[Severity, str]] = {
+    "empty_audio": ("note", "the request's audio had nothing in it"),
+    "no_image": ("note", "the request ended without an image"),
+    "no_frames": ("note", "the request ended without a video"),
+    "never_received": ("note", "nobody took the payload, as when its listener hung up"),
+    "other_host": ("note", "sender and receiver are on different hosts, whose clocks differ"),
+    "no_frame_rate": ("note", "neither the request nor its output names a frame rate"),
+    "unknown_replica": ("degraded", "the output did not say which replica made it"),
+    "no_sample_rate": ("degraded", "the output did not say its sample rate"),
+    "no_generation_time": ("degraded", "the stage was not seen to begin or to finish"),
+    "unknown_form": ("degraded", "the output has a form that the plugin does not know"),
+    "unknown_edge": ("degraded", "it was not seen who sent or received the payload"),
+    "unknown_sender": ("degraded", "it was not seen who sent the payload"),
+    "not_seen": ("degraded", "the noise scheduler's steps were not seen"),
+    "no_timing": ("degraded", "the diffusion engine said no such time"),
+}
