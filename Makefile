@@ -44,4 +44,4 @@ bench: venv
 	$(RUN) testbed.bench
 
 clean:
-	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf .venv .venv-* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

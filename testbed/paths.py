@@ -6,7 +6,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTBED = ROOT / "testbed"
-VENV = ROOT / ".venv"
 CACHE = ROOT / ".cache" / "testbed"
 MODELS = CACHE / "models"
 #: The example packages as pip installs them; not in the environment, where every server would
