@@ -72,14 +72,14 @@ class Environment:
         steps.call([self.python, "-m", "pip", *arguments], log, environment=variables())
 
     def _create(self, python: str, log: Path) -> None:
-        command = [python, "-m", "venv", "--clear", self.folder]
+        command: list[str | Path] = [python, "-m", "venv", "--clear", self.folder]
         steps.call(command, log, environment=variables())
         self.state.mkdir(exist_ok=True)
 
     def _engine(self, log: Path) -> None:
         index: list[str] = []
         dry = ["install", "--dry-run", "--no-deps", "--quiet"]
-        command = [self.python, "-m", "pip", *dry, TORCH_CPU_BUILD]
+        command: list[str | Path] = [self.python, "-m", "pip", *dry, TORCH_CPU_BUILD]
         if steps.works(command, environment=variables()):
             print(f"      {TORCH_CPU_BUILD} comes from pip's own index", flush=True)
         else:
