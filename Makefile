@@ -3,6 +3,7 @@ PORT ?= 8091
 REPLICAS ?= 1
 PIPELINE ?= tts
 METRICS ?= 1
+ENGINES ?=
 
 PYTHON3 := $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 RUN := .venv/bin/python -m
@@ -10,12 +11,13 @@ RUN := .venv/bin/python -m
 # Every server has several processes, and they would all compile the whole engine at every start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help venv demo serve lint test bench clean
+.PHONY: help venv demo serve lint test test-engines bench clean
 
 help:
 	@echo "make demo   [PIPELINE=tts|omni|image|video]   serve, ask, compare /metrics with the client"
 	@echo "make serve  [PORT=8091 REPLICAS=1 PIPELINE=tts|omni|llm|image|video METRICS=1]   a server"
 	@echo "make test   every check and test, against the real engine"
+	@echo "make test-engines [ENGINES='0.28.0']   contract and end-to-end tests by engine release, as a table"
 	@echo "make bench  what the plugin costs, as ratios"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make venv   install the engine, the plugin and the tools into .venv"
@@ -40,8 +42,12 @@ lint: venv
 test: lint
 	$(RUN) pytest
 
+# An environment per release, 5 GB each; half an hour of servers for each that has one.
+test-engines: venv
+	@$(RUN) testbed.engine_matrix $(ENGINES)
+
 bench: venv
 	$(RUN) testbed.bench
 
 clean:
-	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf .venv .venv-* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

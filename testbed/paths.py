@@ -6,9 +6,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTBED = ROOT / "testbed"
-VENV = ROOT / ".venv"
 CACHE = ROOT / ".cache" / "testbed"
 MODELS = CACHE / "models"
+#: Models that a release of the engine needs its own of, one folder for each release.
+OWN_MODELS = CACHE / "own-models"
 #: The example packages as pip installs them; not in the environment, where every server would
 #: load them.
 EXAMPLES = CACHE / "examples"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from testbed.paths import MODELS, TESTBED
+from testbed.environments import model
+from testbed.paths import TESTBED
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,17 @@ class Pipeline:
     arguments: tuple[str, ...] = ()
 
 
+#: Of the environment that this runs in.
+_RELEASE = version("vllm-omni")
+
 PIPELINES = {
     pipeline.name: pipeline
     for pipeline in (
-        Pipeline("tts", MODELS / "qwen3-tts", TESTBED / "deploy" / "tts.yaml", 1, 4),
-        Pipeline("omni", MODELS / "qwen3-omni", TESTBED / "deploy" / "omni.yaml"),
+        Pipeline("tts", model("qwen3-tts", _RELEASE), TESTBED / "deploy" / "tts.yaml", 1, 4),
+        Pipeline("omni", model("qwen3-omni", _RELEASE), TESTBED / "deploy" / "omni.yaml"),
         Pipeline(
             "llm",
-            MODELS / "llm",
+            model("llm", _RELEASE),
             None,
             omni=False,
             arguments=("--max-model-len", "1024", "--enforce-eager", "--max-num-seqs", "4"),
@@ -42,11 +47,11 @@ PIPELINES = {
         # its own choice, take ten times as long on CPU.
         Pipeline(
             "image",
-            MODELS / "qwen-image",
+            model("qwen-image", _RELEASE),
             None,
             arguments=("--dtype", "float32", "--enforce-eager"),
         ),
-        Pipeline("video", MODELS / "wan", TESTBED / "deploy" / "video.yaml", 0, 4),
+        Pipeline("video", model("wan", _RELEASE), TESTBED / "deploy" / "video.yaml", 0, 4),
     )
 }
 

@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from types import TracebackType
 import psutil
 import yaml
 
-from testbed.paths import CACHE, VENV
+from testbed.paths import CACHE
 from testbed.pipelines import PIPELINES, check_replicas, deployment
 
 HOST = "127.0.0.1"
@@ -243,7 +244,8 @@ def _session(leader: int) -> list[psutil.Process]:
 
 
 def binary(name: str) -> str:
-    return str(VENV / "bin" / name)
+    """A program of this interpreter's environment, and so of its release of the engine."""
+    return str(Path(sys.prefix) / "bin" / name)
 
 
 def _log_path(pipeline: str, port: int) -> Path:

@@ -16,6 +16,9 @@ from websockets.sync.client import ClientConnection, connect
 from testbed.client import Answer, HungUp, Listening
 
 _SECONDS = 120.0
+#: Events that carry sound, and those that end it; each was "response.audio..." up to 0.28.
+_AUDIO = ("response.output_audio.delta", "response.audio.delta")
+_AUDIO_DONE = ("response.output_audio.done", "response.audio.done")
 
 
 def speech(
@@ -69,12 +72,12 @@ def realtime(url: str, model: str, *, hang_up_after_packets: int | None = None) 
             connection.send(json.dumps(message))
         while True:
             event = json.loads(connection.recv(_SECONDS))
-            if event["type"] == "response.output_audio.delta":
+            if event["type"] in _AUDIO:
                 listening.pcm(base64.b64decode(event["audio"]), event["sample_rate_hz"])
             elif event["type"] == "error":
                 listening.failed(str(event))
                 return
-            elif event["type"] == "response.output_audio.done":
+            elif event["type"] in _AUDIO_DONE:
                 return
 
     return _converse(url, "/v1/realtime", listening, talk)
@@ -97,12 +100,12 @@ def video_chat(url: str, *, hang_up_after_packets: int | None = None) -> Answer:
         connection.send(json.dumps(query))
         while True:
             event = json.loads(connection.recv(_SECONDS))
-            if event["type"] == "response.output_audio.delta":
+            if event["type"] in _AUDIO:
                 listening.wav(base64.b64decode(event["data"]))
             elif event["type"] == "error":
                 listening.failed(str(event))
                 return
-            elif event["type"] == "response.output_audio.done":
+            elif event["type"] in _AUDIO_DONE:
                 return
 
     return _converse(url, "/v1/video/chat/stream", listening, talk)

@@ -25,7 +25,8 @@ SPECIALS = (
 ROLES = ("user", "assistant", "system")
 
 
-def write(folder: Path) -> None:
+def write(folder: Path, hidden_layer: int = 1) -> None:
+    """``hidden_layer`` is the thinker's layer whose input the talker gets."""
     extra = {
         "image_token": "<|image_pad|>",
         "audio_token": "<|audio_pad|>",
@@ -38,7 +39,7 @@ def write(folder: Path) -> None:
     ids = write_byte_tokenizer(
         folder, [*SPECIALS, *ROLES], chat_template=None, extra_special_tokens=extra
     )
-    _write_model(folder, ids)
+    _write_model(folder, ids, hidden_layer)
     write_json(
         folder / "generation_config.json",
         {
@@ -50,12 +51,12 @@ def write(folder: Path) -> None:
     _write_processor(folder)
 
 
-def _write_model(folder: Path, ids: dict[str, int]) -> None:
+def _write_model(folder: Path, ids: dict[str, int], hidden_layer: int) -> None:
     from transformers import Qwen3OmniMoeConfig, Qwen3OmniMoeForConditionalGeneration
 
     config = Qwen3OmniMoeConfig(
-        thinker_config=_thinker(ids),
-        talker_config=_talker(ids),
+        thinker_config=_thinker(ids, layers=hidden_layer + 2),
+        talker_config=_talker(ids, hidden_layer),
         code2wav_config=_code2wav(),
         enable_audio_output=True,
         im_start_token_id=ids["<|im_start|>"],
@@ -126,7 +127,7 @@ def _placeholders(ids: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _thinker(ids: dict[str, int]) -> dict[str, Any]:
+def _thinker(ids: dict[str, int], layers: int) -> dict[str, Any]:
     audio = {
         "num_mel_bins": 128,
         "encoder_layers": 1,
@@ -156,7 +157,7 @@ def _thinker(ids: dict[str, int]) -> dict[str, Any]:
     return {
         "audio_config": audio,
         "vision_config": vision,
-        "text_config": {**_decoder(3, VOCABULARY), "tie_word_embeddings": False},
+        "text_config": {**_decoder(layers, VOCABULARY), "tie_word_embeddings": False},
         "user_token_id": ids["user"],
         "vision_end_token_id": ids["<|vision_end|>"],
         "audio_end_token_id": ids["<|audio_end|>"],
@@ -164,7 +165,7 @@ def _thinker(ids: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _talker(ids: dict[str, int]) -> dict[str, Any]:
+def _talker(ids: dict[str, int], hidden_layer: int) -> dict[str, Any]:
     code_predictor = {
         "vocab_size": CODEBOOK,
         "hidden_size": WIDTH,
@@ -182,7 +183,7 @@ def _talker(ids: dict[str, int]) -> dict[str, Any]:
         "text_config": {**_decoder(2, 3072), "shared_expert_intermediate_size": 64},
         "num_code_groups": CODE_GROUPS,
         "thinker_hidden_size": WIDTH,
-        "accept_hidden_layer": 1,
+        "accept_hidden_layer": hidden_layer,
         "spatial_merge_size": 2,
         "codec_pad_id": 2148,
         "codec_bos_id": 2149,

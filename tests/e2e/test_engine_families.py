@@ -12,7 +12,7 @@ import pytest
 from testbed import client
 from testbed.scrape import scrape
 from testbed.server import Server
-from tests.e2e.conftest import assert_engines_idle, observing, replicas
+from tests.e2e.conftest import assert_engines_idle, observing, outcomes, replicas
 
 #: What the tiny talker's vocoder makes of every codec token but the first.
 SAMPLES_PER_TOKEN = 1920
@@ -117,7 +117,9 @@ def test_gauges_are_zero_after_an_abort(speech_server: Server) -> None:
 
 
 def test_gauges_are_zero_after_a_request_that_failed(speech_server: Server) -> None:
-    assert client.speech(speech_server.url, "x" * 3000).status == 500
+    with observing(speech_server) as seen:
+        client.speech(speech_server.url, "x" * 3000)
+    assert outcomes(seen.gained) == {"error": 1}
     assert_engines_idle(speech_server)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import Log
+from vllm_omni_metrics_plugin import faults
 from vllm_omni_metrics_plugin.hooks import TransferFailed, TransferReceived, TransferSent
 from vllm_omni_metrics_plugin.patches import connectors
 
@@ -214,3 +216,16 @@ def test_own_replica_is_what_the_engine_says(
         monkeypatch.setenv("VLLM_OMNI_REPLICA_ID", variable)
     monkeypatch.setattr(connectors.multiprocessing.current_process(), "_name", process)
     assert connectors._own_replica.__wrapped__() == replica
+
+
+def test_connector_of_a_release_without_deadlines_is_seen_all_the_same(
+    make: Callable[..., Any], connector_class: Any, monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    for cls in connector_class.__mro__[:2]:
+        monkeypatch.delattr(cls, "get_with_deadline")
+    monkeypatch.setattr(faults, "_reported", set())
+
+    connector = make(("payload", 5))
+
+    assert connectors._WRAPPED in vars(type(connector).get)
+    assert log.messages == []

@@ -58,7 +58,9 @@ def _wrap_class(connector: type) -> None:
         ("get", _wrap_get),
         ("get_with_deadline", _wrap_get),
     ):
-        owner = next(cls for cls in connector.__mro__ if method in vars(cls))
+        owner = next((cls for cls in connector.__mro__ if method in vars(cls)), None)
+        if owner is None:
+            continue  # releases up to 0.28 have no get with a deadline
         function = vars(owner)[method]
         if owner.__name__ != _BASE and _WRAPPED not in vars(function):
             wrapper = wrap(function)

@@ -24,7 +24,7 @@ RELEASES: tuple[Release, ...] = (
     Release("0.22.0", "0.22.1", "seams"),
     Release("0.24.0", "0.24.0", "seams"),
     Release("0.26.0", "0.26.0", "seams"),
-    Release("0.28.0", "0.28.0", "seams"),
+    Release("0.28.0", "0.28.0", "end to end"),
     Release("0.30.0", "0.30.0", "end to end"),
 )
 

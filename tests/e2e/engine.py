@@ -1,0 +1,35 @@
+"""What the engine of this environment does in its own way, where a test has to know.
+
+Tests ask ``engine_has("...")``; how it came to be so in which release is said here, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+
+RELEASE = version("vllm-omni")
+
+
+@dataclass(frozen=True)
+class Trait:
+    """Something that the engine has in some of the releases that run end to end."""
+
+    releases: frozenset[str]
+    #: What the others do instead, and where in the engine that is.
+    otherwise: str
+
+
+TRAITS: Mapping[str, Trait] = {
+    "speech that fails is answered with 500": Trait(
+        frozenset({"0.30.0"}),
+        "OmniOpenAIServingSpeech.create_speech answers 400 to every exception that it does not "
+        "know, a prompt that is too long among them",
+    ),
+}
+
+
+def engine_has(trait: str) -> bool:
+    """Raises KeyError for what the table does not know."""
+    return RELEASE in TRAITS[trait].releases
