@@ -1,4 +1,4 @@
-"""The engine's own factory and shared-memory connector under our seam: each payload is seen once."""
+"""The engine's own factory and shared-memory connector under our seam: a payload is seen once."""
 
 from __future__ import annotations
 
