@@ -26,6 +26,8 @@ def text(report: Report) -> str:
         by_severity = sorted(report.findings, key=lambda found: _ORDER.index(found.severity))
         findings = [(found.severity, found.check, found.message) for found in by_severity]
         parts.append(aligned(("SEVERITY", "CHECK", "WHAT"), findings))
+    else:
+        parts.append("Nothing is wrong.")
     return "\n\n".join(parts)
 
 
