@@ -15,6 +15,7 @@ from testbed.distributed import DistributedServer
 from testbed.scrape import Scrape, scrape
 from testbed.server import HOST, end_session, free_port
 from tests.e2e.conftest import ON, observing, settled
+from tests.e2e.engine import engine_has
 
 JOIN_SECONDS = 300.0
 LEAVE_SECONDS = 120.0
@@ -114,6 +115,7 @@ def test_replica_that_was_killed_is_no_longer_exposed_and_another_takes_its_plac
     after = settled(server, lambda seen: vocoders(seen) == {"0"}, LEAVE_SECONDS)
 
     assert per_engine_families(after, newcomer) == set()
-    accepted = sum(answer.accepted for answer in answers)
-    assert seen.gained.sum("vllm:omni_requests_success_total") == accepted
+    if engine_has("speech that fails is answered with 500"):
+        answers = [answer for answer in answers if answer.accepted]
+    assert seen.gained.sum("vllm:omni_requests_success_total") == len(answers)
     assert client.speech(server.url, tokens=10).status == 200
