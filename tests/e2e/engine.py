@@ -27,6 +27,10 @@ TRAITS: Mapping[str, Trait] = {
         "OmniOpenAIServingSpeech.create_speech answers 400 to every exception that it does not "
         "know, a prompt that is too long among them",
     ),
+    "several API servers": Trait(
+        frozenset({"0.30.0"}),
+        "OmniServeCommand.validate refuses --api-server-count under --omni",
+    ),
 }
 
 

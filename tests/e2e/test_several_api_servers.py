@@ -31,7 +31,13 @@ from tests.e2e.conftest import (
     outcomes,
     settled,
 )
+from tests.e2e.engine import RELEASE, TRAITS, engine_has
 from tests.e2e.ledger import COUNTED, Ledger, Seen, edge, edges
+
+SEVERAL = "several API servers"
+pytestmark = pytest.mark.skipif(
+    not engine_has(SEVERAL), reason=f"vllm-omni {RELEASE}: {TRAITS[SEVERAL].otherwise}"
+)
 
 #: What the tiny talker's vocoder makes of every codec token but the first.
 SAMPLES_PER_TOKEN = 1920
