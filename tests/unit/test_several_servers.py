@@ -6,6 +6,7 @@ the test tells them what happens and reads the files as a scrape would.
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 import time
@@ -141,7 +142,12 @@ class Servers:
         """What any of the servers would answer."""
         registry = CollectorRegistry()
         MultiProcessCollector(registry, str(self.folder))  # type: ignore[no-untyped-call]
-        return parse(generate_latest(registry).decode())
+        deadline = time.monotonic() + SECONDS
+        while True:
+            try:
+                return parse(generate_latest(registry).decode())
+            except (struct.error, RuntimeError):  # a process is making its file, or enlarging it
+                assert time.monotonic() < deadline
 
     def until(self, condition: Callable[[Scrape], bool]) -> Scrape:
         deadline = time.monotonic() + SECONDS
