@@ -129,6 +129,8 @@ class Servers:
         self.environment = {
             "PYTHONPATH": ":".join(sys.path),
             "VLLM_OMNI_METRICS": "1",
+            # The example packages are on the path when their own tests run in this session.
+            "VLLM_OMNI_METRICS_HOOKS": "",
             "VLLM_OMNI_METRICS_CHANNEL": self.channel.address,
             "PROMETHEUS_MULTIPROC_DIR": str(self.folder),
         }
