@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -59,15 +58,25 @@ def parse(text: str) -> Scrape:
     )
 
 
+def address(url: str) -> str:
+    """Where the metrics of the server at ``url`` are."""
+    return f"{url.rstrip('/')}/metrics"
+
+
+def fetch(url: str, timeout_seconds: float = _SECONDS) -> str:
+    """What the server at ``url`` shows there; raises :class:`NoAnswer`."""
+    try:
+        with urllib.request.urlopen(address(url), timeout=timeout_seconds) as response:
+            text: str = response.read().decode()
+    except (OSError, ValueError) as error:
+        raise NoAnswer(f"{address(url)} does not answer ({error})") from None
+    return text
+
+
 def scrape(url: str) -> Scrape:
     """Fetch ``url``/metrics; raises :class:`NoAnswer`."""
-    address = f"{url.rstrip('/')}/metrics"
-    try:
-        with urllib.request.urlopen(address, timeout=_SECONDS) as response:
-            text = response.read().decode()
-    except (OSError, ValueError, urllib.error.URLError) as error:
-        raise NoAnswer(f"{address} does not answer ({error})") from None
+    text = fetch(url)
     try:
         return parse(text)
     except ValueError as error:
-        raise NoAnswer(f"{address} shows no metrics ({error})") from None
+        raise NoAnswer(f"{address(url)} shows no metrics ({error})") from None

@@ -12,25 +12,18 @@ from installed import SEAMS
 
 from vllm_omni_metrics_plugin.hooks import PatchReported
 from vllm_omni_metrics_plugin.patches import Patches
-from vllm_omni_metrics_plugin.patches.seam import Seam
+from vllm_omni_metrics_plugin.patches.seam import Seam, find
 
 Drift = Callable[[Seam, type, str], None]
 
 pytestmark = pytest.mark.usefixtures("_restored")
 
 
-def place(seam: Seam) -> tuple[type, str]:
-    """The class that defines the seam's method, and the method's name."""
-    class_name, method = seam.attribute.split(".")
-    cls = getattr(sys.modules[seam.module], class_name)
-    return next(owner for owner in cls.__mro__ if method in vars(owner)), method
-
-
 @pytest.fixture
 def _restored(engine_modules: dict[str, ModuleType]) -> Iterator[None]:
     classes = [(seam.module, seam.attribute.split(".")[0]) for seam in SEAMS]
     before = {name: getattr(engine_modules[name[0]], name[1]) for name in classes}
-    methods = [(*place(seam), vars(place(seam)[0])[place(seam)[1]]) for seam in SEAMS]
+    methods = [(*find(seam), vars(find(seam)[0])[find(seam)[1]]) for seam in SEAMS]
     yield
     for (module, name), cls in before.items():
         setattr(engine_modules[module], name, cls)
@@ -104,7 +97,7 @@ DRIFTS: list[Drift] = [
 def test_seam_that_drifted_is_skipped_and_said_and_the_others_work(
     drift: Drift, seam: Seam, recorder: Any, log: Any
 ) -> None:
-    owner, method = place(seam)
+    owner, method = find(seam)
     drift(seam, owner, method)
     # A class that went takes all its seams along.
     gone = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -14,20 +13,13 @@ from installed import SEAMS
 
 from vllm_omni_metrics_plugin.hooks import PatchReported
 from vllm_omni_metrics_plugin.patches import Patches
-from vllm_omni_metrics_plugin.patches.seam import MARK, Seam, apply
-
-
-def target(seam: Seam) -> tuple[type, str]:
-    """The class that defines the seam's method, and the method's name."""
-    class_name, method = seam.attribute.split(".")
-    cls = getattr(sys.modules[seam.module], class_name)
-    return next(owner for owner in cls.__mro__ if method in vars(owner)), method
+from vllm_omni_metrics_plugin.patches.seam import MARK, Seam, apply, find
 
 
 def places() -> dict[str, object]:
     found = {}
     for seam in SEAMS:
-        owner, method = target(seam)
+        owner, method = find(seam)
         found[seam.name] = vars(owner)[method]
     return found
 
@@ -38,7 +30,7 @@ def function(place: object) -> Any:
 
 @pytest.fixture(autouse=True)
 def _restored(engine_modules: dict[str, ModuleType]) -> Iterator[None]:
-    before = {seam.name: (*target(seam), places()[seam.name]) for seam in SEAMS}
+    before = {seam.name: (*find(seam), places()[seam.name]) for seam in SEAMS}
     yield
     for owner, method, original in before.values():
         if vars(owner)[method] is not original:
@@ -91,7 +83,7 @@ def test_seam_applied_twice_wraps_once(seam: Seam) -> None:
 def test_seam_beneath_a_foreign_wrapper_is_let_go_and_taken_up_again(seam: Seam) -> None:
     applied = apply(seam)
     assert applied is not None
-    owner, method = target(seam)
+    owner, method = find(seam)
     placed = places()[seam.name]
 
     @functools.wraps(function(placed))

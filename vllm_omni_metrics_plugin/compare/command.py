@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vllm_omni_metrics_plugin import scraping
 from vllm_omni_metrics_plugin.compare import report, totals
 from vllm_omni_metrics_plugin.compare.comparison import Row, Tolerance, compare
 from vllm_omni_metrics_plugin.compare.result import NotABench, Result, read
@@ -105,13 +105,11 @@ def _run(options: argparse.Namespace) -> int:
 
 def ask(url: str) -> totals.Totals:
     """What the server at ``url`` has counted; raises :class:`CannotCompare`."""
-    address = f"{url.rstrip('/')}/metrics"
     try:
-        with urllib.request.urlopen(address, timeout=_TIMEOUT_SECONDS) as response:
-            text = response.read().decode()
-    except (OSError, ValueError) as error:
-        raise CannotCompare(f"{address} does not answer ({error})") from None
-    return _parse(text, address)
+        text = scraping.fetch(url, _TIMEOUT_SECONDS)
+    except scraping.NoAnswer as why:
+        raise CannotCompare(str(why)) from None
+    return _parse(text, scraping.address(url))
 
 
 def _subtract(counted: totals.Totals, path: Path) -> totals.Totals:

@@ -9,13 +9,14 @@ from typing import Any
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.compare.comparison import Interval, Row
 from vllm_omni_metrics_plugin.compare.result import Measured
+from vllm_omni_metrics_plugin.tables import aligned
 
 _NO_VALUE = "-"
 
 
 def table(rows: Sequence[Row]) -> str:
     """One line per figure, aligned, then what has to be said about some of them."""
-    lines = [("FIGURE", "BENCH", "SERVER", "DIFFERENCE", "")]
+    lines = []
     notes = []
     for row in rows:
         lines.append(
@@ -28,18 +29,19 @@ def table(rows: Sequence[Row]) -> str:
             )
         )
         notes += [f"{row.measured.name}: {note}" for note in notes_of(row)]
-    return "\n\n".join(filter(None, (_aligned(lines), "\n".join(dict.fromkeys(notes)))))
+    header = ("FIGURE", "BENCH", "SERVER", "DIFFERENCE", "")
+    figures = aligned(header, lines, right=(1, 2, 3))
+    return "\n\n".join(filter(None, (figures, "\n".join(dict.fromkeys(notes)))))
 
 
 def renamed(figures: Sequence[Measured]) -> str:
     """The bench alone, under the names of the server's families."""
-    lines = [("FIGURE", "BENCH", "IN THE FILE")]
-    lines += [
+    lines = [
         (figure.name, _number(figure.value), figure.figure.bench_formula)
         for figure in figures
         if figure.value
     ]
-    return _aligned(lines)
+    return aligned(("FIGURE", "BENCH", "IN THE FILE"), lines)
 
 
 def notes_of(row: Row) -> list[str]:
@@ -84,17 +86,6 @@ def bench_as_json(measured: Measured) -> dict[str, Any]:
         "server_formula": figure.server_formula,
         "bench": measured.value,
     }
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if column in (1, 2, 3) and len(line) > 3 else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
 
 
 def _difference(row: Row) -> str:
