@@ -30,6 +30,24 @@ def output_processor(kind: str) -> Any:
     return MultimodalOutputProcessor(tokenizer=None, log_stats=False, engine_core_output_type=kind)
 
 
+def core_request(request_id: str, sampling_params: Any) -> Any:
+    """What an engine core is given of a request with three prompt tokens."""
+    from vllm.v1.engine import EngineCoreRequest
+
+    return EngineCoreRequest(
+        request_id=request_id,
+        prompt_token_ids=[1, 2, 3],
+        mm_features=None,
+        sampling_params=sampling_params,
+        pooling_params=None,
+        arrival_time=0.0,
+        lora_request=None,
+        cache_salt=None,
+        data_parallel_rank=None,
+        external_req_id=request_id,
+    )
+
+
 def core_output(payload: dict[str, Any], **fields: Any) -> Any:
     """What an engine core sends of a request."""
     from vllm_omni.engine import OmniEngineCoreOutput

@@ -90,25 +90,13 @@ class Pipeline:
     async def add_request_async(
         self, request_id: str, prompt: Any, sampling_params_list: Any, **_: Any
     ) -> None:
-        from vllm.v1.engine import EngineCoreRequest
         from vllm_omni.engine.orchestrator import OrchestratorRequestState
 
         if isinstance(prompt, Exception):
             raise prompt
         state = OrchestratorRequestState(request_id, sampling_params_list=sampling_params_list)
         for pool, params in zip(self.stage_pools, sampling_params_list, strict=True):
-            request = EngineCoreRequest(
-                request_id=request_id,
-                prompt_token_ids=[1, 2, 3],
-                mm_features=None,
-                sampling_params=params,
-                pooling_params=None,
-                arrival_time=0.0,
-                lora_request=None,
-                cache_salt=None,
-                data_parallel_rank=None,
-                external_req_id=request_id,
-            )
+            request = installed.core_request(request_id, params)
             await pool.submit_initial(request_id, state, request)
         self.script(self, request_id)
 

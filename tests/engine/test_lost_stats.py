@@ -68,20 +68,8 @@ def pool(logger: Logger) -> Iterator[Any]:
 
 def request(request_id: str) -> Any:
     from vllm.sampling_params import SamplingParams
-    from vllm.v1.engine import EngineCoreRequest
 
-    return EngineCoreRequest(
-        request_id=request_id,
-        prompt_token_ids=[1, 2, 3],
-        mm_features=None,
-        sampling_params=SamplingParams(detokenize=False),
-        pooling_params=None,
-        arrival_time=0.0,
-        lora_request=None,
-        cache_salt=None,
-        data_parallel_rank=None,
-        external_req_id=request_id,
-    )
+    return installed.core_request(request_id, SamplingParams(detokenize=False))
 
 
 def test_tokens_of_each_batch_are_recorded_for_the_replica_that_made_them(

@@ -40,24 +40,14 @@ def request_() -> Iterator[OpenRequest]:
 def processed(kind: str, chunks: list[dict[str, Any]]) -> Iterator[Any]:
     """What the audio stage's processor makes of what its engine core sent, one per chunk."""
     from vllm.sampling_params import RequestOutputKind, SamplingParams
-    from vllm.v1.engine import EngineCoreRequest, FinishReason
+    from vllm.v1.engine import FinishReason
 
     request_id = "speech-12345678"
     processor = installed.output_processor("audio")
     processor.add_request(
-        EngineCoreRequest(
-            request_id=request_id,
-            prompt_token_ids=[1, 2, 3],
-            mm_features=None,
-            sampling_params=SamplingParams(
-                output_kind=RequestOutputKind[kind], detokenize=False, max_tokens=100
-            ),
-            pooling_params=None,
-            arrival_time=0.0,
-            lora_request=None,
-            cache_salt=None,
-            data_parallel_rank=None,
-            external_req_id=request_id,
+        installed.core_request(
+            request_id,
+            SamplingParams(output_kind=RequestOutputKind[kind], detokenize=False, max_tokens=100),
         ),
         None,
     )
