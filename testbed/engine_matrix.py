@@ -19,9 +19,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from testbed.environments import DEFAULT, ENVIRONMENTS, Environment
+from testbed.install.environments import DEFAULT, ENVIRONMENTS, Environment
 from testbed.paths import CACHE, ROOT
-from vllm_omni_metrics_plugin.patches.releases import BY_VERSION, RELEASES
+from vllm_omni_metrics_plugin.patches.seams.releases import BY_VERSION, RELEASES
 
 REPORTS = CACHE / "engines"
 TABLE = REPORTS / "table.md"

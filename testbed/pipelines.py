@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from testbed.environments import model
+from testbed.install.environments import model
 from testbed.paths import TESTBED
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 
 from testbed.pipelines import PIPELINES
-from testbed.server import Server, ServerFailed
+from testbed.server import Server, ServerFailedError
 
 _TRY = {
     "tts": (
@@ -62,7 +62,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nstopping", flush=True)
         return 0
-    except (ServerFailed, ValueError) as failure:
+    except (ServerFailedError, ValueError) as failure:
         print(failure, file=sys.stderr)
         return 1
     finally:
@@ -72,7 +72,7 @@ def main() -> int:
 
 
 def start_visibly(server: Server) -> None:
-    """Start and show that it is under way; raises :class:`ServerFailed`."""
+    """Start and show that it is under way; raises :class:`ServerFailedError`."""
     print(f"starting {server.pipeline.name} on port {server.port} ", end="", flush=True)
     dots = 0
 

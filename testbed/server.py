@@ -52,7 +52,7 @@ _STAGE_PROCESS = re.compile(r"stage(\d+)_replica(\d+)", re.IGNORECASE)
 _PR_SET_PDEATHSIG = 1
 
 
-class ServerFailed(Exception):
+class ServerFailedError(Exception):
     """The server did not come up; the message ends with the end of its log."""
 
 
@@ -114,7 +114,7 @@ class Server:
         return f"tiny-{self.pipeline.model.name}"
 
     def start(self, timeout: float = 480.0, waiting: Callable[[float], None] | None = None) -> None:
-        """Return when the server answers; raises :class:`ServerFailed`.
+        """Return when the server answers; raises :class:`ServerFailedError`.
 
         ``waiting`` is called now and then meanwhile, with the seconds so far.
         """
@@ -125,10 +125,12 @@ class Server:
             if waiting is not None:
                 waiting(time.monotonic() - began)
             if not self.is_running():
-                raise ServerFailed(f"the server died while starting\n{self.log_tail()}")
+                raise ServerFailedError(f"the server died while starting\n{self.log_tail()}")
             if time.monotonic() - began > timeout:
                 self.stop()
-                raise ServerFailed(f"the server was not up in {timeout:.0f} s\n{self.log_tail()}")
+                raise ServerFailedError(
+                    f"the server was not up in {timeout:.0f} s\n{self.log_tail()}"
+                )
         self.startup_seconds = time.monotonic() - began
 
     def _launch(self) -> None:

@@ -10,8 +10,8 @@ import hypothesis
 import pytest
 from prometheus_client import CollectorRegistry
 
-from vllm_omni_metrics_plugin import catalog, faults
-from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
+from vllm_omni_metrics_plugin import catalog, internal_errors
+from vllm_omni_metrics_plugin.exporters.prometheus.exporter import PrometheusExporter
 from vllm_omni_metrics_plugin.hooks import ReplicaJoined, dispatch, plugins
 from vllm_omni_metrics_plugin.patches.state import open_requests, transfers
 from vllm_omni_metrics_plugin.testing import Recorder
@@ -95,13 +95,13 @@ class Log:
 def _clean_slate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test sees what another one left in the memory of the process."""
     monkeypatch.delenv("VLLM_OMNI_METRICS", raising=False)
+    monkeypatch.setattr(internal_errors, "errors", internal_errors.InternalErrors())
     _forget()
     yield
     _forget()
 
 
 def _forget() -> None:
-    faults._reported.clear()
     plugins._past.clear()
     open_requests.by_id.clear()
     for memory in (transfers._sent, transfers._received, transfers._joined):

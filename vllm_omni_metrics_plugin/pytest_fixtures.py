@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from vllm_omni_metrics_plugin.testing import HookStage
+    from vllm_omni_metrics_plugin.testing import HookHarness
 
 
 @pytest.fixture
-def omni_hooks() -> Iterator[HookStage]:
+def omni_hooks() -> Iterator[HookHarness]:
     """Hooks of a server that is not there: register a vllm-omni hook plugin, fire events."""
-    from vllm_omni_metrics_plugin.testing import HookStage
+    from vllm_omni_metrics_plugin.testing import HookHarness
 
-    with HookStage() as stage:
+    with HookHarness() as stage:
         yield stage

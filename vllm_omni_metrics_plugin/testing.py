@@ -19,10 +19,10 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from vllm_omni_metrics_plugin.hooks import Event, HookManager, events, hookimpl, specs
+from vllm_omni_metrics_plugin.hooks import Event, HookRegistry, events, hookimpl, specs
 from vllm_omni_metrics_plugin.settings import Settings
 
-__all__ = ["EVENTS", "HookStage", "Recorder", "make", "speech_request"]
+__all__ = ["EVENTS", "HookHarness", "Recorder", "make", "speech_request"]
 
 AnyEvent = TypeVar("AnyEvent", bound=Event)
 AnyPlugin = TypeVar("AnyPlugin")
@@ -224,7 +224,7 @@ for _hook in EVENTS:
     setattr(Recorder, _hook, hookimpl(_hear))
 
 
-class HookStage:
+class HookHarness:
     """A server's hooks without the server: what is registered here hears what is fired here.
 
     Use it as a context manager where there is no pytest; leaving it unregisters everything.
@@ -232,10 +232,10 @@ class HookStage:
 
     def __init__(self) -> None:
         self._raised: list[BaseException] = []
-        self.manager = HookManager(notice=self._raised.append)
+        self.manager = HookRegistry(notice=self._raised.append)
         self._names: list[str] = []
 
-    def __enter__(self) -> HookStage:
+    def __enter__(self) -> HookHarness:
         return self
 
     def __exit__(self, *_: object) -> None:

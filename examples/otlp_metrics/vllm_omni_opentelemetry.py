@@ -91,7 +91,7 @@ class OpenTelemetry:
         self._rtf = histogram(
             "vllm_omni.server.audio.real_time_factor",
             "1",
-            "Generation time over the length of the audio; above 1 it has gaps.",
+            "VisualOutput time over the length of the audio; above 1 it has gaps.",
             RTF,
         )
         self._tokens = histogram(

@@ -18,7 +18,7 @@ import pytest
 
 from testbed.paths import RELEASES as SOURCES
 from testbed.paths import ROOT
-from vllm_omni_metrics_plugin.patches.releases import RELEASES, Release
+from vllm_omni_metrics_plugin.patches.seams.releases import RELEASES, Release
 
 #: What differs by release; the tests beside them are about shapes and statistics of the newest.
 SUITES = (

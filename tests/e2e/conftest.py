@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from testbed.client import Answer
+from testbed.clients.audio import Answer
 from testbed.scrape import Scrape, scrape
 from testbed.server import Server, binary
 

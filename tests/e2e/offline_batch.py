@@ -33,8 +33,8 @@ def samples(output: Any) -> int:
     return sum(int(chunk.numel()) for chunk in (audio if isinstance(audio, list) else [audio]))
 
 
-def generate_and_look(self: Omni, prompts: Any, **keywords: Any) -> Any:
-    outputs = generate(self, prompts, **keywords)
+def generate_and_look(self: Omni, prompts: Any, **kwargs: Any) -> Any:
+    outputs = generate(self, prompts, **kwargs)
     for output in outputs:
         got.append({"id": output.request_id, "samples": samples(output)})
     abandoned = generate(self, prompts, py_generator=True, use_tqdm=False)

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from testbed import bench_client, client
+from testbed.bench import client as bench_client
+from testbed.clients import audio
 from testbed.server import Server, binary
 from tests.e2e.conftest import is_idle, settled
 
@@ -100,12 +101,12 @@ def test_bench_of_speech_measures_what_the_server_counted(
     speech_server: Server, tmp_path: Path
 ) -> None:
     for _ in range(2):  # the first request of each replica pays for things that no later one does
-        client.speech(speech_server.url)
+        audio.speech(speech_server.url)
     assert_agree(speech_server, bench_speech, tmp_path, "audio_rtf_end_to_end_mean")
 
 
 def test_bench_of_chat_measures_what_the_server_counted(
     chat_server: Server, tmp_path: Path
 ) -> None:
-    client.chat(chat_server.url, stream=True)
+    audio.chat(chat_server.url, stream=True)
     assert_agree(chat_server, bench_chat, tmp_path, "audio_rtf_stream_mean")

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from testbed import client, sockets
-from testbed.client import Answer
+from testbed.clients import audio, sockets
+from testbed.clients.audio import Answer
 from testbed.server import Server
 from tests.e2e.conftest import (
     assert_counts_agree,
@@ -21,17 +21,17 @@ from tests.e2e.conftest import (
 
 @pytest.fixture(scope="module", autouse=True)
 def warm(chat_server: Server) -> None:
-    client.chat(chat_server.url)
+    audio.chat(chat_server.url)
 
 
 def test_counts_and_totals_of_mixed_chats_are_the_clients(chat_server: Server) -> None:
     calls = [
-        functools.partial(client.chat, chat_server.url, modalities=modalities, stream=stream)
+        functools.partial(audio.chat, chat_server.url, modalities=modalities, stream=stream)
         for modalities in (("text",), ("text", "audio"), ("audio",))
         for stream in (False, True)
     ]
     with observing(chat_server) as seen:
-        answers = client.together(calls, at_once=3)
+        answers = audio.together(calls, at_once=3)
 
     assert_counts_agree(seen.gained, answers, chat_server.model)
     assert set(seen.gained.by("vllm:omni_audio_frames_total", "stage")) == {"2"}
@@ -39,7 +39,7 @@ def test_counts_and_totals_of_mixed_chats_are_the_clients(chat_server: Server) -
 
 def _streams() -> dict[str, Callable[[Server], Answer]]:
     return {
-        "chat": lambda server: client.chat(server.url, stream=True),
+        "chat": lambda server: audio.chat(server.url, stream=True),
         "realtime": lambda server: sockets.realtime(server.url, server.model),
         "video chat": lambda server: sockets.video_chat(server.url),
     }
@@ -69,7 +69,7 @@ def test_listener_who_hangs_up_in_the_middle_is_an_abort(
     chat_server: Server, endpoint: str
 ) -> None:
     ask: dict[str, Callable[[], Answer]] = {
-        "chat": lambda: client.chat(chat_server.url, stream=True, hang_up_after_packets=1),
+        "chat": lambda: audio.chat(chat_server.url, stream=True, hang_up_after_packets=1),
         "realtime": lambda: sockets.realtime(
             chat_server.url, chat_server.model, hang_up_after_packets=1
         ),
@@ -85,7 +85,7 @@ def test_listener_who_hangs_up_in_the_middle_is_an_abort(
 
 def test_text_alone_makes_no_audio_samples(chat_server: Server) -> None:
     with observing(chat_server) as seen:
-        client.chat(chat_server.url, modalities=("text",), stream=True)
+        audio.chat(chat_server.url, modalities=("text",), stream=True)
 
     assert sum(outcomes(seen.gained).values()) == 1
     assert seen.gained.sum("vllm:omni_audio_frames_total") == 0

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from testbed import client
+from testbed.clients import audio
 from testbed.scrape import scrape
 from testbed.server import Server
 from tests.e2e.conftest import assert_engines_idle, observing, outcomes, replicas
@@ -21,7 +21,7 @@ SAMPLES_PER_TOKEN = 1920
 @pytest.fixture(scope="module", autouse=True)
 def warm(speech_server: Server) -> None:
     for _ in range(2):
-        client.speech(speech_server.url)
+        audio.speech(speech_server.url)
 
 
 def test_no_family_keeps_an_engine_label(speech_server: Server) -> None:
@@ -38,7 +38,7 @@ def test_no_family_keeps_an_engine_label(speech_server: Server) -> None:
 def test_sums_per_replica_are_what_the_client_counted(speech_server: Server) -> None:
     with observing(speech_server) as seen:
         answers = [
-            client.speech(speech_server.url, tokens=tokens, stream="audio")
+            audio.speech(speech_server.url, tokens=tokens, stream="audio")
             for tokens in (10, 20) * 3
         ]
     gained = seen.gained
@@ -60,9 +60,9 @@ def test_sums_per_replica_are_what_the_client_counted(speech_server: Server) -> 
 
 def test_tokens_of_a_chat_are_those_the_server_billed(chat_server: Server) -> None:
     with observing(chat_server) as seen:
-        answers = client.together(
+        answers = audio.together(
             [
-                functools.partial(client.chat, chat_server.url, text, stream=stream)
+                functools.partial(audio.chat, chat_server.url, text, stream=stream)
                 for text in ("hello", "a longer question")
                 for stream in (False, True)
             ],
@@ -78,7 +78,7 @@ def test_tokens_of_a_chat_are_those_the_server_billed(chat_server: Server) -> No
 
 
 def test_finish_reasons_of_a_text_chat_are_the_clients(chat_server: Server) -> None:
-    ask = functools.partial(client.chat, chat_server.url, modalities=("text",), tokens=12)
+    ask = functools.partial(audio.chat, chat_server.url, modalities=("text",), tokens=12)
     whole = ask()
     assert whole.finish_reasons == ("length",)
     with observing(chat_server) as seen:
@@ -94,7 +94,7 @@ def test_gauges_are_zero_after_the_last_of_many_requests(speech_server: Server) 
 
     def ask_until_seen() -> None:
         while not seen_busy.is_set():
-            client.speech(speech_server.url, tokens=60, stream="audio")
+            audio.speech(speech_server.url, tokens=60, stream="audio")
 
     askers = [threading.Thread(target=ask_until_seen) for _ in range(4)]
     for asker in askers:
@@ -109,7 +109,7 @@ def test_gauges_are_zero_after_the_last_of_many_requests(speech_server: Server) 
 
 
 def test_gauges_are_zero_after_an_abort(speech_server: Server) -> None:
-    answer = client.speech(
+    answer = audio.speech(
         speech_server.url, tokens=900, hang_up_when=lambda: wait_until_busy(speech_server)
     )
     assert answer.hung_up
@@ -118,7 +118,7 @@ def test_gauges_are_zero_after_an_abort(speech_server: Server) -> None:
 
 def test_gauges_are_zero_after_a_request_that_failed(speech_server: Server) -> None:
     with observing(speech_server) as seen:
-        client.speech(speech_server.url, "x" * 3000)
+        audio.speech(speech_server.url, "x" * 3000)
     assert outcomes(seen.gained) == {"error": 1}
     assert_engines_idle(speech_server)
 

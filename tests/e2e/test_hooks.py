@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from testbed import client, docs
+from testbed.clients import audio
+from testbed.pages import __main__
 from testbed.paths import EXAMPLES, ROOT
 from testbed.scrape import scrape
 from testbed.server import Server, binary, free_port
@@ -72,7 +73,7 @@ def ask(url: str, number: int) -> Response:
 def load(url: str) -> list[Response]:
     """One request alone, whose every bit is the same each time, then the others, three at once."""
     others = [functools.partial(ask, url, number) for number in range(1, REQUESTS)]
-    return [ask(url, 0), *client.together(others, at_once=3)]
+    return [ask(url, 0), *audio.together(others, at_once=3)]
 
 
 class Hooks:
@@ -123,7 +124,7 @@ def served(
     folder = tmp_path_factory.mktemp("hooks")
     walk = folder / "late-starts"
     walk.mkdir()
-    for name, content in docs.blocks("write-a-hook.md").items():
+    for name, content in __main__.blocks("write-a-hook.md").items():
         (walk / name).write_text(content)
     packages = folder / "packages"
     for source in (walk, copy_of(ROOT / "tests" / "e2e" / "hostile", folder / "hostile")):
@@ -285,7 +286,7 @@ def test_packages_that_cannot_be_loaded_are_skipped_by_name(served: Served) -> N
 def test_hook_of_the_walk_is_seen_on_metrics_and_in_the_command(served: Served) -> None:
     server = served.server
     before = scrape(server.url)
-    assert client.speech(server.url, stream="audio").status == 200
+    assert audio.speech(server.url, stream="audio").status == 200
     gained = scrape(server.url) - before
     assert gained.value("late_starts_total", model=server.model) == 1
 
@@ -313,10 +314,10 @@ def test_access_log_has_one_line_per_request_with_the_clients_numbers(served: Se
     assert served.hooks("flush")
     before = len(lines())
     calls = [
-        functools.partial(client.speech, served.server.url, tokens=tokens, stream=stream)
+        functools.partial(audio.speech, served.server.url, tokens=tokens, stream=stream)
         for tokens, stream in ((5, "audio"), (12, None), (20, "sse"))
     ]
-    answers = client.together(calls, at_once=3)
+    answers = audio.together(calls, at_once=3)
     assert eventually(lambda: len(lines()) == before + 3)
     written = lines()[before:]
     frames = sorted(line["audio"][0]["frames"] for line in written)

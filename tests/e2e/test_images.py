@@ -8,8 +8,8 @@ import json
 
 import pytest
 
-from testbed import visual_client as client
-from testbed.client import together
+from testbed.clients import visual
+from testbed.clients.audio import together
 from testbed.scrape import Scrape, scrape
 from testbed.server import Server
 from tests.e2e.conftest import (
@@ -28,7 +28,7 @@ ONCE = ("image_ttfp_seconds", "image_generation_time_seconds", *TIMINGS)
 @pytest.fixture(scope="module", autouse=True)
 def warm(image_server: Server) -> None:
     """The very first request pays for things that no later one does."""
-    client.images(image_server.url)
+    visual.images(image_server.url)
 
 
 def counted(gained: Scrape) -> dict[str, float]:
@@ -48,12 +48,12 @@ NOTHING = dict.fromkeys(counted(Scrape({})), 0)
 def test_images_pixels_and_steps_of_every_endpoint_are_the_clients(image_server: Server) -> None:
     url = image_server.url
     calls = [
-        functools.partial(client.images, url, steps=2),
-        functools.partial(client.images, url, n=3, size="128x96", steps=3),
-        functools.partial(client.images, url, size="250x130", steps=4),  # makes 240x128
-        functools.partial(client.images, url, size="64x128", steps=2, negative_prompt="blue"),
-        functools.partial(client.edit, url, n=2, size=(64, 96), steps=3),
-        functools.partial(client.chat, url, n=2, size="96x64", steps=2),
+        functools.partial(visual.images, url, steps=2),
+        functools.partial(visual.images, url, n=3, size="128x96", steps=3),
+        functools.partial(visual.images, url, size="250x130", steps=4),  # makes 240x128
+        functools.partial(visual.images, url, size="64x128", steps=2, negative_prompt="blue"),
+        functools.partial(visual.edit, url, n=2, size=(64, 96), steps=3),
+        functools.partial(visual.chat, url, n=2, size="96x64", steps=2),
     ]
     with observing(image_server) as seen:
         answers = [call() for call in calls]
@@ -76,7 +76,7 @@ def test_images_pixels_and_steps_of_every_endpoint_are_the_clients(image_server:
 
 def test_each_image_falls_into_the_bucket_of_its_size(image_server: Server) -> None:
     with observing(image_server) as seen:
-        answers = [client.images(image_server.url, n=2, size=s) for s in ("256x256", "512x256")]
+        answers = [visual.images(image_server.url, n=2, size=s) for s in ("256x256", "512x256")]
 
     assert [answer.sizes for answer in answers] == [((256, 256),) * 2, ((512, 256),) * 2]
     labels = {"model_name": image_server.model, "stage": "0", "replica": "0"}
@@ -88,7 +88,7 @@ def test_each_image_falls_into_the_bucket_of_its_size(image_server: Server) -> N
 def test_times_of_each_request_are_the_clients(image_server: Server) -> None:
     def measure() -> list[tuple[float, float]]:
         with observing(image_server) as seen:
-            answer = client.images(image_server.url, size="128x128", steps=6)
+            answer = visual.images(image_server.url, size="128x128", steps=6)
         execution, _, step = (
             seen.gained.sum(f"vllm:omni_{family}_sum") / 1000 for family in TIMINGS
         )
@@ -114,7 +114,7 @@ def test_client_who_leaves_gets_no_image_counted_and_no_time(image_server: Serve
         connection.close()
         settled(image_server, is_idle)
         # The engine has to be done with the other one before it comes to this.
-        after = client.images(image_server.url, n=2, steps=2)
+        after = visual.images(image_server.url, n=2, steps=2)
 
     assert after.status == 200, after
     assert outcomes(seen.gained) == {"abort": 1, "stop": 1}
@@ -132,7 +132,7 @@ def test_request_that_fails_in_the_engine_has_its_outcome_counted_alone(
     image_server: Server,
 ) -> None:
     with observing(image_server) as seen:
-        answer = client.images(image_server.url, "x" * 9000)
+        answer = visual.images(image_server.url, "x" * 9000)
 
     assert answer.status == 500, answer
     assert outcomes(seen.gained) == {"error": 1}
@@ -142,9 +142,9 @@ def test_request_that_fails_in_the_engine_has_its_outcome_counted_alone(
 def test_refused_request_is_not_counted(image_server: Server) -> None:
     with observing(image_server) as seen:
         answers = [
-            client.images(image_server.url, n=0),
-            client.images(image_server.url, size="round"),
-            client.images(image_server.url, model="another"),
+            visual.images(image_server.url, n=0),
+            visual.images(image_server.url, size="round"),
+            visual.images(image_server.url, model="another"),
         ]
 
     assert [answer.status for answer in answers] == [400, 400, 400], answers

@@ -6,8 +6,8 @@ import functools
 import threading
 import time
 
-from testbed import client
-from testbed.client import Answer
+from testbed.clients import audio
+from testbed.clients.audio import Answer
 from testbed.scrape import scrape
 from testbed.server import Server
 from tests.e2e.conftest import assert_engines_idle, is_idle, observing, outcomes
@@ -15,7 +15,7 @@ from tests.e2e.conftest import assert_engines_idle, is_idle, observing, outcomes
 
 def _load(server: Server, requests: int) -> list[functools.partial[Answer]]:
     return [
-        functools.partial(client.speech, server.url, tokens=120, stream="audio")
+        functools.partial(audio.speech, server.url, tokens=120, stream="audio")
         for _ in range(requests)
     ]
 
@@ -41,7 +41,7 @@ def test_killed_replica_under_load_loses_no_request(mortal_server: Server) -> No
     killer = _killer(mortal_server, "1")
     with observing(mortal_server) as seen:
         killer.start()
-        answers = client.together(_load(mortal_server, 12), at_once=6)
+        answers = audio.together(_load(mortal_server, 12), at_once=6)
     killer.join()
 
     accepted = [answer for answer in answers if answer.accepted]
@@ -61,7 +61,7 @@ def test_killed_replica_under_load_loses_no_request(mortal_server: Server) -> No
 
 def test_survivor_serves_on_under_its_own_label(mortal_server: Server) -> None:
     with observing(mortal_server) as seen:
-        answer = client.speech(mortal_server.url, tokens=10)
+        answer = audio.speech(mortal_server.url, tokens=10)
 
     assert answer.status == 200
     assert seen.gained.by("vllm:omni_audio_frames_total", "replica") == {"0": answer.samples}
@@ -73,9 +73,9 @@ def test_requests_to_a_dead_stage_are_errors_and_leave_nothing_behind(
     killer = _killer(mortal_server, "0")
     with observing(mortal_server) as seen:
         killer.start()
-        answers = client.together(_load(mortal_server, 4), at_once=4)
+        answers = audio.together(_load(mortal_server, 4), at_once=4)
         killer.join()
-        answers += [client.speech(mortal_server.url, tokens=10) for _ in range(3)]
+        answers += [audio.speech(mortal_server.url, tokens=10) for _ in range(3)]
 
     accepted = [answer for answer in answers if answer.accepted]
     counted = outcomes(seen.gained)

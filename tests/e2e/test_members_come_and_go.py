@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import zmq.auth
 
-from testbed import client
+from testbed.clients import audio
 from testbed.distributed import DistributedServer
 from testbed.scrape import Scrape, scrape
 from testbed.server import HOST, end_session, free_port
@@ -50,7 +50,7 @@ def per_engine_families(seen: Scrape, replica: str) -> set[tuple[str, frozenset[
 
 def test_replica_that_joins_appears_in_every_family(server: DistributedServer) -> None:
     for _ in range(2):
-        client.speech(server.url, tokens=10)
+        audio.speech(server.url, tokens=10)
     before = scrape(server.url)
     assert vocoders(before) == {"0"}
 
@@ -66,7 +66,7 @@ def test_replica_that_joins_appears_in_every_family(server: DistributedServer) -
 
 def test_both_replicas_serve_under_their_own_labels(server: DistributedServer) -> None:
     with observing(server) as seen:
-        answers = [client.speech(server.url, tokens=10) for _ in range(4)]
+        answers = [audio.speech(server.url, tokens=10) for _ in range(4)]
 
     assert all(answer.status == 200 for answer in answers), answers
     frames = seen.gained.by("vllm:omni_audio_frames_total", "replica", stage="1")
@@ -82,7 +82,7 @@ def test_transfers_of_replicas_that_run_apart_reach_the_server(server: Distribut
     name = "vllm:omni_transfer_in_flight_time_ms_count"
     before = scrape(server.url)
     for _ in range(2):
-        client.speech(server.url, tokens=10)
+        audio.speech(server.url, tokens=10)
     after = settled(server, lambda seen: set((seen - before).by(name, "to_replica")) == {"0", "1"})
     gained = after - before
 
@@ -99,7 +99,7 @@ def test_replica_that_leaves_is_no_longer_exposed(server: DistributedServer) -> 
 
     assert vocoders(after) == {"0"}
     assert per_engine_families(after, "1") == set()
-    assert client.speech(server.url, tokens=10).status == 200
+    assert audio.speech(server.url, tokens=10).status == 200
 
 
 def test_replica_that_was_killed_is_no_longer_exposed_and_another_takes_its_place(
@@ -111,11 +111,11 @@ def test_replica_that_was_killed_is_no_longer_exposed_and_another_takes_its_plac
 
     os.killpg(server.members[2].pid, signal.SIGKILL)
     with observing(server) as seen:
-        answers = [client.speech(server.url, tokens=10) for _ in range(4)]
+        answers = [audio.speech(server.url, tokens=10) for _ in range(4)]
     after = settled(server, lambda seen: vocoders(seen) == {"0"}, LEAVE_SECONDS)
 
     assert per_engine_families(after, newcomer) == set()
     if engine_has("speech that fails is answered with 500"):
         answers = [answer for answer in answers if answer.accepted]
     assert seen.gained.sum("vllm:omni_requests_success_total") == len(answers)
-    assert client.speech(server.url, tokens=10).status == 200
+    assert audio.speech(server.url, tokens=10).status == 200

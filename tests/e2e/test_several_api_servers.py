@@ -17,8 +17,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from testbed import client
-from testbed.client import Answer
+from testbed.clients import audio
+from testbed.clients.audio import Answer
 from testbed.scrape import Scrape, parse, scrape
 from testbed.server import Server
 from tests.e2e.conftest import (
@@ -92,13 +92,13 @@ def served(server: Server, numbers: Path) -> dict[int, float]:
 def ask_until_each_has_served(server: Server, numbers: Path) -> list[Answer]:
     """Which of them takes a connection is the kernel's choice; it never takes the same for long."""
     calls = [
-        functools.partial(client.speech, server.url, tokens=tokens, stream=stream)
+        functools.partial(audio.speech, server.url, tokens=tokens, stream=stream)
         for tokens, stream in ((10, None), (20, "audio"), (15, "sse"))
     ]
     before = served(server, numbers)
     answers: list[Answer] = []
     for _ in range(60):
-        answers += client.together(calls, at_once=3)
+        answers += audio.together(calls, at_once=3)
         now = served(server, numbers)
         if all(now[number] > before[number] for number in now):
             break
@@ -151,7 +151,7 @@ def test_hops_of_both_servers_requests_are_the_ledgers(
 
 
 def test_request_shows_while_it_runs_and_gauges_are_0_after_it(server: Server) -> None:
-    answer = client.speech(server.url, tokens=900, hang_up_when=lambda: is_running(server))
+    answer = audio.speech(server.url, tokens=900, hang_up_when=lambda: is_running(server))
     assert answer.hung_up
     seen = settled(server, is_idle)
     assert is_idle(seen), seen

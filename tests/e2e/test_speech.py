@@ -8,8 +8,8 @@ import urllib.request
 
 import pytest
 
-from testbed import client, sockets
-from testbed.client import Answer
+from testbed.clients import audio, sockets
+from testbed.clients.audio import Answer
 from testbed.scrape import scrape
 from testbed.server import Server
 from tests.e2e.conftest import (
@@ -32,20 +32,20 @@ FAILED = 500 if engine_has("speech that fails is answered with 500") else 400
 def warm(speech_server: Server) -> None:
     """The very first request of each replica pays for things that no later one does."""
     for _ in range(2):
-        client.speech(speech_server.url)
+        audio.speech(speech_server.url)
 
 
 def test_counts_and_totals_of_mixed_requests_are_the_clients(speech_server: Server) -> None:
     url = speech_server.url
     calls = [
-        functools.partial(client.speech, url, f"text {n}", tokens=tokens, stream=stream)
+        functools.partial(audio.speech, url, f"text {n}", tokens=tokens, stream=stream)
         for n, tokens in enumerate((2, 12, 24, 40))
         for stream in (None, "audio", "sse")
     ]
     calls += [functools.partial(sockets.speech, url, tokens=tokens) for tokens in (2, 17, 30)]
 
     with observing(speech_server) as seen:
-        answers = client.together(calls, at_once=6)
+        answers = audio.together(calls, at_once=6)
 
     assert_counts_agree(seen.gained, answers, speech_server.model)
 
@@ -55,7 +55,7 @@ def test_each_replica_counts_exactly_what_it_said(speech_server: Server) -> None
     # the two groups; the lengths tell them apart.
     with observing(speech_server) as seen:
         answers = [
-            client.speech(speech_server.url, tokens=tokens, stream=stream)
+            audio.speech(speech_server.url, tokens=tokens, stream=stream)
             for tokens, stream in [(10, "audio"), (33, None)] * 4
         ]
 
@@ -81,9 +81,9 @@ def test_each_replica_counts_exactly_what_it_said(speech_server: Server) -> None
 def test_times_of_each_request_are_the_clients(speech_server: Server, how: str) -> None:
     url = speech_server.url
     ask = {
-        "whole": functools.partial(client.speech, url, tokens=24),
-        "audio": functools.partial(client.speech, url, tokens=24, stream="audio"),
-        "sse": functools.partial(client.speech, url, tokens=24, stream="sse"),
+        "whole": functools.partial(audio.speech, url, tokens=24),
+        "audio": functools.partial(audio.speech, url, tokens=24, stream="audio"),
+        "sse": functools.partial(audio.speech, url, tokens=24, stream="sse"),
         "websocket": functools.partial(sockets.speech, url, tokens=24),
     }[how]
 
@@ -108,14 +108,14 @@ def test_times_of_each_request_are_the_clients(speech_server: Server, how: str) 
 
 def test_speech_that_ends_with_its_text_ends_with_stop(speech_server: Server) -> None:
     with observing(speech_server) as whole:
-        answer = client.speech(speech_server.url, tokens=200, non_streaming_mode=False)
+        answer = audio.speech(speech_server.url, tokens=200, non_streaming_mode=False)
     assert 0 < answer.samples < 199 * 1920
     assert outcomes(whole.gained) == {"stop": 1}
 
 
 def test_speech_cut_by_its_token_limit_ends_with_length(speech_server: Server) -> None:
     with observing(speech_server) as cut:
-        answer = client.speech(speech_server.url, tokens=5, stream="audio")
+        answer = audio.speech(speech_server.url, tokens=5, stream="audio")
     assert answer.samples == 4 * 1920, "five codec tokens are four packets of sound"
     assert outcomes(cut.gained) == {"length": 1}
 
@@ -123,8 +123,8 @@ def test_speech_cut_by_its_token_limit_ends_with_length(speech_server: Server) -
 @pytest.mark.parametrize(
     "ask",
     [
-        functools.partial(client.speech, stream="audio", hang_up_after_packets=1),
-        functools.partial(client.speech, stream="sse", hang_up_after_packets=2),
+        functools.partial(audio.speech, stream="audio", hang_up_after_packets=1),
+        functools.partial(audio.speech, stream="sse", hang_up_after_packets=2),
         functools.partial(sockets.speech, hang_up_after_packets=1),
     ],
     ids=["raw stream", "server-sent events", "websocket"],
@@ -142,7 +142,7 @@ def test_listener_who_gives_up_waiting_for_the_whole_is_counted_once_as_abort(
     speech_server: Server,
 ) -> None:
     with observing(speech_server) as seen:
-        answer = client.speech(
+        answer = audio.speech(
             speech_server.url, tokens=250, hang_up_when=lambda: is_running(speech_server)
         )
 
@@ -162,12 +162,12 @@ def assert_one_abort(seen: Observation, answer: Answer) -> None:
 
 
 @pytest.mark.parametrize("stream", [None, "audio"])
-def test_refused_request_is_not_counted(speech_server: Server, stream: client.Stream) -> None:
+def test_refused_request_is_not_counted(speech_server: Server, stream: audio.Stream) -> None:
     with observing(speech_server) as seen:
         answers = [
-            client.speech(speech_server.url, "", stream=stream),
-            client.speech(speech_server.url, voice="nobody", stream=stream),
-            client.chat(speech_server.url),
+            audio.speech(speech_server.url, "", stream=stream),
+            audio.speech(speech_server.url, voice="nobody", stream=stream),
+            audio.chat(speech_server.url),
         ]
 
     assert [answer.status for answer in answers] == [400, 400, 400], answers
@@ -177,7 +177,7 @@ def test_refused_request_is_not_counted(speech_server: Server, stream: client.St
 
 def test_request_that_fails_in_the_server_is_counted_once_as_error(speech_server: Server) -> None:
     with observing(speech_server) as seen:
-        answer = client.speech(speech_server.url, "x" * 3000)
+        answer = audio.speech(speech_server.url, "x" * 3000)
 
     assert answer.status == FAILED, answer
     assert outcomes(seen.gained) == {"error": 1}
@@ -237,7 +237,7 @@ def test_doctor_finds_nothing_wrong_with_all_that_was_said(speech_server: Server
     packets = {}
     for stream in (None, "audio"):
         with observing(speech_server) as seen:
-            client.speech(speech_server.url, tokens=24, stream=stream)  # type: ignore[arg-type]
+            audio.speech(speech_server.url, tokens=24, stream=stream)  # type: ignore[arg-type]
         packets[stream] = seen.gained.sum(
             "vllm:omni_metrics_hook_calls_total", hook="omni_media_packet", plugin="prometheus"
         )

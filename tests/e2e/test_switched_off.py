@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from testbed import client
-from testbed.client import Answer
+from testbed.clients import audio
+from testbed.clients.audio import Answer
 from testbed.scrape import scrape
 from testbed.server import Server
 from tests.e2e.conftest import ON, doctor
@@ -21,7 +21,7 @@ def off_server(logs: Path) -> Iterator[Server]:
 
 
 def test_no_family_and_no_word_of_the_plugin_without_the_variable(off_server: Server) -> None:
-    answer: Answer = client.speech(off_server.url, stream="audio")
+    answer: Answer = audio.speech(off_server.url, stream="audio")
 
     assert answer.status == 200
     assert not scrape(off_server.url).names("vllm:omni_")
@@ -58,8 +58,8 @@ class Hide(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Hide())
 found = importlib.metadata.MetadataPathFinder.find_distributions
 importlib.metadata.MetadataPathFinder.find_distributions = classmethod(
-    lambda cls, *args, **keywords: (
-        one for one in found(*args, **keywords) if one.name not in NAMES
+    lambda cls, *args, **kwargs: (
+        one for one in found(*args, **kwargs) if one.name not in NAMES
     )
 )
 """
@@ -70,7 +70,7 @@ importlib.metadata.MetadataPathFinder.find_distributions = classmethod(
 def test_plain_vllm_server_runs_unharmed_with_one_line(logs: Path, vllm_omni_hidden: Path) -> None:
     hidden = {**ON, "PYTHONPATH": str(vllm_omni_hidden)}
     with Server("llm", env=hidden, log_path=logs / "plain.log") as server:
-        answer = client.complete(server.url)
+        answer = audio.complete(server.url)
         families = scrape(server.url).names("vllm:")
         log = server.log_path.read_text()
 

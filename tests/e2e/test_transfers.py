@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from testbed import client
+from testbed.clients import audio
 from testbed.scrape import scrape
 from testbed.server import Server
 from tests.e2e.conftest import ON, observing, outcomes, settled
@@ -41,19 +41,19 @@ def server(ledger: Ledger, logs: Path) -> Iterator[Server]:
         log_path=logs / "ledger.log",
     ) as running:
         for _ in range(6):
-            client.speech(running.url)
+            audio.speech(running.url)
         yield running
 
 
 def test_counts_and_bytes_of_each_edge_are_the_ledgers(server: Server, ledger: Ledger) -> None:
     seen = Seen(server, ledger)
     calls = [
-        functools.partial(client.speech, server.url, tokens=tokens, stream=stream)
+        functools.partial(audio.speech, server.url, tokens=tokens, stream=stream)
         for tokens in (2, 12, 30)
         for stream in (None, "audio", "sse", "audio")
     ]
     with observing(server) as requests:
-        answers = client.together(calls, at_once=4)
+        answers = audio.together(calls, at_once=4)
     gained, hops = seen.all()
 
     assert all(answer.status == 200 for answer in answers), answers
@@ -75,7 +75,7 @@ def test_sending_flight_and_receiving_add_up_to_the_ledgers_time(
 ) -> None:
     seen = Seen(server, ledger)
     for _ in range(3):
-        client.speech(server.url, tokens=20, stream="audio")
+        audio.speech(server.url, tokens=20, stream="audio")
     gained, hops = seen.all()
 
     parts = [gained.sum(f"vllm:omni_{family}_sum") / 1000 for family in TIMES]
@@ -87,7 +87,7 @@ def test_sending_flight_and_receiving_add_up_to_the_ledgers_time(
 def test_hops_of_a_listener_who_hangs_up_are_the_ledgers(server: Server, ledger: Ledger) -> None:
     seen = Seen(server, ledger)
     with observing(server) as requests:
-        answer = client.speech(server.url, tokens=250, stream="audio", hang_up_after_packets=3)
+        answer = audio.speech(server.url, tokens=250, stream="audio", hang_up_after_packets=3)
     gained, hops = seen.all()
 
     assert answer.hung_up
@@ -124,7 +124,7 @@ def test_strangers_frames_are_dropped_counted_and_harm_nobody(server: Server, ch
             lambda seen: (seen - before).by(reason, "reason") == {"garbage": 50, "oversized": 3},
         )
     assert (after - before).by(reason, "reason") == {"garbage": 50, "oversized": 3}
-    assert client.speech(server.url, tokens=10).status == 200
+    assert audio.speech(server.url, tokens=10).status == 200
 
 
 def test_flood_of_events_does_not_keep_the_server_from_answering(
@@ -150,8 +150,8 @@ def test_flood_of_events_does_not_keep_the_server_from_answering(
     flooding.start()
     try:
         with observing(server) as seen:
-            calls = [functools.partial(client.speech, server.url, tokens=20, stream="audio")] * 8
-            answers = client.together(calls, at_once=4)
+            calls = [functools.partial(audio.speech, server.url, tokens=20, stream="audio")] * 8
+            answers = audio.together(calls, at_once=4)
     finally:
         enough.set()
         flooding.join()
@@ -160,7 +160,7 @@ def test_flood_of_events_does_not_keep_the_server_from_answering(
     assert flooded > 10_000
 
     later = Seen(server, ledger)
-    client.speech(server.url, tokens=12, stream="audio")
+    audio.speech(server.url, tokens=12, stream="audio")
     gained, hops = later.all()
     assert edges(gained, "transfer_rx_decode_time_ms_count") == Counter(map(edge, hops))
 
@@ -170,7 +170,7 @@ def test_socket_file_that_is_removed_stops_nothing(
 ) -> None:
     Path(channel.removeprefix("ipc://")).unlink()
     seen = Seen(server, ledger)
-    client.speech(server.url, tokens=12, stream="audio")
+    audio.speech(server.url, tokens=12, stream="audio")
     gained, hops = seen.all()
     assert hops
     assert edges(gained, "transfer_size_bytes_count") == Counter(map(edge, hops))

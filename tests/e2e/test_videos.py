@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from testbed import visual_client as client
-from testbed.client import together
+from testbed.clients import visual
+from testbed.clients.audio import together
 from testbed.scrape import Scrape
 from testbed.server import Server
 from tests.e2e.conftest import assert_times_agree, observing, outcomes
@@ -22,7 +22,7 @@ ONCE = ("video_generation_time_seconds", "video_duration_seconds", "video_rtf", 
 def warm(video_server: Server) -> None:
     """The very first request of each replica pays for things that no later one does."""
     for _ in range(2):
-        client.video(video_server.url)
+        visual.video(video_server.url)
 
 
 def counted(gained: Scrape, **labels: str) -> dict[str, float]:
@@ -41,13 +41,13 @@ NOTHING = dict.fromkeys(counted(Scrape({})), 0)
 def test_frames_and_playing_time_of_every_endpoint_are_the_clients(video_server: Server) -> None:
     url = video_server.url
     calls = [
-        functools.partial(client.video, url, steps=2),
-        functools.partial(client.video, url, frames=17, fps=None, size="96x64", steps=3),
-        functools.partial(client.video, url, frames=10, fps=12, steps=2),  # makes 9 frames
-        functools.partial(client.video, url, steps=2, extra_params={"preencode_mp4": True}),
-        functools.partial(client.video, url, steps=3, extra_params={"sample_solver": "euler"}),
-        functools.partial(client.video_job, url, frames=13, fps=16, steps=4),
-        functools.partial(client.video_stream, url, frames=5, fps=4, steps=2),
+        functools.partial(visual.video, url, steps=2),
+        functools.partial(visual.video, url, frames=17, fps=None, size="96x64", steps=3),
+        functools.partial(visual.video, url, frames=10, fps=12, steps=2),  # makes 9 frames
+        functools.partial(visual.video, url, steps=2, extra_params={"preencode_mp4": True}),
+        functools.partial(visual.video, url, steps=3, extra_params={"sample_solver": "euler"}),
+        functools.partial(visual.video_job, url, frames=13, fps=16, steps=4),
+        functools.partial(visual.video_stream, url, frames=5, fps=4, steps=2),
     ]
     with observing(video_server) as seen:
         answers = [*(call() for call in calls), *together(calls, at_once=3)]
@@ -72,7 +72,7 @@ def test_each_replica_counts_exactly_what_it_made(video_server: Server) -> None:
     # Requests one after the other alternate between the replicas.
     with observing(video_server) as seen:
         answers = [
-            client.video(video_server.url, frames=frames, steps=steps)
+            visual.video(video_server.url, frames=frames, steps=steps)
             for frames, steps in [(5, 2), (13, 3)] * 2
         ]
 
@@ -87,7 +87,7 @@ def test_each_replica_counts_exactly_what_it_made(video_server: Server) -> None:
 def test_times_of_each_request_are_the_clients(video_server: Server) -> None:
     def measure() -> list[tuple[float, float]]:
         with observing(video_server) as seen:
-            answer = client.video(video_server.url, frames=17, fps=4, size="96x96", steps=6)
+            answer = visual.video(video_server.url, frames=17, fps=4, size="96x96", steps=6)
         execution, _, step = (
             seen.gained.sum(f"vllm:omni_{family}_sum") / 1000 for family in TIMINGS
         )
@@ -104,9 +104,9 @@ def test_times_of_each_request_are_the_clients(video_server: Server) -> None:
 
 def test_cancelled_job_has_its_outcome_counted_alone(video_server: Server) -> None:
     with observing(video_server) as seen:
-        cancelled = client.video_job(video_server.url, steps=150, cancel=True)
+        cancelled = visual.video_job(video_server.url, steps=150, cancel=True)
         # Each engine has to be done with what it has before it comes to these.
-        after = [client.video(video_server.url, frames=5, steps=2) for _ in range(2)]
+        after = [visual.video(video_server.url, frames=5, steps=2) for _ in range(2)]
 
     assert cancelled.cancelled, cancelled
     assert [answer.status for answer in (cancelled, *after)] == [200] * 3
@@ -120,9 +120,9 @@ def test_cancelled_job_has_its_outcome_counted_alone(video_server: Server) -> No
     }
 
 
-@pytest.mark.parametrize("ask", [client.video, client.video_job])
+@pytest.mark.parametrize("ask", [visual.video, visual.video_job])
 def test_generation_that_fails_has_its_outcome_counted_alone(
-    video_server: Server, ask: Callable[..., client.Answer]
+    video_server: Server, ask: Callable[..., visual.Answer]
 ) -> None:
     with observing(video_server) as seen:
         answer = ask(video_server.url, lora={"name": "none", "path": "/there/is/no/such/adapter"})

@@ -24,7 +24,7 @@ from vllm.v1.metrics import loggers, stats
 from vllm.v1.metrics.utils import create_metric_per_engine
 from vllm.v1.spec_decode.metrics import SpecDecodingStats
 
-from vllm_omni_metrics_plugin.patches.stat_logger import StageStatLogger
+from vllm_omni_metrics_plugin.patches.engine_families.stat_logger import StageStatLogger
 
 MEMBERS = {0: ("0", "0"), 1: ("1", "0"), 2: ("1", "1")}
 RECORDS = 400
@@ -34,8 +34,8 @@ SPECULATIVE_TOKENS = 3
 class ConnectorMetrics(KVConnectorPromMetrics):
     """Families bound for each engine at once, for each engine and label, and only when observed."""
 
-    def __init__(self, *args: Any, **keywords: Any) -> None:
-        super().__init__(*args, **keywords)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         sent = self._counter_cls(
             name="vllm:test_kv_bytes", documentation="-", labelnames=self._labelnames
         )

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from vllm_omni_metrics_plugin.patches import engine, releases
+from vllm_omni_metrics_plugin.patches import process
+from vllm_omni_metrics_plugin.patches.seams import releases
 from vllm_omni_metrics_plugin.patches.table import SEAMS as NEWEST
 from vllm_omni_metrics_plugin.patches.table import seams_of
 
-RELEASE = engine.installed_versions().get("vllm-omni", "")
+RELEASE = process.installed_versions().get("vllm-omni", "")
 SEAMS = seams_of(RELEASE) if RELEASE else NEWEST
 
 

@@ -15,7 +15,7 @@ from vllm_omni.entrypoints.cli.benchmark.serve import OmniBenchmarkServingSubcom
 
 from vllm_omni_metrics_plugin.compare.result import NAMED
 from vllm_omni_metrics_plugin.patches import bench
-from vllm_omni_metrics_plugin.patches.seam import AppliedSeam, apply
+from vllm_omni_metrics_plugin.patches.seams.seam import AppliedSeam, apply
 
 
 def spoken(seconds: float, ttfp: float) -> Any:

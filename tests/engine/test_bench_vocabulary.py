@@ -8,8 +8,8 @@ from importlib.metadata import version
 import pytest
 from vllm_omni.benchmarks.patch import patch
 
-from vllm_omni_metrics_plugin.compare.figure import DUPLEX, Figure
-from vllm_omni_metrics_plugin.compare.vocabulary import FIGURES
+from vllm_omni_metrics_plugin.compare.figures import FIGURES
+from vllm_omni_metrics_plugin.compare.figures.figure import DUPLEX, Figure
 
 pytestmark = pytest.mark.skipif(
     int(version("vllm-omni").split(".")[1]) < 30, reason="older benches know a part of them"

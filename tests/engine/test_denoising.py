@@ -11,8 +11,9 @@ import pytest
 import torch
 from installed import SEAMS
 
-from vllm_omni_metrics_plugin.patches import Patches, denoising
-from vllm_omni_metrics_plugin.patches.denoising import STEPS_KEY, take_steps
+from vllm_omni_metrics_plugin.patches import Patches
+from vllm_omni_metrics_plugin.patches.diffusion import steps
+from vllm_omni_metrics_plugin.patches.diffusion.steps import STEPS_KEY, take_steps
 from vllm_omni_metrics_plugin.patches.table import ABSENT
 
 LATENTS = torch.zeros(1, 4, 8, 8)
@@ -42,7 +43,7 @@ def run(forward: Callable[[], None], *results: Any) -> list[int | None]:
             [RunnerOutput(request_id=str(n), result=result) for n, result in enumerate(results)]
         )
 
-    batch = denoising.wrap_execute_requests(execute)(None, [], od_config=None)
+    batch = steps.wrap_execute_requests(execute)(None, [], od_config=None)
     return [take_steps(one.result) for one in batch.runner_outputs]
 
 
@@ -105,12 +106,12 @@ def test_scheduler_that_calls_its_parent_class_counts_once() -> None:
     )
 
     class Child(FlowMatchEulerDiscreteScheduler):
-        def step(self, *args: Any, **keywords: Any) -> Any:
-            return super().step(*args, **keywords)
+        def step(self, *args: Any, **kwargs: Any) -> Any:
+            return super().step(*args, **kwargs)
 
     scheduler = Child()
     scheduler.set_timesteps(5)
-    denoising._counting.modules_seen = 0  # it came without a module of its own
+    steps._counting.modules_seen = 0  # it came without a module of its own
     assert run(lambda: denoise(scheduler)) == [5]
 
 
@@ -139,10 +140,10 @@ def test_engine_that_runs_one_request_at_a_time_counts_too() -> None:
         denoise(euler(req))
         return output()
 
-    assert take_steps(denoising.wrap_execute_request(execute_model)(None, 4)) == 4
+    assert take_steps(steps.wrap_execute_request(execute_model)(None, 4)) == 4
     with pytest.raises(TypeError):
-        denoising.wrap_execute_request(execute_model)(None, None)
-    assert (denoising._counting.steps, denoising._counting.schedulers) == (None, [])
+        steps.wrap_execute_request(execute_model)(None, None)
+    assert (steps._counting.steps, steps._counting.schedulers) == (None, [])
 
 
 def test_pass_without_a_scheduler_says_nothing() -> None:
@@ -161,7 +162,7 @@ def test_steps_of_one_pass_are_not_in_the_next_even_if_it_raised() -> None:
 
     with pytest.raises(RuntimeError, match="out of memory"):
         run(broken)
-    assert (denoising._counting.steps, denoising._counting.schedulers) == (None, [])
+    assert (steps._counting.steps, steps._counting.schedulers) == (None, [])
     denoise(euler(5))  # outside of any pass
     assert run(lambda: denoise(euler(2))) == [2]
 

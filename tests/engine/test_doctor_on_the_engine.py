@@ -15,8 +15,8 @@ from vllm_omni.entrypoints.async_omni import AsyncOmni
 
 from vllm_omni_metrics_plugin.doctor.report import SeamState
 from vllm_omni_metrics_plugin.doctor.seams import availability, check
+from vllm_omni_metrics_plugin.patches.dry_run import try_seams
 from vllm_omni_metrics_plugin.patches.table import SEAMS
-from vllm_omni_metrics_plugin.patches.trial import try_seams
 
 
 def test_doctor_finds_nothing_wrong_with_a_server_that_is_switched_on() -> None:
@@ -52,12 +52,12 @@ def patched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two places that another package has wrapped; in one, it does not tell what."""
     generate, submit = AsyncOmni.generate, StagePool.submit_initial
 
-    async def traced(self: Any, *args: Any, **keywords: Any) -> Any:
-        async for output in generate(self, *args, **keywords):
+    async def traced(self: Any, *args: Any, **kwargs: Any) -> Any:
+        async for output in generate(self, *args, **kwargs):
             yield output
 
-    def hidden(*args: Any, **keywords: Any) -> Any:
-        return submit(*args, **keywords)
+    def hidden(*args: Any, **kwargs: Any) -> Any:
+        return submit(*args, **kwargs)
 
     telling = written_in("their_tracing", traced)
     telling.__wrapped__ = generate

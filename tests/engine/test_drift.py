@@ -12,7 +12,7 @@ from installed import SEAMS
 
 from vllm_omni_metrics_plugin.hooks import PatchReported
 from vllm_omni_metrics_plugin.patches import Patches
-from vllm_omni_metrics_plugin.patches.seam import Seam, find
+from vllm_omni_metrics_plugin.patches.seams.seam import Seam, find
 
 Drift = Callable[[Seam, type, str], None]
 
@@ -43,10 +43,10 @@ def rename(seam: Seam, owner: type, method: str) -> None:
 
 def change_the_form(seam: Seam, owner: type, method: str) -> None:
     if seam.form == "coroutine":
-        setattr(owner, method, lambda self, *args, **keywords: None)
+        setattr(owner, method, lambda self, *args, **kwargs: None)
     else:
 
-        async def changed(self: Any, *args: Any, **keywords: Any) -> None: ...
+        async def changed(self: Any, *args: Any, **kwargs: Any) -> None: ...
 
         setattr(owner, method, changed)
 

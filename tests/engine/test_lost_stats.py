@@ -10,7 +10,7 @@ from typing import Any
 import installed
 import pytest
 
-from vllm_omni_metrics_plugin.patches import engine_stats
+from vllm_omni_metrics_plugin.patches.engine_families import stats
 from vllm_omni_metrics_plugin.patches.table import ABSENT
 
 pytestmark = [
@@ -61,9 +61,9 @@ def pool(logger: Logger) -> Iterator[Any]:
 
     pool = StagePool(1, [Client(), Client()], output_processor=installed.output_processor("text"))
     numbers = {(1, 0): 5, (1, 1): 6}
-    engine_stats._loggers[pool] = (logger, numbers)  # type: ignore[assignment]
+    stats._loggers[pool] = (logger, numbers)  # type: ignore[assignment]
     yield pool
-    del engine_stats._loggers[pool]
+    del stats._loggers[pool]
 
 
 def request(request_id: str) -> Any:

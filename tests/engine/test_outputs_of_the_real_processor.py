@@ -9,9 +9,9 @@ import installed
 import pytest
 
 from vllm_omni_metrics_plugin.hooks import AudioFinished, MediaPacket, RequestFinished
-from vllm_omni_metrics_plugin.patches.client import observe as _observe
+from vllm_omni_metrics_plugin.patches.generate import observe as _observe
 from vllm_omni_metrics_plugin.patches.stages import _DELIVERIES
-from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests
+from vllm_omni_metrics_plugin.requests.state import OpenRequest, OpenRequests
 
 CHUNKS = (1920, 7680, 480)
 FRAMES = sum(CHUNKS)

@@ -13,7 +13,7 @@ from installed import SEAMS
 
 from vllm_omni_metrics_plugin.hooks import PatchReported
 from vllm_omni_metrics_plugin.patches import Patches
-from vllm_omni_metrics_plugin.patches.seam import MARK, Seam, apply, find
+from vllm_omni_metrics_plugin.patches.seams.seam import MARK, Seam, apply, find
 
 
 def places() -> dict[str, object]:
@@ -87,8 +87,8 @@ def test_seam_beneath_a_foreign_wrapper_is_let_go_and_taken_up_again(seam: Seam)
     placed = places()[seam.name]
 
     @functools.wraps(function(placed))
-    def foreign(*args: Any, **keywords: Any) -> Any:
-        return function(placed)(*args, **keywords)
+    def foreign(*args: Any, **kwargs: Any) -> Any:
+        return function(placed)(*args, **kwargs)
 
     setattr(owner, method, type(placed)(foreign) if function(placed) is not placed else foreign)
     assert not applied.revert()

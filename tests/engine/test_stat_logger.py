@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 
 from testbed.paths import MODELS
 from vllm_omni_metrics_plugin.hooks import EngineStats
-from vllm_omni_metrics_plugin.patches import engine_stats
+from vllm_omni_metrics_plugin.patches.engine_families import stats
 
 TTFT = "vllm:time_to_first_token_seconds_count"
 DONE = "vllm:request_success_total"
@@ -37,7 +37,7 @@ def config(upstream: Any) -> Any:
 def make(config: Any) -> Iterator[Any]:
     from vllm.v1.metrics.prometheus import unregister_vllm_metrics
 
-    from vllm_omni_metrics_plugin.patches.stat_logger import StageStatLogger
+    from vllm_omni_metrics_plugin.patches.engine_families.stat_logger import StageStatLogger
 
     yield lambda members: StageStatLogger(config, members)
     unregister_vllm_metrics()
@@ -249,7 +249,7 @@ class Orchestrator:
         self.calls: list[bool] = []
         self._stat_logger: Any = None
 
-    @engine_stats.wrap_metrics_state
+    @stats.wrap_metrics_state
     def _init_metrics_state(
         self, stage_pools: Any, running_counter: Any, emitter: Any, log_stats: bool = False
     ) -> None:

@@ -20,10 +20,10 @@ import torch
 from PIL import Image
 
 from testbed.paths import MODELS
-from vllm_omni_metrics_plugin.generations import encoding
 from vllm_omni_metrics_plugin.hooks import ImageFinished, VideoFinished
-from vllm_omni_metrics_plugin.patches import diffusion
-from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests
+from vllm_omni_metrics_plugin.patches.diffusion import outputs
+from vllm_omni_metrics_plugin.requests.state import OpenRequest, OpenRequests
+from vllm_omni_metrics_plugin.requests.visual import encoding
 
 MODELS_OF_THE_ENGINE = "vllm_omni.diffusion.models."
 WIDTH, HEIGHT = 48, 32
@@ -352,10 +352,10 @@ def formatted(case: Case) -> Any:
     if case.function:
         module = importlib.import_module(MODELS_OF_THE_ENGINE + case.module)
         postprocess = getattr(module, case.function)(config)
-        keywords = {}
+        kwargs = {}
         if "sampling_params" in inspect.signature(postprocess).parameters:
-            keywords["sampling_params"] = params
-        processed = postprocess(decoded, **keywords)
+            kwargs["sampling_params"] = params
+        processed = postprocess(decoded, **kwargs)
     request = OmniDiffusionRequest(prompt="x", sampling_params=params, request_id="a")
     [output] = format_diffusion_outputs(
         request=request,
@@ -382,7 +382,7 @@ def test_images_of_the_engines_pipelines_are_counted_as_its_endpoint_sends_them(
     from vllm_omni.entrypoints.openai.images.helpers import _extract_images_from_result
 
     output = formatted(case)
-    diffusion.observe(request_, output, None, {"prompt": "x", "modalities": ["image"]})
+    outputs.observe(request_, output, None, {"prompt": "x", "modalities": ["image"]})
     request_.end(None)
 
     sent = _extract_images_from_result(output)
@@ -402,7 +402,7 @@ def test_videos_of_the_engines_pipelines_are_counted_as_its_endpoint_encodes_the
 
     endpoint = OmniOpenAIServingVideo(None)
     output = formatted(case)
-    diffusion.observe(request_, output, None)
+    outputs.observe(request_, output, None)
     request_.end(None)
 
     encoded = [
@@ -421,7 +421,7 @@ def test_latents_are_neither_images_nor_videos(request_: OpenRequest, recorder: 
     latents = torch.zeros(1, 16, 3, 8, 8)  # three frames of latents look like three channels
     case = of("WanPipeline", *WAN, lambda: latents, output_type="latent")
     output = formatted(case)
-    diffusion.observe(request_, output, [SimpleNamespace(output_type="latent")])
+    outputs.observe(request_, output, [SimpleNamespace(output_type="latent")])
     request_.end(None)
     assert recorder.only(VideoFinished).frames is None
 
@@ -433,7 +433,7 @@ def test_frames_of_the_diffusers_adapter_are_a_video_to_the_video_endpoint(
     output = formatted(frames)
     assert output.final_output_type == "image"
     with encoding() as endpoint:
-        diffusion.observe(request_, output, None)
+        outputs.observe(request_, output, None)
         request_.end(None)
         endpoint.encodes_at(24.0)
     assert recorder.only(VideoFinished).frames == FRAMES
@@ -443,7 +443,7 @@ def test_interpolated_frames_play_faster(request_: OpenRequest, recorder: Any) -
     case = of("WanPipeline", *WAN, video(), videos=1)
     output = formatted(case)
     output.multimodal_output["metadata"] = {"video": {"video_fps_multiplier": 2}}
-    diffusion.observe(request_, output, None)
+    outputs.observe(request_, output, None)
     request_.end(None, requested_frame_rates={0: 8.0})
     assert recorder.only(VideoFinished).frame_rate == 16.0
 
@@ -454,7 +454,7 @@ def test_video_that_is_labelled_as_an_image_is_one_to_the_video_endpoint(
     output = formatted(of("WanPipeline", *WAN, video()))
     output.final_output_type = "image"
     with encoding() as endpoint:
-        diffusion.observe(request_, output, None)
+        outputs.observe(request_, output, None)
         request_.end(None)
         assert recorder.of(VideoFinished) == []
         endpoint.encodes_at(10.0)

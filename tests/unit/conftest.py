@@ -30,8 +30,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     standing = Clock()
-    monkeypatch.setattr("vllm_omni_metrics_plugin.requests.time", standing)
-    monkeypatch.setattr("vllm_omni_metrics_plugin.patches.client.time", standing)
+    monkeypatch.setattr("vllm_omni_metrics_plugin.requests.state.time", standing)
+    monkeypatch.setattr("vllm_omni_metrics_plugin.patches.generate.time", standing)
     return standing
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_omni_metrics_plugin.audio import count_samples, find_sample_rate
+from vllm_omni_metrics_plugin.media.audio import count_samples, find_sample_rate
 
 RATE_KEYS = ("audio_sample_rate", "output_sample_rate", "sample_rate", "sampling_rate", "sr")
 

@@ -24,10 +24,10 @@ from vllm_omni_metrics_plugin.channel import endpoint as endpoints
 from vllm_omni_metrics_plugin.channel import frames
 from vllm_omni_metrics_plugin.channel import sender as senders
 from vllm_omni_metrics_plugin.channel.endpoint import Endpoint, private_endpoint
-from vllm_omni_metrics_plugin.channel.frames import Frame, NotAFrame
+from vllm_omni_metrics_plugin.channel.frames import Frame, FrameError
 from vllm_omni_metrics_plugin.channel.receiver import Receiver
 from vllm_omni_metrics_plugin.channel.sender import Sender
-from vllm_omni_metrics_plugin.hooks import EventsDropped, HookManager, TransferFailed
+from vllm_omni_metrics_plugin.hooks import EventsDropped, HookRegistry, TransferFailed
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -139,7 +139,7 @@ def test_sender_that_was_closed_drops(sender: Sender) -> None:
 
 def test_channel_is_a_hook_plugin_like_any_other(listen: Any, sender: Sender) -> None:
     listening = listen()
-    manager = HookManager()
+    manager = HookRegistry()
     manager.register(sender, "channel")
     manager.hooks.omni_transfer_sent(sent())
     manager.hooks.omni_transfer_received(received())
@@ -309,12 +309,12 @@ def test_frame_that_is_none_is_counted_and_the_next_one_is_taken(
     ],
 )
 def test_event_with_a_value_that_cannot_be_is_no_event(changed: dict[str, Any]) -> None:
-    with pytest.raises(NotAFrame):
+    with pytest.raises(FrameError):
         frames.decode(frames.encode(Frame("me", 0, 0, [sent(**changed)])))
 
 
 def test_frame_of_too_many_events_is_none() -> None:
-    with pytest.raises(NotAFrame):
+    with pytest.raises(FrameError):
         frames.decode(frames.encode(Frame("me", 0, 0, [sent()] * (frames.MOST_EVENTS + 1))))
 
 
@@ -322,7 +322,7 @@ def test_frame_of_too_many_events_is_none() -> None:
 def test_no_bytes_do_any_harm(data: bytes) -> None:
     try:
         frame = frames.decode(data)
-    except NotAFrame:
+    except FrameError:
         return
     assert isinstance(frame, Frame)
 

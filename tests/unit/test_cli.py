@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from testbed import readme
+from testbed.pages import readme
 from tests.unit.conftest import serving
 from vllm_omni_metrics_plugin import catalog, cli
 from vllm_omni_metrics_plugin.hooks import Event, RequestArrived, hookimpl, plugins
-from vllm_omni_metrics_plugin.hooks.manager import ENTRY_POINT_GROUP
-from vllm_omni_metrics_plugin.patches.releases import Release
+from vllm_omni_metrics_plugin.hooks.registry import ENTRY_POINT_GROUP
+from vllm_omni_metrics_plugin.patches.seams.releases import Release
 from vllm_omni_metrics_plugin.testing import EVENTS, make
 
 
@@ -29,7 +29,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """One hook plugin besides the built-in exporter."""
     entry = EntryPoint("faulty", f"{__name__}:FAULTY", ENTRY_POINT_GROUP)
     monkeypatch.setattr(
-        "vllm_omni_metrics_plugin.hooks.manager.entry_points", lambda group: [entry]
+        "vllm_omni_metrics_plugin.hooks.registry.entry_points", lambda group: [entry]
     )
 
 

@@ -19,9 +19,10 @@ from vllm_omni_metrics_plugin.hooks import (
     RequestArrived,
     RequestFinished,
 )
-from vllm_omni_metrics_plugin.patches import client, pipeline
+from vllm_omni_metrics_plugin.patches import generate as generate_patch
+from vllm_omni_metrics_plugin.patches import replicas
 from vllm_omni_metrics_plugin.patches.state import open_requests
-from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests
+from vllm_omni_metrics_plugin.requests.state import OpenRequest, OpenRequests
 
 
 class Output(SimpleNamespace):
@@ -59,16 +60,16 @@ class Engine:
         self.cleaned_up = 0
 
     @staticmethod
-    @client.wrap_request_id
+    @generate_patch.wrap_request_id
     def _get_unique_request_id(external_request_id: str) -> str:
         Engine.numbers += 1
         return f"{external_request_id}-{Engine.numbers}"
 
-    @client.wrap_generate
+    @generate_patch.wrap_generate
     async def generate(
-        self, prompt: Any, sampling_params: Any = None, request_id: str = "", **keywords: Any
+        self, prompt: Any, sampling_params: Any = None, request_id: str = "", **kwargs: Any
     ) -> AsyncGenerator[Any, None]:
-        self.calls.append((prompt, sampling_params, request_id, keywords))
+        self.calls.append((prompt, sampling_params, request_id, kwargs))
         self._get_unique_request_id(request_id)
         try:
             for step in self.script:
@@ -90,8 +91,8 @@ async def collect(outputs: AsyncGenerator[Any, None]) -> list[Any]:
     return [output async for output in outputs]
 
 
-def run(engine: Engine, sampling_params: Any = None, **keywords: Any) -> list[Any]:
-    return asyncio.run(collect(engine.generate("hello", sampling_params, "speech", **keywords)))
+def run(engine: Engine, sampling_params: Any = None, **kwargs: Any) -> list[Any]:
+    return asyncio.run(collect(engine.generate("hello", sampling_params, "speech", **kwargs)))
 
 
 # What the caller gets
@@ -283,16 +284,16 @@ def test_nothing_stays_in_the_callers_context(recorder: Any) -> None:
     inside: list[Any] = []
 
     async def look() -> None:
-        inside.append(client._current_call.get())
+        inside.append(generate_patch._current_call.get())
 
     async def listen() -> None:
         outputs = Engine(look, speech(1), look, speech(1, finished=True)).generate("hello")
         async for _ in outputs:
-            assert client._current_call.get() is None
-        assert client._current_call.get() is None
+            assert generate_patch._current_call.get() is None
+        assert generate_patch._current_call.get() is None
         with pytest.raises(RuntimeError, match="died"):
             await collect(Engine(RuntimeError("died")).generate("hello"))
-        assert client._current_call.get() is None
+        assert generate_patch._current_call.get() is None
 
     asyncio.run(listen())
     assert inside[0] is not None, "the engine finds its call on the way to its first output"
@@ -465,7 +466,7 @@ def test_engine_without_one_of_vllms_goes_by_the_name_it_was_given(
 ) -> None:
     engine = Engine(speech(1, finished=True))
     engine.engine = SimpleNamespace(stage_vllm_configs=[None], stage_pools=())
-    pipeline.wrap_engine_init(lambda self, **keywords: None)(engine, served_model_name=served_as)
+    replicas.wrap_engine_init(lambda self, **kwargs: None)(engine, served_model_name=served_as)
     run(engine)
     assert recorder.only(RequestArrived).model_name == name
 
@@ -522,7 +523,7 @@ def test_output_that_cannot_be_read_is_passed_on(recorder: Any, log: Any) -> Non
 def test_outputs_are_let_go_at_the_end_without_waiting_for_the_garbage_collector(
     ending: str,
 ) -> None:
-    @client.wrap_generate
+    @generate_patch.wrap_generate
     async def generate(self: Any, *_: Any, **__: Any) -> AsyncGenerator[Any, None]:
         self._get_unique_request_id("speech")
         yield speech(480)
@@ -551,7 +552,7 @@ def test_output_is_not_kept_alive_while_the_next_one_is_awaited() -> None:
     passed_on: list[weakref.ref[Any]] = []
     kept: list[Any] = []
 
-    @client.wrap_generate
+    @generate_patch.wrap_generate
     async def generate(self: Any, *_: Any, **__: Any) -> AsyncGenerator[Any, None]:
         self._get_unique_request_id("speech")
         yield speech(480)
@@ -577,7 +578,9 @@ def finished_result(request_id: str, finished: bool = True) -> SimpleNamespace:
 
 @pytest.mark.parametrize("finished", [False, True])
 def test_last_result_completes_its_request(finished: bool) -> None:
-    process = client.wrap_result(lambda self, result, *args, **keywords: (result, args, keywords))
+    process = generate_patch.wrap_result(
+        lambda self, result, *args, **kwargs: (result, args, kwargs)
+    )
     request = open_requests.begin("a-1", "a", "tiny", 0.0)
     other = open_requests.begin("b-1", "b", "tiny", 0.0)
     result = finished_result("a-1", finished)
@@ -586,13 +589,13 @@ def test_last_result_completes_its_request(finished: bool) -> None:
 
 
 def test_result_of_an_unknown_request_is_processed() -> None:
-    process = client.wrap_result(lambda self, result: "output")
+    process = generate_patch.wrap_result(lambda self, result: "output")
     assert process(None, finished_result("unknown")) == "output"
     assert process(None, object()) == "output"
 
 
 def test_listener_who_leaves_after_the_last_result_heard_everything(recorder: Any) -> None:
-    process = client.wrap_result(lambda self, result: None)
+    process = generate_patch.wrap_result(lambda self, result: None)
 
     async def last_result() -> None:
         process(None, finished_result(recorder.only(RequestArrived).request_id))

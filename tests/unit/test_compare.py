@@ -19,8 +19,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from vllm_omni_metrics_plugin import catalog, cli
 from vllm_omni_metrics_plugin.compare import comparison, result, totals
 from vllm_omni_metrics_plugin.compare.comparison import Tolerance
-from vllm_omni_metrics_plugin.compare.figure import DUPLEX, Figure
-from vllm_omni_metrics_plugin.compare.vocabulary import FIGURES
+from vllm_omni_metrics_plugin.compare.figures import FIGURES
+from vllm_omni_metrics_plugin.compare.figures.figure import DUPLEX, Figure
 
 SUCCESSES = 'requests_success_total{finished_reason=~"stop|length"}'
 FAILURES = 'requests_success_total{finished_reason!~"stop|length"}'

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from vllm_omni_metrics_plugin.hooks import DiffusionWork, ImageFinished, VideoFinished
-from vllm_omni_metrics_plugin.patches.denoising import STEPS_KEY
-from vllm_omni_metrics_plugin.patches.diffusion import (
+from vllm_omni_metrics_plugin.patches.diffusion.outputs import (
     observe,
     requested_frame_rates,
     work_of,
 )
+from vllm_omni_metrics_plugin.patches.diffusion.steps import STEPS_KEY
 from vllm_omni_metrics_plugin.patches.state import open_requests
-from vllm_omni_metrics_plugin.requests import OpenRequest
+from vllm_omni_metrics_plugin.requests.state import OpenRequest
 
 TIMINGS = {
     "preprocess_time_ms": 2.0,

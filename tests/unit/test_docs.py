@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from testbed import docs
+from testbed.pages import __main__
 from testbed.paths import ROOT
 from vllm_omni_metrics_plugin import catalog, settings
 from vllm_omni_metrics_plugin.hooks import hookimpl, plugins
@@ -19,41 +19,43 @@ from vllm_omni_metrics_plugin.hooks.listener import FAULTS_IN_A_ROW, HELD_UP_SEC
 from vllm_omni_metrics_plugin.hooks.worker import CAPACITY
 from vllm_omni_metrics_plugin.testing import EVENTS
 
-PAGES = sorted((*docs.DOCS.glob("*.md"), ROOT / "README.md", *ROOT.glob("examples/*/README.md")))
-HINT = "run `python -m testbed.docs`"
+PAGES = sorted(
+    (*__main__.DOCS.glob("*.md"), ROOT / "README.md", *ROOT.glob("examples/*/README.md"))
+)
+HINT = "run `python -m testbed.pages`"
 
 
 def section(page: str, title: str) -> str:
     """The text under one heading of a page."""
-    _, _, rest = (docs.DOCS / page).read_text().partition(f"\n## {title}\n")
+    _, _, rest = (__main__.DOCS / page).read_text().partition(f"\n## {title}\n")
     return rest.partition("\n## ")[0]
 
 
-@pytest.mark.parametrize("page", docs.pages())
+@pytest.mark.parametrize("page", __main__.pages())
 def test_generated_page_is_what_the_code_says(page: str) -> None:
-    assert (docs.DOCS / page).read_text() == docs.pages()[page], HINT
+    assert (__main__.DOCS / page).read_text() == __main__.pages()[page], HINT
 
 
 @pytest.mark.parametrize("hook", EVENTS)
 def test_every_hook_has_its_section_with_signature_and_example(hook: str) -> None:
     text = section("hooks.md", hook)
     assert f"{hook}(event: {EVENTS[hook].__name__}) -> None" in text, HINT
-    assert f"```python\n{docs.example(hook)}```" in text, HINT
+    assert f"```python\n{__main__.example(hook)}```" in text, HINT
 
 
 @pytest.mark.parametrize("hook", EVENTS)
 def test_every_example_implements_its_hook_and_prints_what_the_page_shows(hook: str) -> None:
     functions = [
-        n for n in ast.walk(ast.parse(docs.example(hook))) if isinstance(n, ast.FunctionDef)
+        n for n in ast.walk(ast.parse(__main__.example(hook))) if isinstance(n, ast.FunctionDef)
     ]
     assert [function.name for function in functions] == [hook]
-    printed = docs.output(hook)
+    printed = __main__.output(hook)
     assert printed.strip(), "an example shows something"
     assert f"```\n{printed}```" in section("hooks.md", hook), HINT
 
 
 def test_there_is_no_example_of_a_hook_that_is_gone() -> None:
-    assert {path.stem for path in docs.EXAMPLES.glob("*.py")} == set(EVENTS)
+    assert {path.stem for path in __main__.EXAMPLES.glob("*.py")} == set(EVENTS)
 
 
 @pytest.mark.parametrize("hook", EVENTS)
@@ -76,7 +78,7 @@ def test_every_family_has_its_section(family: catalog.Family) -> None:
 
 @pytest.mark.parametrize("variable", settings.VARIABLES, ids=lambda variable: variable.name)
 def test_every_variable_is_explained(variable: settings.Variable) -> None:
-    assert f"| `{variable.name}` |" in (docs.DOCS / "variables.md").read_text(), HINT
+    assert f"| `{variable.name}` |" in (__main__.DOCS / "variables.md").read_text(), HINT
 
 
 def test_every_variable_that_the_code_reads_is_a_documented_one() -> None:
@@ -92,13 +94,13 @@ def test_every_variable_that_the_code_reads_is_a_documented_one() -> None:
 
 
 def test_options_of_hookimpl_are_explained() -> None:
-    rules = (docs.DOCS / "rules.md").read_text()
+    rules = (__main__.DOCS / "rules.md").read_text()
     for option in (*hookimpl.__kwdefaults__, *plugins.register.__kwdefaults__):
         assert option in rules or option == "specname", option
 
 
 def test_rules_name_the_limits_that_the_code_has() -> None:
-    rules = (docs.DOCS / "rules.md").read_text()
+    rules = (__main__.DOCS / "rules.md").read_text()
     words = {10: "ten times in a row", 0.5: "half a second"}
     for text in (words[FAULTS_IN_A_ROW], words[HELD_UP_SECONDS], f"{CAPACITY:,} wait"):
         assert text in rules
@@ -118,12 +120,12 @@ def pytest_in(folder: Path) -> str:
 
 
 def test_test_kit_does_what_its_page_shows(tmp_path: Path) -> None:
-    (tmp_path / "test_page.py").write_text(docs.blocks("testing.md")["python"])
+    (tmp_path / "test_page.py").write_text(__main__.blocks("testing.md")["python"])
     assert "4 passed" in pytest_in(tmp_path)
 
 
 def test_files_of_the_walk_pass_their_own_test(tmp_path: Path) -> None:
-    files = docs.blocks("write-a-hook.md")
+    files = __main__.blocks("write-a-hook.md")
     assert list(files) == ["late_starts.py", "pyproject.toml", "test_late_starts.py"]
     for name, content in files.items():
         (tmp_path / name).write_text(content)

@@ -17,16 +17,16 @@ from typing import Any
 import pytest
 import zmq.auth
 
-from testbed.docs import DOCS
+from testbed.pages.__main__ import DOCS
 from tests.unit.conftest import serving
 from vllm_omni_metrics_plugin import __version__, catalog, cli, doctor
 from vllm_omni_metrics_plugin.doctor import Report, examine, installation, seams
 from vllm_omni_metrics_plugin.doctor.report import SeamState
 from vllm_omni_metrics_plugin.hooks import Event, hookimpl
-from vllm_omni_metrics_plugin.hooks.manager import ENTRY_POINT_GROUP
-from vllm_omni_metrics_plugin.patches import trial
-from vllm_omni_metrics_plugin.patches.releases import Release
-from vllm_omni_metrics_plugin.patches.seam import Seam
+from vllm_omni_metrics_plugin.hooks.registry import ENTRY_POINT_GROUP
+from vllm_omni_metrics_plugin.patches import dry_run
+from vllm_omni_metrics_plugin.patches.seams.releases import Release
+from vllm_omni_metrics_plugin.patches.seams.seam import Seam
 from vllm_omni_metrics_plugin.patches.table import ENGINE_FAMILIES, SEAMS
 
 ON = {"VLLM_OMNI_METRICS": "1"}
@@ -57,11 +57,11 @@ class Installed:
 def installed(monkeypatch: pytest.MonkeyPatch) -> Installed:
     """An engine on which every seam fits, and no hook plugin but the exporter."""
     everything = Installed()
-    monkeypatch.setattr(doctor.engine, "installed_versions", lambda: everything.versions)
+    monkeypatch.setattr(doctor.process, "installed_versions", lambda: everything.versions)
     monkeypatch.setattr(doctor.seams, "tried", lambda places: (everything.states, []))
     monkeypatch.setattr(installation, "entry_points", everything.entry_points)
     monkeypatch.setattr(
-        "vllm_omni_metrics_plugin.hooks.manager.entry_points", everything.entry_points
+        "vllm_omni_metrics_plugin.hooks.registry.entry_points", everything.entry_points
     )
     names = {OURS.name, ENGINES.name, PLATFORM}
     monkeypatch.setattr(installation, "_engine_plugins", lambda: set(names))
@@ -368,8 +368,8 @@ def test_other_patcher_is_named_and_blamed_only_where_the_seam_is_out(
 
 def passing(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
-    def wrapper(*args: Any, **keywords: Any) -> Any:
-        return original(*args, **keywords)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return original(*args, **kwargs)
 
     return wrapper
 
@@ -390,7 +390,7 @@ def small_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         (tmp_path / f"{name}.py").write_text(source)
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(trial, "_NO_PATCHERS", {*trial._NO_PATCHERS, "vllm_omni_of_a_test"})
+    monkeypatch.setattr(dry_run, "_NO_PATCHERS", {*dry_run._NO_PATCHERS, "vllm_omni_of_a_test"})
     import vllm_omni_of_a_test  # type: ignore[import-not-found]
 
     module: ModuleType = vllm_omni_of_a_test
@@ -407,7 +407,7 @@ def test_every_seam_is_tried_and_taken_out_again(small_engine: ModuleType) -> No
     engine = small_engine.Engine
     engine.wrapped = their_patches.telling(engine.wrapped)
     before = dict(vars(engine))
-    tried = trial.try_seams(
+    tried = dry_run.try_seams(
         [
             place("fits"),
             place("wrapped"),
@@ -437,7 +437,7 @@ def test_patcher_is_found_beneath_a_partial_or_another(small_engine: ModuleType)
     engine = small_engine.Engine
     engine.wrapped = passing(their_patches.telling(engine.wrapped))
     engine.fits = functools.partial(their_patches.telling(engine.fits))
-    [wrapped, fits] = trial.try_seams([place("wrapped"), place("fits")])
+    [wrapped, fits] = dry_run.try_seams([place("wrapped"), place("fits")])
     assert wrapped.others == (__name__, "their_patches")
     assert fits.others == ("their_patches",)
 
@@ -451,7 +451,7 @@ def test_trial_leaves_the_environment_as_it_was(
     if level is not None:
         monkeypatch.setenv("VLLM_LOGGING_LEVEL", level)
     before = dict(os.environ)
-    with trial.as_onlooker():
+    with dry_run.as_onlooker():
         assert "VLLM_OMNI_METRICS" not in os.environ, "the engine would start us here"
         assert os.environ["VLLM_LOGGING_LEVEL"] == (level or "ERROR")
     assert dict(os.environ) == before

@@ -16,7 +16,7 @@ from vllm_omni_metrics_plugin.doctor.report import Finding
 from vllm_omni_metrics_plugin.doctor.rules import REASONS, RULES, TALLIES, Count, Measure
 from vllm_omni_metrics_plugin.doctor.traffic import judge
 from vllm_omni_metrics_plugin.hooks import Event, plugins
-from vllm_omni_metrics_plugin.scraping import parse
+from vllm_omni_metrics_plugin.scrape import parse
 from vllm_omni_metrics_plugin.testing import EVENTS, speech_request
 
 HOOKS = {kind: name for name, kind in EVENTS.items()}
@@ -282,6 +282,6 @@ def reasons(source: str) -> Iterator[str]:
 
 
 def test_every_reason_that_an_exporter_gives_is_explained() -> None:
-    folder = Path(exporters.__file__).parent
+    folder = Path(exporters.__file__).parent / "prometheus"
     given = {reason for path in folder.glob("*.py") for reason in reasons(path.read_text())}
     assert given == set(REASONS)

@@ -8,8 +8,8 @@ import pytest
 
 from testbed import engine_matrix
 from testbed.engine_matrix import Result, Run, markdown, read, runs
-from testbed.environments import DEFAULT, ENVIRONMENTS
-from vllm_omni_metrics_plugin.patches.releases import BY_VERSION, RELEASES
+from testbed.install.environments import DEFAULT, ENVIRONMENTS
+from vllm_omni_metrics_plugin.patches.seams.releases import BY_VERSION, RELEASES
 
 REPORT = """<?xml version="1.0" encoding="utf-8"?>
 <testsuites><testsuite name="pytest" errors="1" failures="2" skipped="3" tests="16" time="1.0">

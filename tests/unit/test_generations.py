@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from vllm_omni_metrics_plugin.generations import encoding, visual_output
 from vllm_omni_metrics_plugin.hooks import (
     DiffusionWork,
     ImageFinished,
     RequestFinished,
     VideoFinished,
 )
+from vllm_omni_metrics_plugin.patches.diffusion.video_endpoint import wrap_run_and_extract
 from vllm_omni_metrics_plugin.patches.state import open_requests
-from vllm_omni_metrics_plugin.patches.videos import wrap_run_and_extract
-from vllm_omni_metrics_plugin.requests import OpenRequest
+from vllm_omni_metrics_plugin.requests.state import OpenRequest
+from vllm_omni_metrics_plugin.requests.visual import encoding, visual_output
 
 WORK = DiffusionWork(steps=4, exec_seconds=1.0)
 
@@ -27,16 +27,16 @@ class Tensor:
 
 @pytest.fixture
 def request_(clock: Any, monkeypatch: pytest.MonkeyPatch) -> OpenRequest:
-    monkeypatch.setattr("vllm_omni_metrics_plugin.generations.time", clock)
+    monkeypatch.setattr("vllm_omni_metrics_plugin.requests.state.visual.time", clock)
     return open_requests.begin("a", "a", "tiny", clock.now)
 
 
 def deliver(request: OpenRequest, content: Any, **more: Any) -> None:
     payload = more.pop("payload", {})
-    keywords: dict[str, Any] = {"is_video": False, "frames_in_file": len, **more}
-    replica = keywords.pop("replica", 1)
+    kwargs: dict[str, Any] = {"is_video": False, "frames_in_file": len, **more}
+    replica = kwargs.pop("replica", 1)
     request.delivered = True
-    visual_output(request, content, payload, 0, replica, **keywords)
+    visual_output(request, content, payload, 0, replica, **kwargs)
 
 
 def generate(request: OpenRequest, clock: Any, seconds: float = 2.0) -> None:

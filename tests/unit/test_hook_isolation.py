@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from vllm_omni_metrics_plugin.hooks import HookManager, RequestArrived, RequestFinished, hookimpl
+from vllm_omni_metrics_plugin.hooks import HookRegistry, RequestArrived, RequestFinished, hookimpl
 from vllm_omni_metrics_plugin.hooks.listener import FAULTS_IN_A_ROW, HELD_UP_SECONDS
-from vllm_omni_metrics_plugin.hooks.manager import Account
+from vllm_omni_metrics_plugin.hooks.registry import Account
 from vllm_omni_metrics_plugin.hooks.worker import Worker
 
 #: Longer than anything here takes on the slowest machine; nothing waits for it to pass.
@@ -27,15 +27,15 @@ FINISHED = RequestFinished(
 
 
 @pytest.fixture
-def manager() -> Iterator[HookManager]:
-    hooks = HookManager()
+def manager() -> Iterator[HookRegistry]:
+    hooks = HookRegistry()
     yield hooks
     for name in list(hooks._registered):
         hooks.unregister(name)
 
 
 @pytest.fixture
-def good(manager: HookManager, new_recorder: Any) -> Any:
+def good(manager: HookRegistry, new_recorder: Any) -> Any:
     """A listener that does everything right; it is called after those registered later."""
     recorder = new_recorder()
     manager.register(recorder, "good")
@@ -53,7 +53,7 @@ def plugin(function: Callable[[RequestArrived], object], **options: Any) -> Any:
     return Plugin()
 
 
-def account(manager: HookManager, name: str, hook: str = "omni_request_arrived") -> Account:
+def account(manager: HookRegistry, name: str, hook: str = "omni_request_arrived") -> Account:
     [found] = [a for a in manager.accounts() if (a.plugin, a.hook) == (name, hook)]
     return found
 
@@ -92,7 +92,7 @@ FAULTS = [fail, leave, recurse, fail_badly, coroutine, generator]
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 @pytest.mark.parametrize("slow", [False, True], ids=["inline", "slow"])
 def test_fault_is_counted_each_time_logged_once_and_switches_off_in_the_end(
-    manager: HookManager, good: Any, log: Any, fault: Any, slow: bool
+    manager: HookRegistry, good: Any, log: Any, fault: Any, slow: bool
 ) -> None:
     manager.register(plugin(fault, slow=slow), "bad")
     calls = FAULTS_IN_A_ROW + 5
@@ -114,7 +114,7 @@ def test_fault_is_counted_each_time_logged_once_and_switches_off_in_the_end(
 
 
 def test_switched_off_listener_listens_again_when_it_is_switched_on(
-    manager: HookManager, log: Any
+    manager: HookRegistry, log: Any
 ) -> None:
     broken = [True]
     heard = []
@@ -140,7 +140,7 @@ def test_switched_off_listener_listens_again_when_it_is_switched_on(
 
 @pytest.mark.parametrize("slow", [False, True], ids=["inline", "slow"])
 def test_listener_that_succeeds_in_between_stays_on(
-    manager: HookManager, log: Any, slow: bool
+    manager: HookRegistry, log: Any, slow: bool
 ) -> None:
     outcomes = iter(([True] * (FAULTS_IN_A_ROW - 1) + [False]) * 3)
 
@@ -157,7 +157,7 @@ def test_listener_that_succeeds_in_between_stays_on(
     assert len(log.messages) == 1
 
 
-def test_faults_in_one_hook_leave_the_plugins_other_hooks_on(manager: HookManager) -> None:
+def test_faults_in_one_hook_leave_the_plugins_other_hooks_on(manager: HookRegistry) -> None:
     heard = []
 
     class Half:
@@ -180,7 +180,7 @@ def test_faults_in_one_hook_leave_the_plugins_other_hooks_on(manager: HookManage
 
 @pytest.mark.parametrize("garbage", ["text", 0, False, object(), [1]], ids=repr)
 def test_returned_garbage_is_said_once_and_is_no_error(
-    manager: HookManager, good: Any, log: Any, garbage: object
+    manager: HookRegistry, good: Any, log: Any, garbage: object
 ) -> None:
     manager.register(plugin(lambda event: garbage), "bad")
     for _ in range(FAULTS_IN_A_ROW + 1):
@@ -196,7 +196,7 @@ def test_returned_garbage_is_said_once_and_is_no_error(
 
 @pytest.mark.parametrize("slow", [False, True], ids=["inline", "slow"])
 def test_listener_that_calls_its_own_hook_is_not_obeyed(
-    manager: HookManager, good: Any, log: Any, slow: bool
+    manager: HookRegistry, good: Any, log: Any, slow: bool
 ) -> None:
     manager.register(plugin(lambda event: manager.hooks.omni_request_arrived(event), slow=slow))
     for _ in range(FAULTS_IN_A_ROW):
@@ -207,14 +207,14 @@ def test_listener_that_calls_its_own_hook_is_not_obeyed(
     assert (bad.errors, bad.is_on) == (FAULTS_IN_A_ROW, False)
 
 
-def test_listener_may_fire_another_hook(manager: HookManager, good: Any) -> None:
+def test_listener_may_fire_another_hook(manager: HookRegistry, good: Any) -> None:
     manager.register(plugin(lambda event: manager.hooks.omni_request_finished(FINISHED)))
     manager.hooks.omni_request_arrived(ARRIVED)
     assert good.events == [FINISHED, ARRIVED]
 
 
 def test_hook_called_by_two_threads_at_once_is_no_recursion(
-    manager: HookManager, good: Any
+    manager: HookRegistry, good: Any
 ) -> None:
     inside, go_on = threading.Event(), threading.Event()
 
@@ -234,7 +234,7 @@ def test_hook_called_by_two_threads_at_once_is_no_recursion(
     assert [a.errors for a in manager.accounts() if a.errors] == []
 
 
-def test_calls_are_counted_exactly_when_threads_compete(manager: HookManager) -> None:
+def test_calls_are_counted_exactly_when_threads_compete(manager: HookRegistry) -> None:
     manager.register(plugin(lambda event: None), "counted")
     hook = manager.hooks.omni_request_arrived
     interval = sys.getswitchinterval()
@@ -257,7 +257,7 @@ def test_calls_are_counted_exactly_when_threads_compete(manager: HookManager) ->
 
 
 def test_slow_listener_hears_every_event_in_order_on_a_thread_of_its_own(
-    manager: HookManager,
+    manager: HookRegistry,
 ) -> None:
     heard: list[tuple[Any, int]] = []
 
@@ -282,10 +282,10 @@ def test_slow_listener_hears_every_event_in_order_on_a_thread_of_its_own(
 
 
 def test_full_queue_drops_exactly_what_it_has_no_room_for(
-    manager: HookManager, good: Any, log: Any, monkeypatch: pytest.MonkeyPatch
+    manager: HookRegistry, good: Any, log: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "vllm_omni_metrics_plugin.hooks.manager.Worker", lambda name: Worker(name, 5)
+        "vllm_omni_metrics_plugin.hooks.registry.Worker", lambda name: Worker(name, 5)
     )
     inside, go_on = threading.Event(), threading.Event()
     heard = []
@@ -309,7 +309,7 @@ def test_full_queue_drops_exactly_what_it_has_no_room_for(
     assert "queue of 5 events is full" in warning
 
 
-def test_one_slow_plugin_does_not_keep_another_one_waiting(manager: HookManager) -> None:
+def test_one_slow_plugin_does_not_keep_another_one_waiting(manager: HookRegistry) -> None:
     go_on, heard = threading.Event(), threading.Event()
     manager.register(plugin(lambda event: go_on.wait(PATIENCE) and None, slow=True), "stuck")
     manager.register(plugin(lambda event: heard.set(), slow=True), "free")
@@ -321,7 +321,7 @@ def test_one_slow_plugin_does_not_keep_another_one_waiting(manager: HookManager)
 
 
 def test_listener_that_holds_the_server_up_is_moved_to_a_thread_with_its_whole_plugin(
-    manager: HookManager, good: Any, log: Any
+    manager: HookRegistry, good: Any, log: Any
 ) -> None:
     heard: list[tuple[str, bool]] = []
     main = threading.get_ident()
@@ -352,7 +352,7 @@ def test_listener_that_holds_the_server_up_is_moved_to_a_thread_with_its_whole_p
 
 
 def test_short_delays_are_forgiven_with_time(
-    manager: HookManager, log: Any, monkeypatch: pytest.MonkeyPatch
+    manager: HookRegistry, log: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
     monkeypatch.setattr("vllm_omni_metrics_plugin.hooks.dispatch.monotonic", lambda: now[0])
@@ -372,7 +372,7 @@ def test_short_delays_are_forgiven_with_time(
 
 
 def test_operator_can_vouch_for_a_plugin_that_it_waits_for_nothing(
-    manager: HookManager, log: Any
+    manager: HookRegistry, log: Any
 ) -> None:
     manager.register(plugin(lambda event: time.sleep(HELD_UP_SECONDS)), "vouched", timed=False)
     manager.hooks.omni_request_arrived(ARRIVED)
@@ -406,7 +406,7 @@ for _ in range(20):
 
 
 def test_unregistered_slow_plugin_is_still_told_what_was_queued_and_its_counts_stay(
-    manager: HookManager,
+    manager: HookRegistry,
 ) -> None:
     go_on = threading.Event()
     heard = []
@@ -433,7 +433,7 @@ def test_unregistered_slow_plugin_is_still_told_what_was_queued_and_its_counts_s
     assert account(manager, "slow").calls == 4, "counters go on, they never begin anew"
 
 
-def test_plugin_is_unregistered_by_itself_or_by_its_name(manager: HookManager) -> None:
+def test_plugin_is_unregistered_by_itself_or_by_its_name(manager: HookRegistry) -> None:
     mine = plugin(lambda event: None)
     assert manager.register(mine, "mine") == "mine"
     manager.unregister("mine")
@@ -446,7 +446,7 @@ def test_plugin_is_unregistered_by_itself_or_by_its_name(manager: HookManager) -
         manager.unregister("mine")
 
 
-def test_nothing_of_an_unregistered_plugin_is_kept(manager: HookManager) -> None:
+def test_nothing_of_an_unregistered_plugin_is_kept(manager: HookRegistry) -> None:
     import gc
     import weakref
 
@@ -470,7 +470,7 @@ def test_nothing_of_an_unregistered_plugin_is_kept(manager: HookManager) -> None
 
 @pytest.mark.parametrize("slow", [False, True], ids=["inline", "slow"])
 def test_tracing_logs_each_call_with_plugin_hook_and_event(
-    manager: HookManager, log: Any, slow: bool
+    manager: HookRegistry, log: Any, slow: bool
 ) -> None:
     manager.register(plugin(lambda event: None, slow=slow), "early")
     manager.trace()

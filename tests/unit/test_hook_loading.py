@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from vllm_omni_metrics_plugin.hooks import Event, HookManager, hookimpl
-from vllm_omni_metrics_plugin.hooks.manager import ENTRY_POINT_GROUP
+from vllm_omni_metrics_plugin.hooks import Event, HookRegistry, hookimpl
+from vllm_omni_metrics_plugin.hooks.registry import ENTRY_POINT_GROUP
 from vllm_omni_metrics_plugin.settings import parse
 
 
@@ -75,7 +75,7 @@ class Generator:
 )
 def test_refusal_says_what_to_write_instead(plugin: object, sentence: str) -> None:
     with pytest.raises(ValueError, match="hook plugin 'mine' was not registered: ") as refused:
-        HookManager().register(plugin, "mine")
+        HookRegistry().register(plugin, "mine")
     assert sentence in str(refused.value)
 
 
@@ -84,7 +84,7 @@ def test_refusal_names_every_mistake_at_once() -> None:
         pass
 
     with pytest.raises(ValueError, match=r"async.*; there is no hook omni_request_done"):
-        HookManager().register(Mistaken())
+        HookRegistry().register(Mistaken())
 
 
 def test_hook_of_another_version_can_be_optional() -> None:
@@ -92,7 +92,7 @@ def test_hook_of_another_version_can_be_optional() -> None:
         @hookimpl(optionalhook=True)
         def omni_of_next_year(self, event: Event) -> None: ...
 
-    manager = HookManager()
+    manager = HookRegistry()
     manager.register(Ahead())
     assert len(manager.hooks.omni_media_packet.listeners) == 1
 
@@ -105,7 +105,7 @@ def test_additional_arguments_with_defaults_are_fine() -> None:
         def omni_media_packet(self, event: Any, note: str = "note") -> None:
             heard.append((event, note))
 
-    manager = HookManager()
+    manager = HookRegistry()
     manager.register(More())
     manager.hooks.omni_media_packet("packet")
     assert heard == [("packet", "note")]
@@ -115,19 +115,19 @@ def test_functions_that_were_not_marked_are_pointed_out(log: Any) -> None:
     class Forgetful(Quiet):
         def omni_request_finished(self, event: Event) -> None: ...
 
-    HookManager().register(Forgetful(), "forgetful")
+    HookRegistry().register(Forgetful(), "forgetful")
     [warning] = log.messages
     assert "'forgetful': omni_request_finished is not marked with @hookimpl" in warning
 
 
 def test_plugin_without_any_hook_is_pointed_out(log: Any) -> None:
-    HookManager().register(object(), "empty")
+    HookRegistry().register(object(), "empty")
     [warning] = log.messages
     assert "'empty' implements no hook" in warning
 
 
 def test_objects_without_a_name_of_their_own_are_called_after_their_class() -> None:
-    manager = HookManager()
+    manager = HookRegistry()
     assert [manager.register(Quiet()) for _ in range(3)] == ["Quiet", "Quiet-2", "Quiet-3"]
     manager.unregister("Quiet-2")
     assert manager.register(Quiet()) == "Quiet-2"
@@ -145,7 +145,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             EntryPoint(name, f"installed_hooks:{name}", ENTRY_POINT_GROUP) for name in plugins
         ]
         monkeypatch.setattr(
-            "vllm_omni_metrics_plugin.hooks.manager.entry_points", lambda group: entries
+            "vllm_omni_metrics_plugin.hooks.registry.entry_points", lambda group: entries
         )
 
     return pretend
@@ -168,7 +168,7 @@ def test_variable_chooses_the_installed_plugins(
 ) -> None:
     install(alpha=Quiet(), beta=Quiet(), gamma=Quiet())
     environ = {} if value is None else {"VLLM_OMNI_METRICS_HOOKS": value}
-    assert HookManager().load_installed(parse(environ)) == loaded
+    assert HookRegistry().load_installed(parse(environ)) == loaded
     assert log.messages == []
 
 
@@ -177,7 +177,7 @@ def test_wrong_name_in_the_variable_gets_the_nearest_installed_one(
 ) -> None:
     install(access_log=Quiet())
     settings = parse({"VLLM_OMNI_METRICS_HOOKS": "acces-log,-acess_log"})
-    assert HookManager().load_installed(settings) == []
+    assert HookRegistry().load_installed(settings) == []
     assert len(log.messages) == 2
     for warning, name in zip(log.messages, ("acces-log", "acess_log"), strict=True):
         assert f"{name!r}" in warning
@@ -192,9 +192,9 @@ def test_two_packages_with_one_name_do_not_replace_each_other(
     other = EntryPoint("twin", "installed_hooks:Quiet", ENTRY_POINT_GROUP)
     sys.modules["installed_hooks"].Quiet = Quiet()  # type: ignore[attr-defined]
     monkeypatch.setattr(
-        "vllm_omni_metrics_plugin.hooks.manager.entry_points", lambda group: [entry, other]
+        "vllm_omni_metrics_plugin.hooks.registry.entry_points", lambda group: [entry, other]
     )
-    manager = HookManager()
+    manager = HookRegistry()
     assert manager.load_installed(parse({})) == ["twin"]
     [warning] = log.messages
     assert "'twin' (installed_hooks:Quiet) was skipped" in warning

@@ -15,12 +15,12 @@ import pytest
 from vllm_omni_metrics_plugin.hooks import (
     Configured,
     Event,
-    HookManager,
+    HookRegistry,
     RequestArrived,
     RequestFinished,
     hookimpl,
 )
-from vllm_omni_metrics_plugin.hooks.manager import ENTRY_POINT_GROUP
+from vllm_omni_metrics_plugin.hooks.registry import ENTRY_POINT_GROUP
 from vllm_omni_metrics_plugin.hooks.specs import PROJECT
 from vllm_omni_metrics_plugin.settings import Settings
 
@@ -41,8 +41,8 @@ CONFIGURED = Configured(settings=Settings(enabled=True), role="server", versions
 
 
 @pytest.fixture
-def manager() -> HookManager:
-    return HookManager()
+def manager() -> HookRegistry:
+    return HookRegistry()
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def raising(error: BaseException) -> Any:
 # Registering
 
 
-def test_object_listens_until_it_is_unregistered(manager: HookManager, heard: list[Any]) -> None:
+def test_object_listens_until_it_is_unregistered(manager: HookRegistry, heard: list[Any]) -> None:
     plugin = listener(heard, "mine")
     assert manager.register(plugin, "mine") == "mine"
     manager.hooks.omni_request_arrived(ARRIVED)
@@ -83,13 +83,13 @@ def test_object_listens_until_it_is_unregistered(manager: HookManager, heard: li
     assert heard == [("mine", ARRIVED)]
 
 
-def test_listener_gets_the_very_event(manager: HookManager, heard: list[Any]) -> None:
+def test_listener_gets_the_very_event(manager: HookRegistry, heard: list[Any]) -> None:
     manager.register(listener(heard, "mine"))
     manager.hooks.omni_request_arrived(ARRIVED)
     assert heard[0][1] is ARRIVED
 
 
-def test_module_listens(manager: HookManager, heard: list[Any]) -> None:
+def test_module_listens(manager: HookRegistry, heard: list[Any]) -> None:
     module = ModuleType("listening_module")
 
     @hookimpl
@@ -102,7 +102,7 @@ def test_module_listens(manager: HookManager, heard: list[Any]) -> None:
     assert heard == [("module", ARRIVED)]
 
 
-def test_class_with_static_functions_listens(manager: HookManager, heard: list[Any]) -> None:
+def test_class_with_static_functions_listens(manager: HookRegistry, heard: list[Any]) -> None:
     class Listening:
         @staticmethod
         @hookimpl
@@ -114,7 +114,7 @@ def test_class_with_static_functions_listens(manager: HookManager, heard: list[A
     assert heard == [("class", ARRIVED)]
 
 
-def test_unmarked_functions_are_left_alone(manager: HookManager) -> None:
+def test_unmarked_functions_are_left_alone(manager: HookRegistry) -> None:
     class Unmarked:
         def omni_request_arrived(self, event: RequestArrived) -> None:
             raise AssertionError("not marked, not called")
@@ -123,7 +123,7 @@ def test_unmarked_functions_are_left_alone(manager: HookManager) -> None:
     assert manager.hooks.omni_request_arrived.listeners == ()
 
 
-def test_hook_under_another_function_name_is_heard(manager: HookManager, heard: list[Any]) -> None:
+def test_hook_under_another_function_name_is_heard(manager: HookRegistry, heard: list[Any]) -> None:
     class Listening:
         @hookimpl(specname="omni_request_arrived")
         def note(self, event: RequestArrived) -> None:
@@ -134,7 +134,7 @@ def test_hook_under_another_function_name_is_heard(manager: HookManager, heard: 
     assert heard == [("note", ARRIVED)]
 
 
-def test_every_hook_reaches_a_listener_of_all(manager: HookManager, new_recorder: Any) -> None:
+def test_every_hook_reaches_a_listener_of_all(manager: HookRegistry, new_recorder: Any) -> None:
     recorder = new_recorder()
     manager.register(recorder)
     sent = [object() for _ in vars(manager.hooks)]
@@ -216,7 +216,7 @@ def _historic_wrapper() -> Any:
     ],
 )
 def test_plugin_that_does_not_fit_is_refused_as_a_whole(
-    manager: HookManager, heard: list[Any], make: Callable[[], Any], fault: str
+    manager: HookRegistry, heard: list[Any], make: Callable[[], Any], fault: str
 ) -> None:
     class Mixed(type(make())):  # type: ignore[misc]
         """The fault beside an implementation without one."""
@@ -237,7 +237,7 @@ def test_plugin_that_does_not_fit_is_refused_as_a_whole(
     assert manager.register(listener(heard, "mended"), "misfit") == "misfit", "its name is free"
 
 
-def test_plugin_is_not_registered_twice(manager: HookManager, heard: list[Any]) -> None:
+def test_plugin_is_not_registered_twice(manager: HookRegistry, heard: list[Any]) -> None:
     plugin = listener(heard, "mine")
     manager.register(plugin, "mine")
     with pytest.raises(ValueError, match="mine"):
@@ -248,7 +248,7 @@ def test_plugin_is_not_registered_twice(manager: HookManager, heard: list[Any]) 
     assert heard == [("mine", ARRIVED)]
 
 
-def test_name_is_given_to_one_plugin_only(manager: HookManager, heard: list[Any]) -> None:
+def test_name_is_given_to_one_plugin_only(manager: HookRegistry, heard: list[Any]) -> None:
     manager.register(listener(heard, "first"), "mine")
     with pytest.raises(ValueError, match="mine"):
         manager.register(listener(heard, "second"), "mine")
@@ -259,7 +259,7 @@ def test_name_is_given_to_one_plugin_only(manager: HookManager, heard: list[Any]
 # Order
 
 
-def test_listeners_are_called_in_pluggys_order(manager: HookManager, heard: list[Any]) -> None:
+def test_listeners_are_called_in_pluggys_order(manager: HookRegistry, heard: list[Any]) -> None:
     for name, options in (
         ("first of all", {"tryfirst": True}),
         ("last of all", {"trylast": True}),
@@ -280,7 +280,7 @@ def test_listeners_are_called_in_pluggys_order(manager: HookManager, heard: list
 
 
 def test_late_listener_is_told_past_events_of_historic_hooks_once(
-    manager: HookManager, new_recorder: Any
+    manager: HookRegistry, new_recorder: Any
 ) -> None:
     early, late = new_recorder(), new_recorder()
     manager.register(early)
@@ -295,7 +295,7 @@ def test_late_listener_is_told_past_events_of_historic_hooks_once(
     assert late.events == [CONFIGURED, CONFIGURED]
 
 
-def test_fault_of_a_late_listener_stays_its_own(manager: HookManager, log: Any) -> None:
+def test_fault_of_a_late_listener_stays_its_own(manager: HookRegistry, log: Any) -> None:
     class Broken:
         @hookimpl
         def omni_configured(self, event: Configured) -> None:
@@ -310,7 +310,7 @@ def test_fault_of_a_late_listener_stays_its_own(manager: HookManager, log: Any) 
 
 
 def test_without_listeners_a_hook_is_false_before_any_event_is_built(
-    manager: HookManager, heard: list[Any]
+    manager: HookRegistry, heard: list[Any]
 ) -> None:
     for hook in vars(manager.hooks).values():
         assert hook.listeners == ()
@@ -328,7 +328,7 @@ def test_without_listeners_a_hook_is_false_before_any_event_is_built(
     ids=repr,
 )
 def test_listener_that_raises_stops_nobody_and_is_counted_each_time_and_logged_once(
-    manager: HookManager,
+    manager: HookRegistry,
     heard: list[Any],
     log: Any,
     error: BaseException,
@@ -347,7 +347,7 @@ def test_listener_that_raises_stops_nobody_and_is_counted_each_time_and_logged_o
     assert "omni_request_arrived" in record.getMessage()
 
 
-def test_each_faulty_plugin_is_logged_by_its_own_name(manager: HookManager, log: Any) -> None:
+def test_each_faulty_plugin_is_logged_by_its_own_name(manager: HookRegistry, log: Any) -> None:
     for name in ("one", "two"):
         manager.register(raising(RuntimeError()), name)
     manager.hooks.omni_request_arrived(ARRIVED)
@@ -355,7 +355,7 @@ def test_each_faulty_plugin_is_logged_by_its_own_name(manager: HookManager, log:
     assert sorted("'two'" in message for message in log.messages) == [False, True]
 
 
-def test_operators_interrupt_is_not_swallowed(manager: HookManager, log: Any) -> None:
+def test_operators_interrupt_is_not_swallowed(manager: HookRegistry, log: Any) -> None:
     manager.register(raising(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         manager.hooks.omni_request_arrived(ARRIVED)
@@ -381,7 +381,7 @@ def install(monkeypatch: pytest.MonkeyPatch, heard: list[Any]) -> Callable[..., 
                 monkeypatch.setitem(sys.modules, module, ModuleType(module))
                 sys.modules[module].plugin = plugin  # type: ignore[attr-defined]
         monkeypatch.setattr(
-            "vllm_omni_metrics_plugin.hooks.manager.entry_points",
+            "vllm_omni_metrics_plugin.hooks.registry.entry_points",
             lambda group: entries if group == ENTRY_POINT_GROUP else [],
         )
 
@@ -399,7 +399,7 @@ class _RaisingFinder:
 
 
 def test_installed_plugins_are_loaded_under_their_entry_points_names(
-    manager: HookManager, install: Callable[..., None], heard: list[Any]
+    manager: HookRegistry, install: Callable[..., None], heard: list[Any]
 ) -> None:
     install(alpha=listener(heard, "alpha"), beta=listener(heard, "beta"))
     assert manager.load_installed(Settings()) == ["alpha", "beta"]
@@ -420,7 +420,7 @@ def test_installed_plugins_are_loaded_under_their_entry_points_names(
     ],
 )
 def test_operator_chooses_which_installed_plugins_load(
-    manager: HookManager,
+    manager: HookRegistry,
     install: Callable[..., None],
     heard: list[Any],
     allowed: set[str] | None,
@@ -436,7 +436,7 @@ def test_operator_chooses_which_installed_plugins_load(
 
 
 def test_plugin_that_was_asked_for_and_is_not_there_is_named(
-    manager: HookManager, install: Callable[..., None], heard: list[Any], log: Any
+    manager: HookRegistry, install: Callable[..., None], heard: list[Any], log: Any
 ) -> None:
     install(alpha=listener(heard, "alpha"))
     settings = Settings(hooks_allowed=frozenset({"alpha", "gone"}))
@@ -458,7 +458,7 @@ def test_plugin_that_was_asked_for_and_is_not_there_is_named(
     ids=["ImportError", "RuntimeError", "SystemExit", "unknown hook", "argument", "wrapper"],
 )
 def test_broken_package_is_skipped_by_name_and_the_others_load(
-    manager: HookManager,
+    manager: HookRegistry,
     install: Callable[..., None],
     heard: list[Any],
     log: Any,
@@ -474,7 +474,7 @@ def test_broken_package_is_skipped_by_name_and_the_others_load(
 
 
 def test_operators_interrupt_ends_the_loading(
-    manager: HookManager, install: Callable[..., None]
+    manager: HookRegistry, install: Callable[..., None]
 ) -> None:
     install(alpha=KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):

@@ -14,13 +14,13 @@ import pytest
 
 from vllm_omni_metrics_plugin.hooks import PatchReported
 from vllm_omni_metrics_plugin.patches import Patches
-from vllm_omni_metrics_plugin.patches.late_import import LateImports
-from vllm_omni_metrics_plugin.patches.seam import Seam
+from vllm_omni_metrics_plugin.patches.seams.post_import import PostImports
+from vllm_omni_metrics_plugin.patches.seams.seam import Seam
 
 
 @pytest.fixture
-def late() -> Iterator[LateImports]:
-    waiting = LateImports()
+def late() -> Iterator[PostImports]:
+    waiting = PostImports()
     finders = list(sys.meta_path)
     yield waiting
     waiting.stop()
@@ -46,7 +46,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
 
 def test_callback_comes_once_right_after_the_import(
-    late: LateImports, write: Callable[[str, str], None]
+    late: PostImports, write: Callable[[str, str], None]
 ) -> None:
     write("late_engine", "import late_helper\nvalue = 1")
     write("late_helper", "")
@@ -63,7 +63,7 @@ def test_callback_comes_once_right_after_the_import(
 
 
 def test_all_who_wait_for_a_module_are_called_in_order(
-    late: LateImports, write: Callable[[str, str], None]
+    late: PostImports, write: Callable[[str, str], None]
 ) -> None:
     write("late_engine", "")
     seen: list[str] = []
@@ -74,7 +74,7 @@ def test_all_who_wait_for_a_module_are_called_in_order(
 
 
 def test_module_of_a_package_is_waited_for_by_its_full_name(
-    late: LateImports, write: Callable[[str, str], None]
+    late: PostImports, write: Callable[[str, str], None]
 ) -> None:
     write("late_package.__init__", "from late_package import stages")
     write("late_package.stages", "")
@@ -86,7 +86,7 @@ def test_module_of_a_package_is_waited_for_by_its_full_name(
 
 
 def test_module_sees_the_loader_it_would_see_without_us(
-    late: LateImports, write: Callable[[str, str], None]
+    late: PostImports, write: Callable[[str, str], None]
 ) -> None:
     source = "during = (__loader__, __spec__.loader)"
     write("late_engine", source)
@@ -104,7 +104,7 @@ def test_module_sees_the_loader_it_would_see_without_us(
 
 
 def test_waiting_stands_first_and_leaves_when_everything_came(
-    late: LateImports, write: Callable[[str, str], None]
+    late: PostImports, write: Callable[[str, str], None]
 ) -> None:
     write("late_one", "")
     write("late_two", "")
@@ -119,7 +119,7 @@ def test_waiting_stands_first_and_leaves_when_everything_came(
 
 
 def test_after_stop_nothing_is_called_back(
-    late: LateImports, write: Callable[[str, str], None]
+    late: PostImports, write: Callable[[str, str], None]
 ) -> None:
     write("late_engine", "")
     seen: list[str] = []
@@ -130,7 +130,7 @@ def test_after_stop_nothing_is_called_back(
 
 
 def test_module_that_does_not_exist_fails_as_usual_and_is_still_waited_for(
-    late: LateImports, write: Callable[[str, str], None]
+    late: PostImports, write: Callable[[str, str], None]
 ) -> None:
     seen: list[str] = []
     late.wait_for("late_engine", lambda: seen.append("called"))
@@ -143,7 +143,7 @@ def test_module_that_does_not_exist_fails_as_usual_and_is_still_waited_for(
 
 
 def test_module_that_fails_raises_its_own_error_and_is_called_back_when_it_succeeds(
-    late: LateImports, write: Callable[[str, str], None]
+    late: PostImports, write: Callable[[str, str], None]
 ) -> None:
     seen: list[str] = []
     write("late_engine", "import sys\nif not hasattr(sys, 'late_ready'): raise KeyError('early')")
@@ -161,7 +161,7 @@ def test_module_that_fails_raises_its_own_error_and_is_called_back_when_it_succe
 
 
 def test_asking_whether_a_module_exists_does_not_use_up_its_callback(
-    late: LateImports, write: Callable[[str, str], None]
+    late: PostImports, write: Callable[[str, str], None]
 ) -> None:
     seen: list[str] = []
     write("late_engine", "")
@@ -174,7 +174,7 @@ def test_asking_whether_a_module_exists_does_not_use_up_its_callback(
 
 
 def test_callback_that_raises_breaks_neither_the_import_nor_the_other_callbacks(
-    late: LateImports, write: Callable[[str, str], None], log: Any
+    late: PostImports, write: Callable[[str, str], None], log: Any
 ) -> None:
     def broken() -> None:
         raise RuntimeError("broken")

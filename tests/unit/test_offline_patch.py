@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vllm_omni_metrics_plugin.hooks import MediaPacket, RequestArrived, RequestFinished
-from vllm_omni_metrics_plugin.patches import offline, pipeline
+from vllm_omni_metrics_plugin.patches import offline, replicas
 from vllm_omni_metrics_plugin.patches.state import open_requests
 
 Script = Callable[["Engine"], Iterator[Any]]
@@ -41,7 +41,7 @@ class Engine:
 
 @pytest.fixture(autouse=True)
 def _model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "model_name", lambda engine: "tiny")
+    monkeypatch.setattr(replicas, "model_name", lambda engine: "tiny")
 
 
 def says(request_id: str, samples: int = 0, *, last: bool = False) -> Any:

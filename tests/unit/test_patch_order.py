@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from vllm_omni_metrics_plugin.patches import Patches
-from vllm_omni_metrics_plugin.patches.seam import AppliedSeam, Form, Seam, apply
+from vllm_omni_metrics_plugin.patches.seams.seam import AppliedSeam, Form, Seam, apply
 
 ENGINE = "patched_by_many"
 FORMS: tuple[Form, ...] = (

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import vllm_omni_metrics_plugin
-from vllm_omni_metrics_plugin.patches import engine
+from vllm_omni_metrics_plugin.patches import process
 from vllm_omni_metrics_plugin.patches.table import SEAMS
 
 SOURCES = Path(vllm_omni_metrics_plugin.__file__).parents[1]
@@ -74,8 +74,8 @@ def interpret() -> Callable[..., Interpreter]:
 REGISTER = "from vllm_omni_metrics_plugin import register\nregister()\n"
 #: As if vllm-omni were installed, whether it is or not.
 ENGINE_INSTALLED = """
-from vllm_omni_metrics_plugin.patches import engine
-engine.installed_versions = lambda: {"vllm": "0.30.0", "vllm-omni": "0.30.0"}
+from vllm_omni_metrics_plugin.patches import process
+process.installed_versions = lambda: {"vllm": "0.30.0", "vllm-omni": "0.30.0"}
 """
 
 
@@ -96,7 +96,7 @@ def test_each_word_for_off_leaves_the_process_untouched(
 ) -> None:
     process = interpret(REGISTER, VLLM_OMNI_METRICS=value)
     assert (process.state["configured"], process.state["patches"]) == (0, 0)
-    assert "LateImports" not in process.state["finders"]
+    assert "PostImports" not in process.state["finders"]
     assert process.warnings == []
 
 
@@ -107,7 +107,7 @@ def test_bad_value_is_off_and_warned_about_exactly_once(
     [warning] = process.warnings
     assert "VLLM_OMNI_METRICS='maybe'" in warning
     assert (process.state["configured"], process.state["patches"]) == (0, 0)
-    assert "LateImports" not in process.state["finders"]
+    assert "PostImports" not in process.state["finders"]
 
 
 def test_switched_on_it_waits_for_the_engine_without_importing_it(
@@ -116,7 +116,7 @@ def test_switched_on_it_waits_for_the_engine_without_importing_it(
     process = interpret(ENGINE_INSTALLED + REGISTER, VLLM_OMNI_METRICS="1")
     assert process.state["configured"] == 1
     assert process.state["patches"] > 0
-    assert process.state["finders"][0] == "LateImports"
+    assert process.state["finders"][0] == "PostImports"
     assert process.state["engine"] == []
     assert process.warnings == []
 
@@ -165,8 +165,8 @@ def test_server_without_the_omni_engine_runs_untouched_and_one_line_says_so(
 ) -> None:
     process = interpret(
         "import logging\nlogging.basicConfig(level='INFO')\n"
-        "from vllm_omni_metrics_plugin.patches import engine\n"
-        "engine.installed_versions = lambda: {'vllm': '0.30.0'}\n" + REGISTER,
+        "from vllm_omni_metrics_plugin.patches import process\n"
+        "process.installed_versions = lambda: {'vllm': '0.30.0'}\n" + REGISTER,
         VLLM_OMNI_METRICS="1",
     )
     [line] = process.warnings
@@ -189,7 +189,7 @@ def test_process_that_only_inspects_a_model_does_nothing(
 ) -> None:
     process = interpret(ENGINE_INSTALLED + AS_INSPECTION + REGISTER, VLLM_OMNI_METRICS=value)
     assert (process.state["configured"], process.state["patches"]) == (0, 0)
-    assert "LateImports" not in process.state["finders"]
+    assert "PostImports" not in process.state["finders"]
     assert process.warnings == []
 
 
@@ -207,8 +207,8 @@ def test_child_process_has_its_own_seams_alone_and_exports_nothing(
     )
     seams = sum(role in seam.roles for seam in SEAMS)
     assert (process.state["configured"], process.state["patches"]) == (1, seams)
-    assert ("LateImports" in process.state["finders"]) == bool(seams)
-    assert "vllm_omni_metrics_plugin.exporters.prometheus" not in process.state["ours"]
+    assert ("PostImports" in process.state["finders"]) == bool(seams)
+    assert "vllm_omni_metrics_plugin.exporters.prometheus.exporter" not in process.state["ours"]
     assert process.warnings == [], "the server complains about bad values, once for all"
 
 
@@ -234,7 +234,7 @@ def test_process_is_what_its_name_says(
     monkeypatch: pytest.MonkeyPatch, name: str, role: str
 ) -> None:
     monkeypatch.setattr(multiprocessing.current_process(), "_name", name)
-    assert engine.process_role() == role
+    assert process.process_role() == role
 
 
 def test_process_that_runs_the_model_registry_inspects(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +246,7 @@ def test_process_that_runs_the_model_registry_inspects(monkeypatch: pytest.Monke
         (None, "server"),
     ):
         main.__spec__ = spec  # type: ignore[assignment]
-        assert engine.process_role() == role
+        assert process.process_role() == role
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_bench_client_is_no_server(
     monkeypatch: pytest.MonkeyPatch, command: str, role: str
 ) -> None:
     monkeypatch.setattr(sys, "argv", command.split())
-    assert engine.process_role() == role
+    assert process.process_role() == role
 
 
 def test_bench_client_has_its_own_seam_and_nothing_else(
@@ -275,7 +275,7 @@ def test_bench_client_has_its_own_seam_and_nothing_else(
     argv = "import sys\nsys.argv = ['vllm', 'bench', 'serve', '--omni']\n"
     process = interpret(ENGINE_INSTALLED + argv + REGISTER, VLLM_OMNI_METRICS="1")
     assert (process.state["configured"], process.state["patches"]) == (0, 1)
-    assert "vllm_omni_metrics_plugin.exporters.prometheus" not in process.state["ours"]
+    assert "vllm_omni_metrics_plugin.exporters.prometheus.exporter" not in process.state["ours"]
 
 
 @pytest.mark.parametrize(
@@ -292,11 +292,11 @@ def test_engines_versions_are_found_under_each_of_its_names(
 ) -> None:
     def version(distribution: str) -> str:
         if distribution not in installed:
-            raise engine.PackageNotFoundError(distribution)
+            raise process.PackageNotFoundError(distribution)
         return installed[distribution]
 
-    monkeypatch.setattr(engine, "version", version)
-    assert engine.installed_versions() == versions
+    monkeypatch.setattr(process, "version", version)
+    assert process.installed_versions() == versions
 
 
 LISTENERS = """

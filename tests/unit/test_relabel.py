@@ -10,7 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from vllm_omni_metrics_plugin.relabel import Engines, UnknownEngine, relabelled
+from vllm_omni_metrics_plugin.patches.engine_families.relabel import (
+    Engines,
+    UnknownEngineError,
+    relabelled,
+)
 
 MEMBERS = {0: ("0", "0"), 1: ("1", "0"), 2: ("1", "1")}
 
@@ -88,7 +92,7 @@ def test_unknown_engine_is_an_error_that_names_it(engines: Engines, engine: Any)
         lambda: made.labels("m", engine),
         lambda: made.labels(model_name="m", engine=engine),
     ):
-        with pytest.raises(UnknownEngine, match=repr(engine)):
+        with pytest.raises(UnknownEngineError, match=repr(engine)):
             give()
     assert shown(registry) == {}
 

@@ -19,7 +19,7 @@ from vllm_omni_metrics_plugin.hooks import (
     StageFinished,
     StageSubmitted,
 )
-from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests
+from vllm_omni_metrics_plugin.requests.state import OpenRequest, OpenRequests
 
 
 def audio(samples: int, rate: int | None = 24000) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vllm_omni_metrics_plugin.patches import scheduler
+from vllm_omni_metrics_plugin.patches.engine_families import scheduler
 
 BUSY = SimpleNamespace(num_running_reqs=4, num_waiting_reqs=1, kv_cache_usage=0.5)
 IDLE = SimpleNamespace(num_running_reqs=0, num_waiting_reqs=0, kv_cache_usage=0.0)

@@ -15,7 +15,7 @@ import pytest
 
 from vllm_omni_metrics_plugin.hooks import PatchReported
 from vllm_omni_metrics_plugin.patches import Patches
-from vllm_omni_metrics_plugin.patches.seam import MARK, DoesNotFit, Seam, apply
+from vllm_omni_metrics_plugin.patches.seams.seam import MARK, Seam, SeamMismatchError, apply
 
 ENGINE = "synthetic_engine"
 
@@ -56,24 +56,24 @@ def exclaim(original: Callable[..., Any]) -> Callable[..., Any]:
     """A wrapper for plain and static functions that shows it was called."""
 
     @functools.wraps(original)
-    def wrapper(*args: Any, **keywords: Any) -> Any:
-        return original(*args, **keywords) + "!"
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return original(*args, **kwargs) + "!"
 
     return wrapper
 
 
 def exclaim_later(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
-    async def wrapper(*args: Any, **keywords: Any) -> Any:
-        return await original(*args, **keywords) + "!"
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return await original(*args, **kwargs) + "!"
 
     return wrapper
 
 
 def exclaim_each(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
-    async def wrapper(*args: Any, **keywords: Any) -> AsyncGenerator[Any, None]:
-        async for part in original(*args, **keywords):
+    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        async for part in original(*args, **kwargs):
             yield part + "!"
 
     return wrapper
@@ -196,8 +196,8 @@ def foreign(original: Callable[..., Any]) -> Callable[..., Any]:
     """Somebody else's wrapper around the same method."""
 
     @functools.wraps(original)
-    def wrapper(*args: Any, **keywords: Any) -> Any:
-        return original(*args, **keywords) + " (foreign)"
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return original(*args, **kwargs) + " (foreign)"
 
     return wrapper
 
@@ -242,7 +242,7 @@ MISFITS = [
 @pytest.mark.parametrize(("misfit", "reason"), MISFITS, ids=[reason for _, reason in MISFITS])
 def test_what_does_not_fit_is_left_as_it_was(misfit: Seam, reason: str) -> None:
     before = state()
-    with pytest.raises(DoesNotFit) as why:
+    with pytest.raises(SeamMismatchError) as why:
         apply(misfit)
     assert str(why.value) == reason
     assert all(value is before[key] for key, value in state().items())
@@ -250,9 +250,9 @@ def test_what_does_not_fit_is_left_as_it_was(misfit: Seam, reason: str) -> None:
 
 def test_misfit_beneath_a_foreign_wrapper_is_still_found_out() -> None:
     Engine.waits = foreign(Engine.waits)  # type: ignore[method-assign]
-    with pytest.raises(DoesNotFit, match="a coroutine, not a function"):
+    with pytest.raises(SeamMismatchError, match="a coroutine, not a function"):
         apply(replace(WAITS, form="function"))
-    with pytest.raises(DoesNotFit, match="parameters do not begin with text"):
+    with pytest.raises(SeamMismatchError, match="parameters do not begin with text"):
         apply(replace(WAITS, leading=("text",)))
 
 

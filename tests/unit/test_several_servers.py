@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from testbed.scrape import Scrape, parse
-from vllm_omni_metrics_plugin import catalog, multiprocess
+from vllm_omni_metrics_plugin import api_servers, catalog
 from vllm_omni_metrics_plugin.channel.endpoint import Endpoint
 from vllm_omni_metrics_plugin.channel.sender import Sender
 from vllm_omni_metrics_plugin.hooks import TransferReceived, TransferSent
@@ -33,8 +33,8 @@ import logging, multiprocessing, sys
 multiprocessing.current_process().name = sys.argv[1]
 logging.basicConfig(level="INFO", stream=sys.stderr, format="%(message)s")
 from vllm_omni_metrics_plugin import register
-from vllm_omni_metrics_plugin.patches import engine
-engine.installed_versions = lambda: {"vllm": "0.30.0", "vllm-omni": "0.30.0"}
+from vllm_omni_metrics_plugin.patches import process
+process.installed_versions = lambda: {"vllm": "0.30.0", "vllm-omni": "0.30.0"}
 register()
 from vllm_omni_metrics_plugin.hooks import *
 from vllm_omni_metrics_plugin.hooks import plugins
@@ -67,7 +67,7 @@ for line in sys.stdin:
 
 #: Gives a server vLLM's kind of families, in the plugin's classes.
 ENGINE_FAMILIES = """
-from vllm_omni_metrics_plugin.relabel import Engines, relabelled; \
+from vllm_omni_metrics_plugin.patches.engine_families.relabel import Engines, relabelled; \
 engines = Engines(); engines.add(0, "0", "0"); engines.add(1, "1", "0"); \
 Gauge, Counter, Histogram = relabelled(engines); \
 tokens = Counter("vllm:generation_tokens", "-", ["model_name", "engine"]); \
@@ -356,14 +356,14 @@ def test_servers_that_end_one_after_the_other_leave_no_socket(
 
 def test_limits_are_logged_once_for_all_servers(pair: tuple[Process, Process]) -> None:
     first, second = (server.log.read_text() for server in pair)
-    for limit in multiprocess.limits():
+    for limit in api_servers.limits():
         assert first.count(limit.reason) == 1
         assert limit.reason not in second
 
 
 def test_limits_name_families_that_there_are() -> None:
     ours = {family.name for family in catalog.FAMILIES}
-    for limit in multiprocess.limits():
+    for limit in api_servers.limits():
         assert limit.families
         for family in limit.families:
             assert "*" in family or family in ours
@@ -380,6 +380,6 @@ def test_limits_name_families_that_there_are() -> None:
     ],
 )
 def test_mode_is_what_the_client_library_takes_it_for(environ: dict[str, str], on: bool) -> None:
-    assert multiprocess.is_on(environ) is on
+    assert api_servers.is_on(environ) is on
     if on:
-        assert multiprocess.folder(environ) == Path("/somewhere")
+        assert api_servers.folder(environ) == Path("/somewhere")

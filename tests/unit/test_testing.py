@@ -20,7 +20,7 @@ from vllm_omni_metrics_plugin.hooks import (
     hookimpl,
     plugins,
 )
-from vllm_omni_metrics_plugin.testing import EVENTS, HookStage, Recorder, make, speech_request
+from vllm_omni_metrics_plugin.testing import EVENTS, HookHarness, Recorder, make, speech_request
 
 
 class Listening:
@@ -60,7 +60,7 @@ def test_field_that_does_not_exist_is_refused() -> None:
         make(RequestFinished, seconds=1.0)
 
 
-def test_speech_request_tells_one_consistent_story(omni_hooks: HookStage) -> None:
+def test_speech_request_tells_one_consistent_story(omni_hooks: HookHarness) -> None:
     heard = omni_hooks.register(Recorder())
     omni_hooks.fire(*speech_request("r", packets=4, samples=1200, sample_rate=24000))
     assert len({event.request_id for event in heard.events}) == 1  # type: ignore[attr-defined]
@@ -91,7 +91,7 @@ def test_speech_request_that_is_not_streamed_has_no_first_packet_time() -> None:
 @pytest.mark.parametrize("kind", [Listening, ListeningSlowly])
 @pytest.mark.parametrize("error", [AssertionError("seen"), RuntimeError("seen"), SystemExit(3)])
 def test_what_a_plugin_raises_fails_its_test(
-    omni_hooks: HookStage, kind: type[Listening], error: BaseException
+    omni_hooks: HookHarness, kind: type[Listening], error: BaseException
 ) -> None:
     def fail(event: Event) -> None:
         raise error
@@ -102,14 +102,14 @@ def test_what_a_plugin_raises_fails_its_test(
     omni_hooks.fire(make(RequestArrived))
 
 
-def test_plugin_that_calls_its_own_hook_fails_its_test(omni_hooks: HookStage) -> None:
+def test_plugin_that_calls_its_own_hook_fails_its_test(omni_hooks: HookHarness) -> None:
     hook = omni_hooks.manager.hooks.omni_request_finished
     omni_hooks.register(Listening(hook))
     with pytest.raises(RecursionError, match="omni_request_finished"):
         omni_hooks.fire(make(RequestFinished))
 
 
-def test_slow_plugin_has_heard_the_event_when_fire_returns(omni_hooks: HookStage) -> None:
+def test_slow_plugin_has_heard_the_event_when_fire_returns(omni_hooks: HookHarness) -> None:
     heard: list[Event] = []
     omni_hooks.register(ListeningSlowly(heard.append))
     event = make(RequestFinished)
@@ -117,7 +117,7 @@ def test_slow_plugin_has_heard_the_event_when_fire_returns(omni_hooks: HookStage
     assert heard == [event]
 
 
-def test_slow_plugin_that_hangs_fails_its_test(omni_hooks: HookStage) -> None:
+def test_slow_plugin_that_hangs_fails_its_test(omni_hooks: HookHarness) -> None:
     go_on = threading.Event()
     omni_hooks.register(ListeningSlowly(lambda event: go_on.wait(60) and None))
     with pytest.raises(TimeoutError):
@@ -126,7 +126,7 @@ def test_slow_plugin_that_hangs_fails_its_test(omni_hooks: HookStage) -> None:
 
 
 def test_what_happens_on_the_stage_is_not_heard_by_the_process(
-    omni_hooks: HookStage, recorder: Recorder
+    omni_hooks: HookHarness, recorder: Recorder
 ) -> None:
     omni_hooks.fire(make(RequestFinished))
     plugins.hooks.omni_request_arrived(make(RequestArrived))

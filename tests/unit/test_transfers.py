@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from vllm_omni_metrics_plugin import transfers
+from vllm_omni_metrics_plugin.channel import hops
+from vllm_omni_metrics_plugin.channel.hops import Transfers
 from vllm_omni_metrics_plugin.hooks import TransferReceived, TransferSent
-from vllm_omni_metrics_plugin.transfers import Transfers
 
 
 def sent(key: str = "speech_0_0", **changed: Any) -> TransferSent:
@@ -124,7 +124,7 @@ def test_half_that_waited_too_long_is_told_without_the_other(
     joining.report(received("never sent"))
     joining.forget_outdated()
     assert recorder.events == []
-    monkeypatch.setattr(transfers, "LONGEST_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(hops, "LONGEST_WAIT_SECONDS", 0.0)
     joining.forget_outdated()
     assert recorder.only(TransferSent).to_replica is None
     assert recorder.only(TransferReceived).from_replica is None
@@ -135,8 +135,8 @@ def test_half_that_waited_too_long_is_told_without_the_other(
 def test_memory_is_bounded_and_the_oldest_are_told_first(
     joining: Transfers, recorder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfers, "MOST_WAITING", 3)
-    monkeypatch.setattr(transfers, "MOST_JOINED", 2)
+    monkeypatch.setattr(hops, "MOST_WAITING", 3)
+    monkeypatch.setattr(hops, "MOST_JOINED", 2)
     for number in range(5):
         joining.report(sent(f"{number}"))
     assert [event.key for event in recorder.of(TransferSent)] == ["0", "1"]

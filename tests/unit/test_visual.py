@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from vllm_omni_metrics_plugin.visual import (
-    UnknownForm,
+from vllm_omni_metrics_plugin.media.visual import (
+    UnknownFormError,
     find_frame_rate,
     find_rate_multiplier,
     measure_images,
@@ -92,7 +92,7 @@ def test_encoded_videos_are_read_by_whoever_can() -> None:
     files = [b"four", bytearray(b"three"), memoryview(b"two")]
     assert measure_videos(files, len) == (3, 12)
     assert measure_videos(b"four", len) == (1, 4)
-    with pytest.raises(UnknownForm):
+    with pytest.raises(UnknownFormError):
         measure_videos(files, lambda video: None)
 
 
@@ -119,7 +119,7 @@ def test_nothing_counts_nothing(nothing: Any) -> None:
     ids=str,
 )
 def test_what_is_neither_image_nor_video_is_not_guessed_at(unknown: Any) -> None:
-    with pytest.raises(UnknownForm):
+    with pytest.raises(UnknownFormError):
         measure_images(unknown)
 
 
@@ -127,7 +127,7 @@ def test_what_is_neither_image_nor_video_is_not_guessed_at(unknown: Any) -> None
     "unknown", [object(), [{"action_only_output": True}], Tensor(1, 16, 21, 60, 104), "text"]
 )
 def test_what_is_no_video_is_not_guessed_at(unknown: Any) -> None:
-    with pytest.raises(UnknownForm):
+    with pytest.raises(UnknownFormError):
         measure_videos(unknown, no_file)
 
 

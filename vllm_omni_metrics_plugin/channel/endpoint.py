@@ -23,7 +23,7 @@ _SOCKET = "events"
 _STALE_SECONDS = 60.0
 
 
-class EndpointInUse(OSError):
+class EndpointInUseError(OSError):
     """Another server listens there."""
 
 
@@ -63,7 +63,7 @@ class Endpoint:
             _sweep(self.path.parent.parent)
             _make_private(self.path.parent)
         if _is_listening(self.path):
-            raise EndpointInUse(f"another server listens at {self.address}")
+            raise EndpointInUseError(f"another server listens at {self.address}")
         pulling.bind(self.address)
         self.path.chmod(stat.S_IRUSR | stat.S_IWUSR)
 

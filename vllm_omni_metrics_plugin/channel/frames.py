@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from vllm_omni_metrics_plugin.hooks.transfer_events import (
+from vllm_omni_metrics_plugin.hooks.events.transfers import (
     Bytes,
     Text,
     TransferFailed,
@@ -12,7 +12,7 @@ from vllm_omni_metrics_plugin.hooks.transfer_events import (
     TransferSent,
 )
 
-Carried = TransferSent | TransferReceived | TransferFailed
+WireEvent = TransferSent | TransferReceived | TransferFailed
 
 #: Events in one frame.
 MOST_EVENTS = 128
@@ -29,10 +29,10 @@ class Frame(msgspec.Struct, frozen=True, array_like=True):
     first: Bytes
     #: How many it has dropped so far.
     dropped: Bytes
-    events: list[Carried]
+    events: list[WireEvent]
 
 
-class NotAFrame(ValueError):
+class FrameError(ValueError):
     """The bytes are no frame; the message says why."""
 
 
@@ -45,11 +45,11 @@ def encode(frame: Frame) -> bytes:
 
 
 def decode(data: bytes) -> Frame:
-    """Raises :class:`NotAFrame`."""
+    """Raises :class:`FrameError`."""
     try:
         frame = _decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise NotAFrame(str(error)) from None
+        raise FrameError(str(error)) from None
     if len(frame.events) > MOST_EVENTS:
-        raise NotAFrame(f"{len(frame.events)} events in one frame")
+        raise FrameError(f"{len(frame.events)} events in one frame")
     return frame

@@ -11,10 +11,10 @@ from collections.abc import Callable
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from vllm_omni_metrics_plugin import faults
+from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.channel import frames
 from vllm_omni_metrics_plugin.channel.endpoint import Endpoint
-from vllm_omni_metrics_plugin.channel.frames import MOST_BYTES, Carried, Frame, NotAFrame
+from vllm_omni_metrics_plugin.channel.frames import MOST_BYTES, Frame, FrameError, WireEvent
 from vllm_omni_metrics_plugin.hooks import EventsDropped, plugins
 
 logger = logging.getLogger("vllm.omni_metrics")
@@ -39,7 +39,7 @@ class Receiver:
     def __init__(
         self,
         endpoint: Endpoint,
-        deliver: Callable[[Carried], None],
+        deliver: Callable[[WireEvent], None],
         idle: Callable[[], None] = lambda: None,
     ) -> None:
         """``deliver`` gets each event, ``idle`` is called about twice a second."""
@@ -109,8 +109,8 @@ class Receiver:
                 self._contained(self._idle)
                 if closing:
                     return
-        except Exception:
-            faults.contain("receiving events of other processes")
+        except Exception as error:
+            internal_errors.report("receiving events of other processes", error)
         finally:
             if authenticator is not None:
                 authenticator.stop()
@@ -124,7 +124,7 @@ class Receiver:
             return
         try:
             frame = frames.decode(data)
-        except NotAFrame:
+        except FrameError:
             self._drop("garbage", 1)
             return
         self._count(frame)
@@ -144,10 +144,8 @@ class Receiver:
             _dropped(EventsDropped(reason=reason, count=count))
 
     def _contained(self, call: Callable[[], None]) -> None:
-        try:
+        with internal_errors.suppressed("an event of another process"):
             call()
-        except Exception:
-            faults.contain("an event of another process")
 
 
 def _only_holders_of(context: zmq.Context[zmq.Socket[bytes]], key_file: str) -> ThreadAuthenticator:

@@ -11,16 +11,11 @@ import time
 
 import zmq
 
-from vllm_omni_metrics_plugin import faults
+from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.channel import frames
 from vllm_omni_metrics_plugin.channel.endpoint import Endpoint
-from vllm_omni_metrics_plugin.channel.frames import MOST_EVENTS, Carried, Frame
-from vllm_omni_metrics_plugin.hooks import (
-    TransferFailed,
-    TransferReceived,
-    TransferSent,
-    hookimpl,
-)
+from vllm_omni_metrics_plugin.channel.frames import MOST_EVENTS, Frame, WireEvent
+from vllm_omni_metrics_plugin.hooks import TransferFailed, TransferReceived, TransferSent, hookimpl
 
 #: Events that wait for the sending thread, at most.
 MOST_WAITING = 10_000
@@ -41,7 +36,7 @@ class Sender:
     def _start_anew(self) -> None:
         """Threads and sockets do not survive a fork; a child is a sender of its own."""
         self._name = f"{os.getpid()}-{secrets.token_hex(8)}"
-        self._waiting: queue.SimpleQueue[Carried | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[WireEvent | None] = queue.SimpleQueue()
         self._count = threading.Lock()
         self._dropped = 0
         self._thread: threading.Thread | None = None
@@ -59,7 +54,7 @@ class Sender:
     def omni_transfer_failed(self, event: TransferFailed) -> None:
         self.send(event)
 
-    def send(self, event: Carried) -> None:
+    def send(self, event: WireEvent) -> None:
         """Put the event on its way, or drop and count it where too many wait."""
         if self._waiting.qsize() >= MOST_WAITING or self._close_by is not None:
             with self._count:
@@ -87,21 +82,22 @@ class Sender:
                 self._thread.start()
 
     def _run(self) -> None:
-        try:
-            with zmq.Context() as context, context.socket(zmq.PUSH) as socket:
-                socket.sndhwm = _MOST_FRAMES
-                socket.sndtimeo = _RETRY_MILLISECONDS
-                socket.linger = int(1000 * _FLUSH_SECONDS)
-                self._endpoint.connect(socket)
-                self._send_all(socket)
-        except Exception:
-            faults.contain("sending events to the server")
+        with (
+            internal_errors.suppressed("sending events to the server"),
+            zmq.Context() as context,
+            context.socket(zmq.PUSH) as socket,
+        ):
+            socket.sndhwm = _MOST_FRAMES
+            socket.sndtimeo = _RETRY_MILLISECONDS
+            socket.linger = int(1000 * _FLUSH_SECONDS)
+            self._endpoint.connect(socket)
+            self._send_all(socket)
 
     def _send_all(self, socket: zmq.Socket[bytes]) -> None:
         sent = told = 0
         open_ = True
         while open_:
-            events: list[Carried] = []
+            events: list[WireEvent] = []
             event = self._waiting.get()
             while event is not None:
                 events.append(event)

@@ -6,8 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from vllm_omni_metrics_plugin import __version__
-from vllm_omni_metrics_plugin.cli import doctor, families, hooks
-from vllm_omni_metrics_plugin.compare import command as compare
+from vllm_omni_metrics_plugin.cli import compare, doctor, families, hooks
 
 #: Each module adds a command; what it sets as ``run`` is given the options and returns the status.
 _COMMANDS = (compare, doctor, families, hooks)

@@ -9,7 +9,7 @@ from typing import Any
 
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.catalog import Family
-from vllm_omni_metrics_plugin.patches.releases import RELEASES
+from vllm_omni_metrics_plugin.patches.seams.releases import RELEASES
 from vllm_omni_metrics_plugin.tables import aligned, markdown
 
 

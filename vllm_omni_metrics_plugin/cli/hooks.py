@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from vllm_omni_metrics_plugin import catalog, settings
 from vllm_omni_metrics_plugin.doctor.installation import load_hooks
-from vllm_omni_metrics_plugin.scraping import NoAnswer, scrape
+from vllm_omni_metrics_plugin.scrape import NoAnswerError, scrape
 from vllm_omni_metrics_plugin.tables import aligned
 
 DEFAULT_URL = "http://localhost:8000"
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         live = ask(options.url or DEFAULT_URL)
         footer = f"Calls as {options.url or DEFAULT_URL} counted them."
-    except NoAnswer as why:
+    except NoAnswerError as why:
         footer = f"No calls are shown: {why}."
         if options.url is None:
             footer += " Name your server with --url."
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def ask(url: str) -> Live:
-    """What the server at ``url`` says about its hooks; raises :class:`NoAnswer`."""
+    """What the server at ``url`` says about its hooks; raises :class:`NoAnswerError`."""
     seen = scrape(url)
     values: dict[str, dict[tuple[str, str], float]] = {}
     for sample in seen.beginning(f"{catalog.PREFIX}metrics_hook_"):
@@ -69,7 +69,7 @@ def ask(url: str) -> Live:
         for stem in ("calls_total", "errors_total", "dropped_events_total", "listening")
     }
     if not said["calls_total"]:
-        raise NoAnswer(
+        raise NoAnswerError(
             f"{url.rstrip('/')}/metrics knows nothing of hooks; is VLLM_OMNI_METRICS=1 set there?"
         )
     return {

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from vllm_omni_metrics_plugin.compare.figure import Figure
+from vllm_omni_metrics_plugin.compare.figures.figure import Figure
 from vllm_omni_metrics_plugin.compare.result import Measured, Result
 from vllm_omni_metrics_plugin.compare.totals import Totals
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vllm_omni_metrics_plugin.compare.figure import DUPLEX, Figure
-from vllm_omni_metrics_plugin.compare.vocabulary import FIGURES
+from vllm_omni_metrics_plugin.compare.figures import FIGURES
+from vllm_omni_metrics_plugin.compare.figures.figure import DUPLEX, Figure
 
 #: Where the plugin, loaded into the bench client, puts the figures under our names.
 NAMED = "omni_metrics"
@@ -19,7 +19,7 @@ NAMED = "omni_metrics"
 _PERCENT = r"\d{1,3}(?:\.\d+)?"
 
 
-class NotABench(Exception):
+class NotABenchError(Exception):
     """The file is not what the bench client saves; the message says why."""
 
 
@@ -56,7 +56,7 @@ class Result:
     def number(self, key: str) -> float | None:
         """None where it is missing or NaN, which the bench writes where it has no sample.
 
-        Raises :class:`NotABench` for anything else that is no number.
+        Raises :class:`NotABenchError` for anything else that is no number.
         """
         return _number(key, self._said.get(key))
 
@@ -70,7 +70,7 @@ class Result:
                 if (value := _number(key, said)) is not None:
                     found[float(percent)] = value
         except (TypeError, ValueError):
-            raise NotABench(f"{key} is {pairs!r}, not pairs of percent and value") from None
+            raise NotABenchError(f"{key} is {pairs!r}, not pairs of percent and value") from None
         return found
 
     def figures(self) -> list[Measured]:
@@ -116,30 +116,32 @@ class Result:
 
 
 def read(path: Path) -> Result:
-    """The last run in the file; raises :class:`NotABench`."""
+    """The last run in the file; raises :class:`NotABenchError`."""
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise NotABench(f"{path} cannot be read ({error})") from None
+        raise NotABenchError(f"{path} cannot be read ({error})") from None
     try:
         runs = list(_objects(text))
     except (ValueError, RecursionError) as error:
-        raise NotABench(f"{path} is not JSON ({error})") from None
+        raise NotABenchError(f"{path} is not JSON ({error})") from None
     said = runs[-1] if runs else None
     if not isinstance(said, dict) or "completed" not in said:
-        raise NotABench(f"{path} is no result of `vllm bench serve`: it has no `completed`")
+        raise NotABenchError(f"{path} is no result of `vllm bench serve`: it has no `completed`")
     result = Result(said, len(runs))
     try:
         completed = result.number("completed")
         result.figures()
-    except NotABench as why:
-        raise NotABench(f"{path}: {why}") from None
+    except NotABenchError as why:
+        raise NotABenchError(f"{path}: {why}") from None
     if result.backend in DUPLEX:
-        raise NotABench(
+        raise NotABenchError(
             f"{path} is of backend {result.backend}: the server does not observe duplex sessions"
         )
     if not completed:
-        raise NotABench(f"{path}: no request was completed (completed is {said['completed']!r})")
+        raise NotABenchError(
+            f"{path}: no request was completed (completed is {said['completed']!r})"
+        )
     return result
 
 
@@ -159,9 +161,9 @@ def _number(key: str, value: Any) -> float | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise NotABench(f"{key} is {value!r}, not a number")
+        raise NotABenchError(f"{key} is {value!r}, not a number")
     if not 0 <= value <= sys.float_info.max:
-        raise NotABench(f"{key} is {value!r}, which cannot be measured")
+        raise NotABenchError(f"{key} is {value!r}, which cannot be measured")
     return float(value)
 
 

@@ -17,7 +17,7 @@ _START = "process_start_time_seconds"
 _SUCCESSES = ("stop", "length")
 
 
-class Unreadable(Exception):
+class UnreadableMetricsError(Exception):
     """The text is not what a server with the plugin says; the message says what is wrong."""
 
 
@@ -64,15 +64,15 @@ class Totals:
         self._gauges = gauges
 
     def since(self, before: Totals) -> Totals:
-        """What was added since ``before``; raises :class:`Unreadable` after a restart."""
+        """What was added since ``before``; UnreadableMetricsError after a restart."""
         started = self._sum(_START, self._gauges), self._sum(_START, before._gauges)
         if all(started) and started[0] != started[1]:
-            raise Unreadable("the server was started again since then")
+            raise UnreadableMetricsError("the server was started again since then")
         lost = [key for key, value in before._samples.items() if self._samples.get(key, 0) < value]
         if lost:
             name, labels = min(lost, key=str)
             now = self._samples.get((name, labels))
-            raise Unreadable(
+            raise UnreadableMetricsError(
                 f"{name}{dict(sorted(labels))} was {before._samples[name, labels]:g} then and is "
                 f"{'gone' if now is None else f'{now:g}'} now: another server, or started again"
             )
@@ -132,7 +132,7 @@ class Totals:
 
 
 def parse(text: str) -> Totals:
-    """Raises :class:`Unreadable` for anything but the /metrics of a server with the plugin."""
+    """Raises UnreadableMetricsError for what no server with the plugin shows."""
     samples: dict[Key, float] = {}
     gauges: dict[Key, float] = {}
     try:
@@ -145,9 +145,11 @@ def parse(text: str) -> Totals:
                 kind = gauges if family.type == "gauge" else samples
                 kind[sample.name, frozenset(sample.labels.items())] = sample.value
     except ValueError as error:
-        raise Unreadable(f"no text that Prometheus would read ({error})") from None
+        raise UnreadableMetricsError(f"no text that Prometheus would read ({error})") from None
     # The plugin shows this one before any request; the engine's own families have other names.
     seams = catalog.BY_STEM["metrics_patch_info"].name
     if not any(name == seams for name, _ in gauges):
-        raise Unreadable("none of the plugin's families; is VLLM_OMNI_METRICS=1 set there?")
+        raise UnreadableMetricsError(
+            "none of the plugin's families; is VLLM_OMNI_METRICS=1 set there?"
+        )
     return Totals(samples, gauges)

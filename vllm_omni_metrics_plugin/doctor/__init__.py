@@ -8,10 +8,10 @@ from dataclasses import replace
 from vllm_omni_metrics_plugin import __version__
 from vllm_omni_metrics_plugin.doctor import installation, multiprocess, seams, traffic
 from vllm_omni_metrics_plugin.doctor.report import Finding, Report
-from vllm_omni_metrics_plugin.patches import engine
-from vllm_omni_metrics_plugin.patches.releases import BY_VERSION, RELEASES
+from vllm_omni_metrics_plugin.patches import process
+from vllm_omni_metrics_plugin.patches.seams.releases import BY_VERSION, RELEASES
 from vllm_omni_metrics_plugin.patches.table import seams_of
-from vllm_omni_metrics_plugin.scraping import NoAnswer, Scrape, scrape
+from vllm_omni_metrics_plugin.scrape import NoAnswerError, Scrape, scrape
 
 __all__ = ["Finding", "Report", "examine"]
 
@@ -28,7 +28,7 @@ def examine(environ: Mapping[str, str], url: str | None = None) -> Report:
         __version__,
         enabled=wanted.enabled,
         allowed=installation.is_allowed(environ),
-        engine=engine.installed_versions(),
+        engine=process.installed_versions(),
         url=url,
         findings=findings,
     )
@@ -68,7 +68,7 @@ def _look(url: str, report: Report) -> Scrape | None:
     """What the server shows; None, and said in the report, if it shows nothing of the plugin."""
     try:
         seen = scrape(url)
-    except NoAnswer as why:
+    except NoAnswerError as why:
         report.findings.append(Finding("broken", "server", str(why)))
         return None
     if not seen.has_plugin:

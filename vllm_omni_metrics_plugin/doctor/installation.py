@@ -10,13 +10,13 @@ from importlib.metadata import distributions, entry_points
 from prometheus_client import CollectorRegistry
 
 from vllm_omni_metrics_plugin import settings
+from vllm_omni_metrics_plugin.channel.check import problem_with
 from vllm_omni_metrics_plugin.channel.endpoint import Endpoint, private_endpoint
-from vllm_omni_metrics_plugin.channel.trial import problem_with
 from vllm_omni_metrics_plugin.doctor.report import Finding, HookPlugin
-from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
-from vllm_omni_metrics_plugin.hooks import HookManager
-from vllm_omni_metrics_plugin.hooks.manager import BUILT_IN, ENTRY_POINT_GROUP
-from vllm_omni_metrics_plugin.patches.releases import BY_VERSION, RELEASES
+from vllm_omni_metrics_plugin.exporters.prometheus.exporter import PrometheusExporter
+from vllm_omni_metrics_plugin.hooks import HookRegistry
+from vllm_omni_metrics_plugin.hooks.registry import BUILT_IN, ENTRY_POINT_GROUP
+from vllm_omni_metrics_plugin.patches.seams.releases import BY_VERSION, RELEASES
 from vllm_omni_metrics_plugin.settings import Settings
 
 #: The engine's variable with the names of the plugins that it may load, of whatever group.
@@ -128,7 +128,7 @@ def check_engine(versions: Mapping[str, str]) -> list[Finding]:
 
 def load_hooks(wanted: Settings) -> dict[str, list[str]]:
     """By hook, the installed plugins that a server would call; logs what it would log of them."""
-    manager = HookManager()
+    manager = HookRegistry()
     if BUILT_IN not in wanted.hooks_blocked:
         manager.register(PrometheusExporter({}, CollectorRegistry()), BUILT_IN)
     manager.load_installed(wanted)

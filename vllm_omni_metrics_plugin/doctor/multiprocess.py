@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from vllm_omni_metrics_plugin import multiprocess
+from vllm_omni_metrics_plugin import api_servers
 from vllm_omni_metrics_plugin.doctor.report import Finding
 
 #: The variable by which prometheus_client's processes know each other.
@@ -19,7 +19,7 @@ def check_multiprocess(environ: Mapping[str, str]) -> list[Finding]:
         return []
     found = [
         Finding("note", "multiprocess", f"{', '.join(limit.families)}: {limit.reason}")
-        for limit in multiprocess.limits()
+        for limit in api_servers.limits()
     ]
     if not Path(folder).is_dir():
         why = f"{FOLDER}={folder!r} is not a folder; every process that counts will fail"

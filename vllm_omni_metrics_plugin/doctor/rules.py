@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.doctor.report import Severity
-from vllm_omni_metrics_plugin.hooks.manager import BUILT_IN
-from vllm_omni_metrics_plugin.scraping import Scrape
+from vllm_omni_metrics_plugin.hooks.registry import BUILT_IN
+from vllm_omni_metrics_plugin.scrape import Scrape
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.doctor.report import FamilyState, Finding, SeamState
-from vllm_omni_metrics_plugin.patches.seam import ENGINE_FAMILIES, Seam
-from vllm_omni_metrics_plugin.patches.trial import as_onlooker, load_general_plugins, try_seams
-from vllm_omni_metrics_plugin.scraping import Scrape
+from vllm_omni_metrics_plugin.patches.dry_run import as_onlooker, load_general_plugins, try_seams
+from vllm_omni_metrics_plugin.patches.seams.seam import ENGINE_FAMILIES, Seam
+from vllm_omni_metrics_plugin.scrape import Scrape
 
 #: Of seams whose work is in other processes than the server's.
 NOT_REPORTED = "not reported"

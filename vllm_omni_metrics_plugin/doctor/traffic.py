@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.doctor.report import Finding
 from vllm_omni_metrics_plugin.doctor.rules import REASONS, RULES, TALLIES, Rule, Tally
-from vllm_omni_metrics_plugin.scraping import Sample, Scrape
+from vllm_omni_metrics_plugin.scrape import Sample, Scrape
 
 
 class _Words(dict[str, str]):

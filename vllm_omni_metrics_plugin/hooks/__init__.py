@@ -36,7 +36,7 @@ from vllm_omni_metrics_plugin.hooks.events import (
     TransferSent,
     VideoFinished,
 )
-from vllm_omni_metrics_plugin.hooks.manager import Account, HookManager
+from vllm_omni_metrics_plugin.hooks.registry import Account, HookRegistry
 from vllm_omni_metrics_plugin.hooks.specs import hookimpl
 
 __all__ = [
@@ -47,7 +47,7 @@ __all__ = [
     "EngineStats",
     "Event",
     "EventsDropped",
-    "HookManager",
+    "HookRegistry",
     "ImageFinished",
     "MediaPacket",
     "PatchReported",
@@ -66,4 +66,4 @@ __all__ = [
 ]
 
 #: The hook plugins of this process.
-plugins = HookManager()
+plugins = HookRegistry()

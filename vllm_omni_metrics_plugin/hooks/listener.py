@@ -9,7 +9,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from vllm_omni_metrics_plugin import faults
+from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.hooks.events import Event
 
 logger = logging.getLogger("vllm.omni_metrics")
@@ -137,10 +137,8 @@ class Listener:
         in_main_thread = threading.current_thread() is threading.main_thread()
         if isinstance(error, KeyboardInterrupt) and in_main_thread:
             return True
-        try:
+        with internal_errors.suppressed("accounting for a hook plugin's error"):
             self._fault(error)
-        except Exception:
-            faults.contain("accounting for a hook plugin's error")
         return False
 
     def refuse_recursion(self) -> None:

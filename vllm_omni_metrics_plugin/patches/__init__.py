@@ -12,8 +12,8 @@ from collections.abc import Iterable
 
 from vllm_omni_metrics_plugin.hooks import PatchReported, plugins
 from vllm_omni_metrics_plugin.hooks.events import PatchStatus
-from vllm_omni_metrics_plugin.patches.late_import import LateImports
-from vllm_omni_metrics_plugin.patches.seam import AppliedSeam, DoesNotFit, Seam, apply
+from vllm_omni_metrics_plugin.patches.seams.post_import import PostImports
+from vllm_omni_metrics_plugin.patches.seams.seam import AppliedSeam, Seam, SeamMismatchError, apply
 
 logger = logging.getLogger("vllm.omni_metrics")
 
@@ -23,7 +23,7 @@ class Patches:
 
     def __init__(self, seams: Iterable[Seam]) -> None:
         self._seams = tuple(seams)
-        self._late_imports = LateImports()
+        self._late_imports = PostImports()
         self._applied: dict[str, AppliedSeam] = {}
 
     def install(self) -> None:
@@ -49,7 +49,7 @@ class Patches:
     def _apply(self, seam: Seam) -> None:
         try:
             applied = apply(seam)
-        except DoesNotFit as why:
+        except SeamMismatchError as why:
             logger.warning(
                 "omni-metrics: skipped the seam %s: this engine has %s at %s; no samples for %s",
                 seam.name,

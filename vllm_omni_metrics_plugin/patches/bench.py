@@ -8,10 +8,10 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from vllm_omni_metrics_plugin import faults
-from vllm_omni_metrics_plugin.compare import report
+from vllm_omni_metrics_plugin import internal_errors
+from vllm_omni_metrics_plugin.compare import text
 from vllm_omni_metrics_plugin.compare.result import NAMED, Result
-from vllm_omni_metrics_plugin.patches.seam import Seam
+from vllm_omni_metrics_plugin.patches.seams.seam import Seam
 
 _TITLE = " Under the names of the server's families "
 
@@ -20,12 +20,10 @@ def wrap_command(original: Callable[..., Any]) -> Callable[..., Any]:
     """``OmniBenchmarkServingSubcommand.cmd``: runs the bench and saves what it found."""
 
     @functools.wraps(original)
-    def cmd(*args: Any, **keywords: Any) -> Any:
-        try:
+    def cmd(*args: Any, **kwargs: Any) -> Any:
+        with internal_errors.suppressed("the bench's vocabulary"):
             _name_results()
-        except Exception:
-            faults.contain("the bench's vocabulary")
-        return original(*args, **keywords)
+        return original(*args, **kwargs)
 
     return cmd
 
@@ -44,8 +42,8 @@ def _wrap_calculate(original: Callable[..., Any], measured: list[Any]) -> Callab
     """``calculate_metrics``: all that the bench knows, of which it saves a part."""
 
     @functools.wraps(original)
-    def calculate_metrics(*args: Any, **keywords: Any) -> Any:
-        found = original(*args, **keywords)
+    def calculate_metrics(*args: Any, **kwargs: Any) -> Any:
+        found = original(*args, **kwargs)
         measured[:] = found[:1]
         return found
 
@@ -56,16 +54,14 @@ def _wrap_benchmark(original: Callable[..., Any], measured: list[Any]) -> Callab
     """``benchmark(task_type, endpoint_type, ...)``: runs all requests; returns what is saved."""
 
     @functools.wraps(original)
-    async def benchmark(task_type: Any, endpoint_type: Any, *args: Any, **keywords: Any) -> Any:
-        saved = await original(task_type, endpoint_type, *args, **keywords)
-        try:
+    async def benchmark(task_type: Any, endpoint_type: Any, *args: Any, **kwargs: Any) -> Any:
+        saved = await original(task_type, endpoint_type, *args, **kwargs)
+        with internal_errors.suppressed("the bench's vocabulary"):
             for metrics in measured:  # none of a model that generates nothing
                 known = {f.name: getattr(metrics, f.name) for f in dataclasses.fields(metrics)}
                 figures = Result({**known, "backend": endpoint_type}).figures()
                 saved[NAMED] = {f.name: f.value for f in figures if f.value is not None}
-                print(f"{_TITLE:=^50}\n{report.renamed(figures)}\n{'=' * 50}")
-        except Exception:
-            faults.contain("the bench's vocabulary")
+                print(f"{_TITLE:=^50}\n{text.renamed(figures)}\n{'=' * 50}")
         return saved
 
     return benchmark

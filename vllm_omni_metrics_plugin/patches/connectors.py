@@ -17,15 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vllm_omni_metrics_plugin import faults
-from vllm_omni_metrics_plugin.hooks import (
-    TransferFailed,
-    TransferReceived,
-    TransferSent,
-    plugins,
-)
-from vllm_omni_metrics_plugin.hooks.transfer_events import Operation
-from vllm_omni_metrics_plugin.patches import engine
+from vllm_omni_metrics_plugin import internal_errors
+from vllm_omni_metrics_plugin.hooks import TransferFailed, TransferReceived, TransferSent, plugins
+from vllm_omni_metrics_plugin.hooks.events.transfers import Operation
+from vllm_omni_metrics_plugin.patches import process
 from vllm_omni_metrics_plugin.patches.state import transfers
 
 _WRAPPED = "__omni_metrics_connector__"
@@ -41,12 +36,10 @@ def wrap_create_connector(original: Callable[..., Any]) -> Callable[..., Any]:
     """``OmniConnectorFactory.create_connector``: every connector is made here."""
 
     @functools.wraps(original)
-    def create_connector(cls: Any, *args: Any, **keywords: Any) -> Any:
-        connector = original(cls, *args, **keywords)
-        try:
+    def create_connector(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        connector = original(cls, *args, **kwargs)
+        with internal_errors.suppressed("a new connector"):
             _wrap_class(type(connector))
-        except Exception:
-            faults.contain("a new connector")
         return connector
 
     return create_connector
@@ -80,23 +73,21 @@ _innermost = _Innermost()
 def _wrap_put(put: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(put)
     def wrapper(
-        self: Any, from_stage: str, to_stage: str, put_key: str, *args: Any, **keywords: Any
+        self: Any, from_stage: str, to_stage: str, put_key: str, *args: Any, **kwargs: Any
     ) -> Any:
         began = time.monotonic()
         try:
-            result = put(self, from_stage, to_stage, put_key, *args, **keywords)
+            result = put(self, from_stage, to_stage, put_key, *args, **kwargs)
         except BaseException as error:
             _report_failure("send", self, from_stage, to_stage, put_key, began, error)
             raise
-        try:
+        with internal_errors.suppressed("a payload that was sent"):
             ended = time.monotonic()
             if not result[0]:
                 _report_failure("send", self, from_stage, to_stage, put_key, began, None)
             elif _innermost.began < began:
                 _innermost.began = began
                 _report_sent(self, from_stage, to_stage, put_key, result[1], began, ended)
-        except Exception:
-            faults.contain("a payload that was sent")
         return result
 
     return wrapper
@@ -105,23 +96,21 @@ def _wrap_put(put: Callable[..., Any]) -> Callable[..., Any]:
 def _wrap_get(get: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(get)
     def wrapper(
-        self: Any, from_stage: str, to_stage: str, get_key: str, *args: Any, **keywords: Any
+        self: Any, from_stage: str, to_stage: str, get_key: str, *args: Any, **kwargs: Any
     ) -> Any:
         began = time.monotonic()
         try:
-            result = get(self, from_stage, to_stage, get_key, *args, **keywords)
+            result = get(self, from_stage, to_stage, get_key, *args, **kwargs)
         except BaseException as error:
             _report_failure("receive", self, from_stage, to_stage, get_key, began, error)
             raise
         if result is None:
             return None
-        try:
+        with internal_errors.suppressed("a payload that was received"):
             ended = time.monotonic()
             if _innermost.began < began:
                 _innermost.began = began
                 _report_received(self, from_stage, to_stage, get_key, result[1], began, ended)
-        except Exception:
-            faults.contain("a payload that was received")
         return result
 
     return wrapper
@@ -178,7 +167,7 @@ def _report_failure(
     began: float,
     error: BaseException | None,
 ) -> None:
-    try:
+    with internal_errors.suppressed("a payload that failed"):
         if _innermost.began >= began or not _failed.listeners:
             return
         _innermost.began = began
@@ -191,8 +180,6 @@ def _report_failure(
                 reason=type(error).__name__ if error is not None else "refused",
             )
         )
-    except Exception:
-        faults.contain("a payload that failed")
 
 
 def _about(connector: Any, from_stage: str, to_stage: str, key: str) -> dict[str, Any]:
@@ -208,7 +195,7 @@ def _about(connector: Any, from_stage: str, to_stage: str, key: str) -> dict[str
 @functools.cache
 def _in_server() -> bool:
     """A stage may run inside the server's process; there the other half is joined at once."""
-    return engine.process_role() == "server"
+    return process.process_role() == "server"
 
 
 @functools.cache

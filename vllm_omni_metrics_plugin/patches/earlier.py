@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from vllm_omni_metrics_plugin.patches import denoising, engine_stats, lost_stats
-from vllm_omni_metrics_plugin.patches.seam import ENGINE_FAMILIES, Seam
+from vllm_omni_metrics_plugin.patches.diffusion import steps
+from vllm_omni_metrics_plugin.patches.engine_families import lost_stats, stats
+from vllm_omni_metrics_plugin.patches.seams.seam import ENGINE_FAMILIES, Seam
 
 SEAMS: tuple[Seam, ...] = (
     Seam(
@@ -11,7 +12,7 @@ SEAMS: tuple[Seam, ...] = (
         module="vllm_omni.diffusion.worker.diffusion_model_runner",
         attribute="DiffusionModelRunner.execute_model",
         form="function",
-        wrap=denoising.wrap_execute_request,
+        wrap=steps.wrap_execute_request,
         feeds=("diffusion_steps_total",),
         leading=("req",),
         roles=("server", "stage_engine", "worker"),
@@ -22,7 +23,7 @@ SEAMS: tuple[Seam, ...] = (
         module="vllm_omni.diffusion.worker.diffusion_model_runner",
         attribute="DiffusionModelRunner._attach_stepwise_metrics",
         form="function",
-        wrap=denoising.wrap_stepwise_metadata,
+        wrap=steps.wrap_stepwise_metadata,
         feeds=("diffusion_steps_total",),
         leading=("state", "output"),
         roles=("server", "stage_engine", "worker"),
@@ -34,7 +35,7 @@ SEAMS: tuple[Seam, ...] = (
         module="vllm_omni.engine.output_processor",
         attribute="MultimodalOutputProcessor.__init__",
         form="function",
-        wrap=engine_stats.wrap_output_processor_init,
+        wrap=stats.wrap_output_processor_init,
         feeds=(ENGINE_FAMILIES,),
         keywords=("log_stats",),
         until="0.24.0",

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
-from vllm_omni_metrics_plugin import faults
-from vllm_omni_metrics_plugin.patches import client, pipeline
+from vllm_omni_metrics_plugin import internal_errors
+from vllm_omni_metrics_plugin.patches import generate, replicas
 from vllm_omni_metrics_plugin.patches.state import open_requests
-from vllm_omni_metrics_plugin.requests import OpenRequest
+from vllm_omni_metrics_plugin.requests.state import OpenRequest
 
 
 class Batch:
@@ -35,7 +35,7 @@ class Batch:
         """An output goes to the script; the engine has marked the request if it is its last."""
         request = self.requests.get(getattr(output, "request_id", ""))
         if request is not None:
-            client.observe(request, output)
+            generate.observe(request, output)
 
     def end_complete(self) -> None:
         for request in [r for r in self.requests.values() if r.complete]:
@@ -48,10 +48,8 @@ class Batch:
 
     def _end(self, request: OpenRequest, error: BaseException | None) -> None:
         del self.requests[request.request_id]
-        try:
+        with internal_errors.suppressed("the end of an offline request"):
             request.end(error)
-        except Exception:
-            faults.contain("the end of an offline request")
 
 
 class _Current(threading.local):
@@ -67,9 +65,9 @@ def wrap_run_generation(original: Callable[..., Any]) -> Callable[..., Any]:
     """``Omni._run_generation``: yields outputs as they come, after it has submitted all prompts."""
 
     @functools.wraps(original)
-    def _run_generation(self: Any, *args: Any, **keywords: Any) -> Generator[Any, None, None]:
-        batch = Batch(pipeline.model_name(self))
-        outputs = original(self, *args, **keywords)
+    def _run_generation(self: Any, *args: Any, **kwargs: Any) -> Generator[Any, None, None]:
+        batch = Batch(replicas.model_name(self))
+        outputs = original(self, *args, **kwargs)
         error: BaseException | None = None
         try:
             _current.batch = batch
@@ -103,13 +101,11 @@ def wrap_add_request(original: Callable[..., None]) -> Callable[..., None]:
     """
 
     @functools.wraps(original)
-    def add_request(self: Any, request_id: str, *args: Any, **keywords: Any) -> None:
+    def add_request(self: Any, request_id: str, *args: Any, **kwargs: Any) -> None:
         batch = _current.batch
         if batch is not None:
-            try:
+            with internal_errors.suppressed("the beginning of an offline request"):
                 batch.begin(request_id)
-            except Exception:
-                faults.contain("the beginning of an offline request")
-        original(self, request_id, *args, **keywords)
+        original(self, request_id, *args, **kwargs)
 
     return add_request

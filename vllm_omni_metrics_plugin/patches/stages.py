@@ -6,10 +6,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from vllm_omni_metrics_plugin import faults
-from vllm_omni_metrics_plugin.patches.diffusion import work_of
+from vllm_omni_metrics_plugin import internal_errors
+from vllm_omni_metrics_plugin.patches.diffusion.outputs import work_of
 from vllm_omni_metrics_plugin.patches.state import open_requests
-from vllm_omni_metrics_plugin.requests import Delivery
+from vllm_omni_metrics_plugin.requests.state import Delivery
 
 _DELIVERIES: dict[str, Delivery] = {
     "DELTA": "delta",
@@ -23,21 +23,17 @@ def wrap_submit(original: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(original)
     async def submit_initial(
-        self: Any, request_id: str, req_state: Any, *args: Any, **keywords: Any
+        self: Any, request_id: str, req_state: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        try:
+        with internal_errors.suppressed("a stage submit"):
             request = open_requests.by_id.get(request_id)
             if request is not None:
                 request.submitting(self.stage_id, _delivery(req_state, self.stage_id))
-        except Exception:
-            faults.contain("a stage submit")
-        replica = await original(self, request_id, req_state, *args, **keywords)
-        try:
+        replica = await original(self, request_id, req_state, *args, **kwargs)
+        with internal_errors.suppressed("a stage submit"):
             open_requests.submitted(
-                request_id, self.stage_id, replica, keywords.get("affinity_request_id")
+                request_id, self.stage_id, replica, kwargs.get("affinity_request_id")
             )
-        except Exception:
-            faults.contain("a stage submit")
         return replica
 
     return submit_initial
@@ -47,22 +43,20 @@ def wrap_stage_metrics(original: Callable[..., Any]) -> Callable[..., Any]:
     """``StagePool.build_stage_metrics``: called once for each output that ends a stage's part."""
 
     @functools.wraps(original)
-    def build_stage_metrics(self: Any, request_outputs: Any, *args: Any, **keywords: Any) -> Any:
-        metrics = original(self, request_outputs, *args, **keywords)
-        try:
+    def build_stage_metrics(self: Any, request_outputs: Any, *args: Any, **kwargs: Any) -> Any:
+        metrics = original(self, request_outputs, *args, **kwargs)
+        with internal_errors.suppressed("a stage's end"):
             for output in request_outputs:
                 if getattr(output, "finished", False):  # else a segment of a streamed input
                     open_requests.stage_finished(
                         output.request_id,
                         self.stage_id,
-                        keywords["replica_id"],
+                        kwargs["replica_id"],
                         _finish_reason(output),
                         getattr(metrics, "num_tokens_in", None),
                         getattr(metrics, "num_tokens_out", None),
                         work_of(output) if self.stage_type == "diffusion" else None,
                     )
-        except Exception:
-            faults.contain("a stage's end")
         return metrics
 
     return build_stage_metrics

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from vllm_omni_metrics_plugin.requests import OpenRequests
-from vllm_omni_metrics_plugin.transfers import Transfers
+from vllm_omni_metrics_plugin.channel.hops import Transfers
+from vllm_omni_metrics_plugin.requests.state import OpenRequests
 
 open_requests = OpenRequests()
 transfers = Transfers()

@@ -8,19 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vllm_omni_metrics_plugin.patches import (
-    client,
     connectors,
-    denoising,
     earlier,
-    engine_stats,
+    generate,
     offline,
-    pipeline,
-    scheduler,
+    replicas,
     stages,
-    videos,
 )
-from vllm_omni_metrics_plugin.patches.releases import RELEASES
-from vllm_omni_metrics_plugin.patches.seam import ENGINE_FAMILIES, Seam
+from vllm_omni_metrics_plugin.patches.diffusion import steps, video_endpoint
+from vllm_omni_metrics_plugin.patches.engine_families import scheduler, stats
+from vllm_omni_metrics_plugin.patches.seams.releases import RELEASES
+from vllm_omni_metrics_plugin.patches.seams.seam import ENGINE_FAMILIES, Seam
 
 _REQUESTS = (
     "num_requests_running",
@@ -54,7 +52,7 @@ _SEAMS: tuple[Seam, ...] = (
         module="vllm_omni.entrypoints.omni_base",
         attribute="OmniBase.__init__",
         form="function",
-        wrap=pipeline.wrap_engine_init,
+        wrap=replicas.wrap_engine_init,
         feeds=("stage_info",),
     ),
     Seam(
@@ -62,7 +60,7 @@ _SEAMS: tuple[Seam, ...] = (
         module="vllm_omni.entrypoints.omni_base",
         attribute="OmniBase.shutdown",
         form="function",
-        wrap=pipeline.wrap_shutdown,
+        wrap=replicas.wrap_shutdown,
         feeds=("stage_info",),
     ),
     Seam(
@@ -70,7 +68,7 @@ _SEAMS: tuple[Seam, ...] = (
         module="vllm_omni.entrypoints.async_omni",
         attribute="AsyncOmni.generate",
         form="async generator",
-        wrap=client.wrap_generate,
+        wrap=generate.wrap_generate,
         feeds=(*_REQUESTS, *_AUDIO, *_IMAGES, *_VIDEOS),
         leading=("prompt", "sampling_params", "request_id"),
     ),
@@ -79,7 +77,7 @@ _SEAMS: tuple[Seam, ...] = (
         module="vllm_omni.entrypoints.async_omni",
         attribute="AsyncOmni._get_unique_request_id",
         form="static function",
-        wrap=client.wrap_request_id,
+        wrap=generate.wrap_request_id,
         feeds=(*_REQUESTS, *_AUDIO, *_IMAGES, *_VIDEOS),
         leading=("external_request_id",),
     ),
@@ -88,7 +86,7 @@ _SEAMS: tuple[Seam, ...] = (
         module="vllm_omni.entrypoints.omni_base",
         attribute="OmniBase._process_single_result",
         form="function",
-        wrap=client.wrap_result,
+        wrap=generate.wrap_result,
         feeds=("requests_success_total",),
         leading=("result",),
     ),
@@ -135,7 +133,7 @@ _SEAMS: tuple[Seam, ...] = (
         module="vllm_omni.entrypoints.openai.serving_video",
         attribute="OmniOpenAIServingVideo._run_and_extract",
         form="coroutine",
-        wrap=videos.wrap_run_and_extract,
+        wrap=video_endpoint.wrap_run_and_extract,
         feeds=("video_duration_seconds", "video_rtf"),
     ),
     Seam(
@@ -143,7 +141,7 @@ _SEAMS: tuple[Seam, ...] = (
         module="vllm_omni.diffusion.worker.diffusion_model_runner",
         attribute="DiffusionModelRunner._execute_request_list",
         form="function",
-        wrap=denoising.wrap_execute_requests,
+        wrap=steps.wrap_execute_requests,
         feeds=("diffusion_steps_total",),
         leading=("reqs",),
         roles=("server", "stage_engine", "worker"),
@@ -154,7 +152,7 @@ _SEAMS: tuple[Seam, ...] = (
         module="vllm_omni.diffusion.worker.diffusion_model_runner",
         attribute="DiffusionModelRunner._attach_stepwise_metadata",
         form="function",
-        wrap=denoising.wrap_stepwise_metadata,
+        wrap=steps.wrap_stepwise_metadata,
         feeds=("diffusion_steps_total",),
         leading=("state", "output"),
         roles=("server", "stage_engine", "worker"),
@@ -165,7 +163,7 @@ _SEAMS: tuple[Seam, ...] = (
         module="vllm_omni.engine.stage_pool",
         attribute="StagePool.add_client",
         form="function",
-        wrap=pipeline.wrap_add_client,
+        wrap=replicas.wrap_add_client,
         feeds=("stage_info",),
         leading=("input_addr",),
     ),
@@ -174,7 +172,7 @@ _SEAMS: tuple[Seam, ...] = (
         module="vllm_omni.engine.stage_pool",
         attribute="StagePool.remove_client",
         form="function",
-        wrap=pipeline.wrap_remove_client,
+        wrap=replicas.wrap_remove_client,
         feeds=("stage_info",),
         leading=("input_addr",),
     ),
@@ -183,7 +181,7 @@ _SEAMS: tuple[Seam, ...] = (
         module="vllm_omni.engine.stage_pool",
         attribute="StagePool.evict_replica",
         form="function",
-        wrap=pipeline.wrap_evict_replica,
+        wrap=replicas.wrap_evict_replica,
         feeds=("stage_info",),
         leading=("replica_id",),
         since="0.28.0",
@@ -193,7 +191,7 @@ _SEAMS: tuple[Seam, ...] = (
         module="vllm_omni.outputs.output_processor",
         attribute="MultimodalOutputProcessor.__init__",
         form="function",
-        wrap=engine_stats.wrap_output_processor_init,
+        wrap=stats.wrap_output_processor_init,
         feeds=(ENGINE_FAMILIES,),
         keywords=("log_stats",),
         since="0.26.0",
@@ -203,7 +201,7 @@ _SEAMS: tuple[Seam, ...] = (
         module="vllm_omni.engine.orchestrator",
         attribute="Orchestrator._init_metrics_state",
         form="function",
-        wrap=engine_stats.wrap_metrics_state,
+        wrap=stats.wrap_metrics_state,
         feeds=(ENGINE_FAMILIES,),
         leading=("stage_pools",),
         keywords=("log_stats",),

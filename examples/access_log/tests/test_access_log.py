@@ -10,7 +10,7 @@ import pytest
 from vllm_omni_access_log import AccessLog, plugin
 
 from vllm_omni_metrics_plugin.hooks import RequestFinished
-from vllm_omni_metrics_plugin.testing import HookStage, make, speech_request
+from vllm_omni_metrics_plugin.testing import HookHarness, make, speech_request
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_one_line_holds_everything_about_a_request(omni_hooks: HookStage, path: Path) -> None:
+def test_one_line_holds_everything_about_a_request(omni_hooks: HookHarness, path: Path) -> None:
     omni_hooks.register(AccessLog({"VLLM_OMNI_ACCESS_LOG": str(path)}))
     story = speech_request("mine", packets=3, samples=24_000, replica=1, first_packet_seconds=0.25)
     omni_hooks.fire(*story)
@@ -44,7 +44,7 @@ def test_one_line_holds_everything_about_a_request(omni_hooks: HookStage, path: 
     assert audio["rtf"] == pytest.approx(0.84 / 3.0)
 
 
-def test_requests_that_overlap_are_kept_apart(omni_hooks: HookStage, path: Path) -> None:
+def test_requests_that_overlap_are_kept_apart(omni_hooks: HookHarness, path: Path) -> None:
     omni_hooks.register(AccessLog({"VLLM_OMNI_ACCESS_LOG": str(path)}))
     one, other = speech_request("one", packets=2), speech_request("other", packets=2)
     for pair in zip(one, other, strict=True):
@@ -57,7 +57,7 @@ def test_requests_that_overlap_are_kept_apart(omni_hooks: HookStage, path: Path)
 
 @pytest.mark.parametrize("outcome", ["abort", "error", "rejected"])
 def test_request_that_was_cut_short_has_its_line_too(
-    omni_hooks: HookStage, path: Path, outcome: str
+    omni_hooks: HookHarness, path: Path, outcome: str
 ) -> None:
     log = omni_hooks.register(AccessLog({"VLLM_OMNI_ACCESS_LOG": str(path)}))
     omni_hooks.fire(*speech_request(outcome=outcome, packets=1))
@@ -67,7 +67,7 @@ def test_request_that_was_cut_short_has_its_line_too(
 
 
 def test_end_of_a_request_whose_beginning_was_lost_says_null(
-    omni_hooks: HookStage, path: Path
+    omni_hooks: HookHarness, path: Path
 ) -> None:
     omni_hooks.register(AccessLog({"VLLM_OMNI_ACCESS_LOG": str(path)}))
     omni_hooks.fire(make(RequestFinished))
@@ -77,7 +77,7 @@ def test_end_of_a_request_whose_beginning_was_lost_says_null(
 
 
 def test_files_rotate_without_losing_a_line_until_the_oldest_goes(
-    omni_hooks: HookStage, path: Path
+    omni_hooks: HookHarness, path: Path
 ) -> None:
     environ = {
         "VLLM_OMNI_ACCESS_LOG": str(path),
@@ -95,7 +95,7 @@ def test_files_rotate_without_losing_a_line_until_the_oldest_goes(
 
 
 def test_disk_that_refuses_is_the_dispatchers_to_count(
-    omni_hooks: HookStage, tmp_path: Path
+    omni_hooks: HookHarness, tmp_path: Path
 ) -> None:
     omni_hooks.register(AccessLog({"VLLM_OMNI_ACCESS_LOG": str(tmp_path / "no" / "such" / "dir")}))
     with pytest.raises(FileNotFoundError):
@@ -103,7 +103,7 @@ def test_disk_that_refuses_is_the_dispatchers_to_count(
 
 
 def test_bad_number_is_named_and_the_default_used(
-    omni_hooks: HookStage, path: Path, caplog: pytest.LogCaptureFixture
+    omni_hooks: HookHarness, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     environ = {"VLLM_OMNI_ACCESS_LOG": str(path), "VLLM_OMNI_ACCESS_LOG_FILES": "many"}
     omni_hooks.register(AccessLog(environ))

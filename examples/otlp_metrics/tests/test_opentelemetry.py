@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from vllm_omni_opentelemetry import OpenTelemetry
 
 from vllm_omni_metrics_plugin.hooks import Configured
-from vllm_omni_metrics_plugin.testing import HookStage, make, speech_request
+from vllm_omni_metrics_plugin.testing import HookHarness, make, speech_request
 
 
 class Receiver:
@@ -80,7 +80,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def plugin(receiver: Receiver, omni_hooks: HookStage) -> Iterator[OpenTelemetry]:
+def plugin(receiver: Receiver, omni_hooks: HookHarness) -> Iterator[OpenTelemetry]:
     registered = omni_hooks.register(OpenTelemetry())
     omni_hooks.fire(make(Configured))
     yield registered
@@ -89,7 +89,7 @@ def plugin(receiver: Receiver, omni_hooks: HookStage) -> Iterator[OpenTelemetry]
 
 
 def test_speech_arrives_with_the_conventions_names_and_attributes(
-    omni_hooks: HookStage, plugin: OpenTelemetry, receiver: Receiver
+    omni_hooks: HookHarness, plugin: OpenTelemetry, receiver: Receiver
 ) -> None:
     omni_hooks.fire(*speech_request(model_name="qwen3-tts", packets=3, replica=1))
     plugin.provider.force_flush()
@@ -119,7 +119,7 @@ def test_speech_arrives_with_the_conventions_names_and_attributes(
 
 
 def test_duration_has_the_bounds_that_the_conventions_ask_for(
-    omni_hooks: HookStage, plugin: OpenTelemetry, receiver: Receiver
+    omni_hooks: HookHarness, plugin: OpenTelemetry, receiver: Receiver
 ) -> None:
     omni_hooks.fire(*speech_request())
     plugin.provider.force_flush()
@@ -133,7 +133,7 @@ def test_duration_has_the_bounds_that_the_conventions_ask_for(
     [("error", "stage_error"), ("abort", "cancelled"), ("rejected", "invalid_request")],
 )
 def test_request_that_failed_has_an_error_type_and_no_audio(
-    omni_hooks: HookStage, plugin: OpenTelemetry, receiver: Receiver, outcome: str, error: str
+    omni_hooks: HookHarness, plugin: OpenTelemetry, receiver: Receiver, outcome: str, error: str
 ) -> None:
     omni_hooks.fire(*speech_request(outcome=outcome, packets=0))
     plugin.provider.force_flush()
@@ -143,7 +143,7 @@ def test_request_that_failed_has_an_error_type_and_no_audio(
 
 
 def test_resource_carries_the_services_name(
-    omni_hooks: HookStage, plugin: OpenTelemetry, receiver: Receiver
+    omni_hooks: HookHarness, plugin: OpenTelemetry, receiver: Receiver
 ) -> None:
     omni_hooks.fire(*speech_request())
     plugin.provider.force_flush()
@@ -152,7 +152,7 @@ def test_resource_carries_the_services_name(
 
 
 def test_end_of_the_process_sends_what_is_left(
-    omni_hooks: HookStage, plugin: OpenTelemetry, receiver: Receiver
+    omni_hooks: HookHarness, plugin: OpenTelemetry, receiver: Receiver
 ) -> None:
     omni_hooks.fire(*speech_request())
     assert receiver.requests == []
@@ -161,7 +161,7 @@ def test_end_of_the_process_sends_what_is_left(
 
 
 def test_without_an_endpoint_nothing_is_sent_and_one_line_says_so(
-    omni_hooks: HookStage, caplog: pytest.LogCaptureFixture
+    omni_hooks: HookHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     registered = omni_hooks.register(OpenTelemetry({}))
     omni_hooks.fire(make(Configured), *speech_request())
@@ -170,7 +170,7 @@ def test_without_an_endpoint_nothing_is_sent_and_one_line_says_so(
     assert "OTEL_EXPORTER_OTLP_ENDPOINT is not set" in message
 
 
-def test_engines_other_processes_send_nothing(omni_hooks: HookStage, receiver: Receiver) -> None:
+def test_engines_other_processes_send_nothing(omni_hooks: HookHarness, receiver: Receiver) -> None:
     registered = omni_hooks.register(OpenTelemetry())
     omni_hooks.fire(make(Configured, role="worker"))
     assert registered.provider is None

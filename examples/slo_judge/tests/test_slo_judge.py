@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from vllm_omni_slo_judge import SloJudge
 
 from vllm_omni_metrics_plugin.hooks import Configured, RequestFinished
-from vllm_omni_metrics_plugin.testing import HookStage, make, speech_request
+from vllm_omni_metrics_plugin.testing import HookHarness, make, speech_request
 
 SPEECH = """
 [[objective]]
@@ -42,7 +42,7 @@ class Verdicts:
 
 
 @pytest.fixture
-def judge(omni_hooks: HookStage, tmp_path: Path) -> Callable[[str], Verdicts]:
+def judge(omni_hooks: HookHarness, tmp_path: Path) -> Callable[[str], Verdicts]:
     """Starts a judge with this TOML text."""
 
     def start(text: str) -> Verdicts:
@@ -76,7 +76,7 @@ def judge(omni_hooks: HookStage, tmp_path: Path) -> Callable[[str], Verdicts]:
     ids=str,
 )
 def test_each_request_gets_one_verdict(
-    omni_hooks: HookStage,
+    omni_hooks: HookHarness,
     judge: Callable[[str], Verdicts],
     request_is: dict[str, object],
     verdict: str | None,
@@ -88,7 +88,7 @@ def test_each_request_gets_one_verdict(
 
 
 def test_request_without_audio_is_not_judged_as_speech(
-    omni_hooks: HookStage, judge: Callable[[str], Verdicts]
+    omni_hooks: HookHarness, judge: Callable[[str], Verdicts]
 ) -> None:
     text = '[[objective]]\nname = "all"\ntarget = 0.9\nend_to_end_seconds = 2\n'
     verdicts = judge(SPEECH + text)
@@ -99,7 +99,7 @@ def test_request_without_audio_is_not_judged_as_speech(
 
 
 def test_objective_may_be_about_some_models_only(
-    omni_hooks: HookStage, judge: Callable[[str], Verdicts]
+    omni_hooks: HookHarness, judge: Callable[[str], Verdicts]
 ) -> None:
     verdicts = judge(SPEECH + 'models = ["large"]\n')
     omni_hooks.fire(*speech_request(model_name="tiny"), *speech_request(model_name="large"))
@@ -107,7 +107,7 @@ def test_objective_may_be_about_some_models_only(
 
 
 def test_judge_keeps_nothing_of_a_request_that_has_ended(
-    omni_hooks: HookStage, tmp_path: Path
+    omni_hooks: HookHarness, tmp_path: Path
 ) -> None:
     path = tmp_path / "slo.toml"
     path.write_text(SPEECH)
@@ -127,7 +127,7 @@ def test_judge_keeps_nothing_of_a_request_that_has_ended(
     ],
 )
 def test_mistake_is_named_and_the_other_objectives_are_judged(
-    omni_hooks: HookStage,
+    omni_hooks: HookHarness,
     judge: Callable[[str], Verdicts],
     caplog: pytest.LogCaptureFixture,
     mistake: str,
@@ -142,7 +142,7 @@ def test_mistake_is_named_and_the_other_objectives_are_judged(
 
 @pytest.mark.parametrize("text", ["[[objective", "", "objective = 1"])
 def test_file_that_cannot_be_used_is_named(
-    omni_hooks: HookStage,
+    omni_hooks: HookHarness,
     judge: Callable[[str], Verdicts],
     caplog: pytest.LogCaptureFixture,
     text: str,
@@ -154,14 +154,14 @@ def test_file_that_cannot_be_used_is_named(
 
 
 def test_judge_without_a_file_says_so_once(
-    omni_hooks: HookStage, caplog: pytest.LogCaptureFixture
+    omni_hooks: HookHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     omni_hooks.register(SloJudge({}, CollectorRegistry()))
     omni_hooks.fire(make(Configured), *speech_request())
     assert caplog.messages == ["VLLM_OMNI_SLO is not set to a TOML file; nothing is judged"]
 
 
-def test_engines_other_processes_judge_nothing(omni_hooks: HookStage, tmp_path: Path) -> None:
+def test_engines_other_processes_judge_nothing(omni_hooks: HookHarness, tmp_path: Path) -> None:
     registry = CollectorRegistry()
     omni_hooks.register(SloJudge({"VLLM_OMNI_SLO": str(tmp_path / "gone.toml")}, registry))
     omni_hooks.fire(make(Configured, role="stage_engine"))

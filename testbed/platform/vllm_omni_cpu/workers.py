@@ -19,9 +19,9 @@ class _OnCpu:
     the GPU runner that both derive from.
     """
 
-    def __init__(self, *args: Any, **keywords: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         with _torch_cuda_wrapper():
-            super().__init__(*args, **keywords)
+            super().__init__(*args, **kwargs)
         self._postprocess_tensors()  # the buffers that the omni runner added
 
     def _init_talker_mtp(self) -> None:
@@ -31,8 +31,8 @@ class _OnCpu:
         super()._init_talker_mtp()
         self._postprocess_tensors()
 
-    def initialize_kv_cache(self, *args: Any, **keywords: Any) -> Any:
-        result = super().initialize_kv_cache(*args, **keywords)
+    def initialize_kv_cache(self, *args: Any, **kwargs: Any) -> Any:
+        result = super().initialize_kv_cache(*args, **kwargs)
         self._postprocess_tensors()
         return result
 

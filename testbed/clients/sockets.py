@@ -1,0 +1,137 @@
+"""The websocket endpoints, for the same independent client."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import struct
+from collections.abc import Callable
+
+from PIL import Image
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from testbed.clients.audio import Answer, HungUp, Listening
+
+_SECONDS = 120.0
+#: Events that carry sound, and those that end it; each was "response.audio..." up to 0.28.
+_AUDIO = ("response.output_audio.delta", "response.audio.delta")
+_AUDIO_DONE = ("response.output_audio.done", "response.audio.done")
+
+
+def speech(
+    url: str,
+    text: str = "hello world",
+    *,
+    tokens: int = 24,
+    hang_up_after_packets: int | None = None,
+) -> Answer:
+    """``/v1/audio/speech/stream``: one utterance, its audio as it comes."""
+    listening = Listening(hang_up_after_packets)
+
+    def talk(connection: ClientConnection) -> None:
+        config = {
+            "type": "session.config",
+            "voice": "vivian",
+            "language": "English",
+            "response_format": "pcm",
+            "stream_audio": True,
+            "max_new_tokens": tokens,
+        }
+        for message in (config, {"type": "input.text", "text": text}):
+            connection.send(json.dumps(message))
+        listening.start()
+        connection.send(json.dumps({"type": "input.done"}))
+        while True:
+            received = connection.recv(_SECONDS)
+            if isinstance(received, bytes):
+                listening.pcm(received)
+                continue
+            event = json.loads(received)
+            if event["type"] == "error":
+                listening.failed(str(event))
+            if event["type"] in ("session.done", "error"):
+                return
+
+    return _converse(url, "/v1/audio/speech/stream", listening, talk)
+
+
+def realtime(url: str, model: str, *, hang_up_after_packets: int | None = None) -> Answer:
+    """``/v1/realtime``: half a second of sound in, audio out."""
+    listening = Listening(hang_up_after_packets)
+
+    def talk(connection: ClientConnection) -> None:
+        connection.send(json.dumps({"type": "session.update", "model": model}))
+        sound = base64.b64encode(_tone(0.5)).decode()
+        connection.send(json.dumps({"type": "input_audio_buffer.append", "audio": sound}))
+        listening.start()
+        for final in (False, True):
+            message = {"type": "input_audio_buffer.commit", "final": final}
+            connection.send(json.dumps(message))
+        while True:
+            event = json.loads(connection.recv(_SECONDS))
+            if event["type"] in _AUDIO:
+                listening.pcm(base64.b64decode(event["audio"]), event["sample_rate_hz"])
+            elif event["type"] == "error":
+                listening.failed(str(event))
+                return
+            elif event["type"] in _AUDIO_DONE:
+                return
+
+    return _converse(url, "/v1/realtime", listening, talk)
+
+
+def video_chat(url: str, *, hang_up_after_packets: int | None = None) -> Answer:
+    """``/v1/video/chat/stream``: a question about one picture, audio out."""
+    listening = Listening(hang_up_after_packets)
+
+    def talk(connection: ClientConnection) -> None:
+        config = {"type": "session.config", "modalities": ["text", "audio"]}
+        picture = base64.b64encode(_picture()).decode()
+        frame = {"type": "video.frame", "frame_id": "one", "data": picture}
+        query = {"type": "video.query", "text": "what is this?"}
+        for message in (config, frame):
+            connection.send(json.dumps(message))
+        while json.loads(connection.recv(_SECONDS))["type"] != "video.frame.ack":
+            pass  # the server looks at the frame when it comes, not when it is asked about
+        listening.start()
+        connection.send(json.dumps(query))
+        while True:
+            event = json.loads(connection.recv(_SECONDS))
+            if event["type"] in _AUDIO:
+                listening.wav(base64.b64decode(event["data"]))
+            elif event["type"] == "error":
+                listening.failed(str(event))
+                return
+            elif event["type"] in _AUDIO_DONE:
+                return
+
+    return _converse(url, "/v1/video/chat/stream", listening, talk)
+
+
+def _converse(
+    url: str, path: str, listening: Listening, talk: Callable[[ClientConnection], None]
+) -> Answer:
+    address = url.replace("http", "ws", 1) + path
+    try:
+        with connect(address, max_size=None, compression=None) as connection:
+            listening.status = 101
+            talk(connection)
+    except HungUp:
+        return listening.answer(hung_up=True)
+    except (InvalidStatus, ConnectionClosed, OSError) as error:
+        listening.failed(f"{type(error).__name__}: {error}")
+    return listening.answer()
+
+
+def _tone(seconds: float, rate: int = 16000) -> bytes:
+    samples = range(int(seconds * rate))
+    return b"".join(struct.pack("<h", int(8000 * math.sin(i / 20))) for i in samples)
+
+
+def _picture() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), (200, 40, 40)).save(buffer, "JPEG")
+    return buffer.getvalue()

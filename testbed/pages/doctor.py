@@ -1,0 +1,59 @@
+"""The tables on the page about ``vllm-omni-metrics doctor``, from the doctor's own rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from testbed.pages.readme import fill
+from vllm_omni_metrics_plugin import catalog
+from vllm_omni_metrics_plugin.doctor.rules import REASONS, RULES, TALLIES, Count, Measure
+from vllm_omni_metrics_plugin.tables import markdown
+
+
+def render(text: str) -> str:
+    """The page with its tables renewed."""
+    return fill(text, (rules, tallies, reasons))
+
+
+def rules() -> str:
+    rows = ((f"`{r.name}`", r.severity, _traffic(r.given, r.beyond), r.says) for r in RULES)
+    header = ("rule", "severity", "traffic", "what is said")
+    return markdown(header, map(_plain, rows))
+
+
+def tallies() -> str:
+    rows = ((f"`{t.sample}`", _values(t.where), t.severity, t.says) for t in TALLIES)
+    header = ("counter", "label", "severity", "what is said")
+    return markdown(header, map(_plain, rows))
+
+
+def reasons() -> str:
+    rows = ((f"`{reason}`", *about) for reason, about in REASONS.items())
+    return markdown(("reason", "severity", "meaning"), rows)
+
+
+def _plain(row: Iterable[str]) -> list[str]:
+    """What the doctor fills in with a number, and with a label's value."""
+    numbers = (cell.replace("{given}", "N").replace("{value}", "N") for cell in row)
+    return [cell.replace("{", "*").replace("}", "*") for cell in numbers]
+
+
+def _traffic(given: Iterable[Measure], beyond: Iterable[Measure]) -> str:
+    least = " + ".join(_names(beyond))
+    return " + ".join(_names(given)) + (f" > {least}" if least else "")
+
+
+def _names(measures: Iterable[Measure]) -> Iterator[str]:
+    for measure in measures:
+        if not isinstance(measure, Count):
+            yield f"`{measure.prefix}*` with the label `{measure.label}`"
+        elif "hook" in measure.where:
+            yield " + ".join(f"calls of `{hook}`" for hook in measure.where["hook"])
+        else:
+            values = _values(measure.where)
+            name = measure.sample.removeprefix(catalog.PREFIX)
+            yield f"`{name}`" + (f" ({values})" if values else "")
+
+
+def _values(where: Mapping[str, Iterable[str]]) -> str:
+    return ", ".join(value for values in where.values() for value in values)

@@ -1,0 +1,144 @@
+"""The families of images, videos and diffusion engines; a part of the Prometheus exporter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vllm_omni_metrics_plugin.exporters.prometheus.children import Labels, PerReplica
+from vllm_omni_metrics_plugin.hooks import (
+    DiffusionWork,
+    ImageFinished,
+    StageFinished,
+    VideoFinished,
+    hookimpl,
+)
+
+_IMAGE = ("image_ttfp_seconds", "image_num_total", "image_generation_time_seconds", "image_pixels")
+_VIDEO = (
+    "video_generation_time_seconds",
+    "video_duration_seconds",
+    "video_rtf",
+    "video_frames_total",
+)
+#: The families of a diffusion engine's timings, and the event's fields that feed them.
+_TIMINGS = {
+    "diffusion_preprocess_time_ms": "preprocess_seconds",
+    "diffusion_exec_time_ms": "exec_seconds",
+    "diffusion_postprocess_time_ms": "postprocess_seconds",
+    "diffusion_step_time_ms": "step_seconds",
+}
+#: Many pipelines have nothing to prepare; there is no sample then, and none is missing.
+_OPTIONAL = frozenset({"diffusion_preprocess_time_ms"})
+
+
+class ImageChildren:
+    """The label children of one stage replica's image families."""
+
+    __slots__ = ("generation", "images", "pixels", "ttfp")
+
+    def __init__(self, families: Mapping[str, Any], labels: Labels) -> None:
+        self.ttfp = families["image_ttfp_seconds"].labels(*labels)
+        self.images = families["image_num_total"].labels(*labels)
+        self.generation = families["image_generation_time_seconds"].labels(*labels)
+        self.pixels = families["image_pixels"].labels(*labels)
+
+
+class VideoChildren:
+    """The label children of one stage replica's video families."""
+
+    __slots__ = ("duration", "frames", "generation", "rtf")
+
+    def __init__(self, families: Mapping[str, Any], labels: Labels) -> None:
+        self.generation = families["video_generation_time_seconds"].labels(*labels)
+        self.duration = families["video_duration_seconds"].labels(*labels)
+        self.rtf = families["video_rtf"].labels(*labels)
+        self.frames = families["video_frames_total"].labels(*labels)
+
+
+class DiffusionChildren:
+    """The label children of one diffusion stage replica."""
+
+    __slots__ = ("steps", "timings")
+
+    def __init__(self, families: Mapping[str, Any], labels: Labels) -> None:
+        self.steps = families["diffusion_steps_total"].labels(*labels)
+        self.timings = {stem: families[stem].labels(*labels) for stem in _TIMINGS}
+
+
+class VisualSamples:
+    """What the exporter does with images, videos and the work of diffusion engines."""
+
+    def _bind_visual(self, families: Mapping[str, Any]) -> None:
+        self._images = PerReplica(ImageChildren, families)
+        self._videos = PerReplica(VideoChildren, families)
+        self._diffusion = PerReplica(DiffusionChildren, families)
+
+    def _missing(self, stem: str, reason: str) -> None:
+        raise NotImplementedError
+
+    @hookimpl
+    def omni_image_finished(self, event: ImageFinished) -> None:
+        if event.replica is None:
+            self._missing_all(_IMAGE, "unknown_replica")
+            return
+        if not event.images:
+            self._missing_all(_IMAGE, "unknown_form" if event.unknown_form else "no_image")
+            return
+        children = self._images[event.model_name, event.stage, event.replica]
+        children.images.inc(event.images)
+        for pixels in event.pixels:
+            children.pixels.observe(pixels)
+        if event.first_image_seconds is not None:
+            children.ttfp.observe(event.first_image_seconds)
+        if event.generation_seconds is None:
+            self._missing("image_generation_time_seconds", "no_generation_time")
+        else:
+            children.generation.observe(event.generation_seconds)
+        if event.unknown_form:  # beside the images that could be counted
+            self._missing_all(("image_num_total", "image_pixels"), "unknown_form")
+
+    @hookimpl
+    def omni_video_finished(self, event: VideoFinished) -> None:
+        if event.replica is None:
+            self._missing_all(_VIDEO, "unknown_replica")
+            return
+        if not event.frames:
+            self._missing_all(_VIDEO, "unknown_form" if event.frames is None else "no_frames")
+            return
+        children = self._videos[event.model_name, event.stage, event.replica]
+        children.frames.inc(event.frames)
+        if event.generation_seconds is None:
+            self._missing_all(("video_generation_time_seconds", "video_rtf"), "no_generation_time")
+        else:
+            children.generation.observe(event.generation_seconds)
+        if event.duration_seconds is None:
+            self._missing_all(("video_duration_seconds", "video_rtf"), "no_frame_rate")
+            return
+        children.duration.observe(event.duration_seconds)
+        if event.generation_seconds is not None:
+            children.rtf.observe(event.generation_seconds / event.duration_seconds)
+
+    @hookimpl
+    def omni_stage_finished(self, event: StageFinished) -> None:
+        work = event.diffusion
+        if work is None or event.model_name is None:
+            return
+        children = self._diffusion[event.model_name, event.stage, event.replica]
+        for stem, child in children.timings.items():
+            self._observe_timing(stem, child, work)
+        if work.steps is None:
+            self._missing("diffusion_steps_total", "not_seen")
+        else:
+            children.steps.inc(work.steps)
+
+    def _observe_timing(self, stem: str, child: Any, work: DiffusionWork) -> None:
+        seconds: float | None = getattr(work, _TIMINGS[stem])
+        if seconds is not None:
+            child.observe(1000.0 * seconds)
+        elif stem not in _OPTIONAL:
+            self._missing(stem, "no_timing")
+
+    def _missing_all(self, stems: tuple[str, ...], reason: str) -> None:
+        for stem in stems:
+            self._missing(stem, reason)

@@ -1,0 +1,75 @@
+"""Where our own exceptions end: counted by place, logged once, never passed on to the engine.
+
+A place names the code that failed. It comes from a fixed set, so the counts stay small; they are
+published as ``vllm:omni_metrics_internal_errors_total``.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from types import TracebackType
+
+logger = logging.getLogger("vllm.omni_metrics")
+
+
+class InternalErrors:
+    """How often each place of this process has failed; any thread may add."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, place: str, count: int = 1) -> bool:
+        """Whether these are the first errors of ``place``."""
+        with self._lock:
+            self._counts[place] += count
+            return self._counts[place] == count
+
+    def counts(self) -> Mapping[str, int]:
+        """By place, as of now."""
+        with self._lock:
+            return dict(self._counts)
+
+
+#: Those of this process, and in the server those that the stage engines' processes have reported.
+errors = InternalErrors()
+
+
+def report(place: str, error: BaseException) -> None:
+    """Count an exception that ends here, and log it with its traceback if it is the first there."""
+    if errors.add(place):
+        logger.error(
+            "omni-metrics: internal error in %s; the request is served as usual, its metrics may "
+            "be incomplete. Further errors there are counted, not logged",
+            place,
+            exc_info=(type(error), error, error.__traceback__),
+        )
+
+
+class suppressed:
+    """``with suppressed("reading an output"):`` an exception raised in the block ends here.
+
+    What is no ``Exception`` (an interrupt, a cancelled task) passes.
+    """
+
+    __slots__ = ("_place",)
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        report(self._place, error)
+        return True

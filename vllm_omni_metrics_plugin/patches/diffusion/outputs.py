@@ -1,0 +1,118 @@
+"""What the outputs of diffusion stages tell: the engine's timings, images, videos and rates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vllm_omni_metrics_plugin.hooks import DiffusionWork
+from vllm_omni_metrics_plugin.patches.diffusion.steps import take_steps
+from vllm_omni_metrics_plugin.requests.state import OpenRequest
+from vllm_omni_metrics_plugin.requests.visual import visual_output
+
+_VIDEO = frozenset({"video", "videos"})
+VISUAL = frozenset({"image", "images"}) | _VIDEO
+#: What an endpoint that answers in images asks for in the prompt.
+_ASKS_FOR_IMAGES = frozenset({"image", "img2img"})
+
+
+def work_of(output: Any) -> DiffusionWork:
+    """What the engine says in the metrics of a finished output.
+
+    The keys are those of ``DiffusionEngine.step_streaming`` since 0.28. All are milliseconds.
+    """
+    metrics = getattr(output, "metrics", None)
+    if not isinstance(metrics, Mapping):
+        metrics = {}
+    # It says 0.0 when it has nothing to prepare.
+    preprocess = _seconds(metrics.get("preprocess_time_ms")) or None
+    execute = _seconds(metrics.get("diffusion_engine_exec_time_ms"))
+    postprocess = _seconds(metrics.get("postprocess_time_ms"))
+    if _is_later_chunk(output):
+        postprocess = None  # of the last chunk alone
+    step = None
+    if execute is not None and postprocess is not None:
+        transport = _seconds(metrics.get("output_ready_wait_time_ms")) or 0.0
+        step = (preprocess or 0.0) + execute + transport + postprocess
+    return DiffusionWork(
+        steps=take_steps(output),
+        preprocess_seconds=preprocess,
+        exec_seconds=execute,
+        postprocess_seconds=postprocess,
+        step_seconds=step,
+    )
+
+
+def observe(
+    request: OpenRequest, output: Any, sampling_params_list: Any, prompt: Any = None
+) -> None:
+    """An output leaves for the client; not all of them are images or videos."""
+    output_type = getattr(output, "final_output_type", None)
+    take_steps(output)
+    if output_type not in VISUAL or _is_start_notice(output):
+        return
+    content = getattr(output, "images", None)
+    payload = getattr(output, "multimodal_output", None)
+    if not isinstance(payload, Mapping):
+        payload = {}
+    if not content and "video" in payload:
+        content = payload["video"]
+    if _params(sampling_params_list, output.stage_id, "output_type") == "latent":
+        content = object()  # what the client asked for is no picture, whatever its shape
+    visual_output(
+        request,
+        content,
+        payload,
+        output.stage_id,
+        output.replica_id,
+        is_video=_is_video(output_type, prompt),
+        frames_in_file=_frames_in_file,
+    )
+
+
+def _is_video(output_type: str, prompt: Any) -> bool | None:
+    """By what was asked for, as the output of a video model is called a video in any case."""
+    asked = prompt.get("modalities") if isinstance(prompt, Mapping) else None
+    if asked and _ASKS_FOR_IMAGES.issuperset(asked):
+        return False
+    return True if output_type in _VIDEO else None
+
+
+def requested_frame_rates(sampling_params_list: Any) -> dict[int, float]:
+    """The frame rate in Hz that a request asks each of its stages for, where it does."""
+    rates = {}
+    for stage, _ in enumerate(sampling_params_list or ()):
+        rate = _params(sampling_params_list, stage, "resolved_frame_rate")
+        if isinstance(rate, float) and rate > 0.0:
+            rates[stage] = rate
+    return rates
+
+
+def _params(sampling_params_list: Any, stage: int, name: str) -> Any:
+    params = sampling_params_list[stage] if sampling_params_list else None
+    return getattr(params, name, None)
+
+
+def _seconds(milliseconds: Any) -> float | None:
+    return milliseconds / 1000.0 if isinstance(milliseconds, (int, float)) else None
+
+
+def _is_start_notice(output: Any) -> bool:
+    """Sent when the engine admits a request of the video job endpoint, with nothing in it."""
+    return not output.finished and bool(getattr(output, "custom_output", None))
+
+
+def _is_later_chunk(output: Any) -> bool:
+    payload = getattr(output, "multimodal_output", None)
+    metadata = payload.get("metadata") if isinstance(payload, Mapping) else None
+    stream = metadata.get("stream") if isinstance(metadata, Mapping) else None
+    return isinstance(stream, Mapping) and bool(stream.get("generation_chunk_index"))
+
+
+def _frames_in_file(video: bytes) -> int | None:
+    from vllm_omni.diffusion.utils.media_utils import (  # type: ignore[import-untyped]
+        count_mp4_frames,
+    )
+
+    frames = count_mp4_frames(video)
+    return None if frames is None else int(frames)

@@ -1,0 +1,28 @@
+"""The endpoints for videos, which alone know at what frame rate they encode."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from vllm_omni_metrics_plugin import internal_errors
+from vllm_omni_metrics_plugin.requests.visual import encoding
+
+
+def wrap_run_and_extract(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``OmniOpenAIServingVideo._run_and_extract``: what is encoded, and at which rate.
+
+    Behind ``/v1/videos`` and ``/v1/videos/sync``. When it raises, there is no video.
+    """
+
+    @functools.wraps(original)
+    async def _run_and_extract(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with encoding() as endpoint:
+            artifacts = await original(self, *args, **kwargs)
+        with internal_errors.suppressed("the end of a video"):
+            rate = artifacts.output_fps
+            endpoint.encodes_at(float(rate) if rate and rate > 0 else None)
+        return artifacts
+
+    return _run_and_extract

@@ -1,0 +1,110 @@
+"""vLLM's engine statistics in the server: our stat logger in the place of the engine's own."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from vllm_omni_metrics_plugin import internal_errors
+from vllm_omni_metrics_plugin.patches.seams.arguments import replacing
+
+if TYPE_CHECKING:
+    from vllm_omni_metrics_plugin.patches.engine_families.stat_logger import StageStatLogger
+
+logger = logging.getLogger("vllm.omni_metrics")
+
+#: The stat logger of each stage pool, and the engine numbers that its orchestrator gave out.
+_loggers: weakref.WeakKeyDictionary[Any, tuple[StageStatLogger, dict[tuple[int, int], int]]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def wrap_output_processor_init(original: Callable[..., None]) -> Callable[..., None]:
+    """``MultimodalOutputProcessor.__init__``: collects the times of each request's tokens.
+
+    Without ``--log-stats`` it would not, and recording would fail for want of them.
+    """
+
+    with_log_stats = replacing(original, "log_stats")
+
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        args, kwargs = with_log_stats(True, self, *args, **kwargs)
+        original(*args, **kwargs)
+
+    return __init__
+
+
+def wrap_metrics_state(original: Callable[..., None]) -> Callable[..., None]:
+    """``OrchestratorBase._init_metrics_state``: where the engine builds its wrapped logger.
+
+    Ours is built instead, with and without ``--log-stats``; the engine's own if that fails.
+    """
+
+    with_log_stats = replacing(original, "log_stats")
+
+    @functools.wraps(original)
+    def _init_metrics_state(self: Any, stage_pools: Any, *args: Any, **kwargs: Any) -> None:
+        without, named = with_log_stats(False, self, stage_pools, *args, **kwargs)
+        original(*without, **named)
+        try:
+            self._stat_logger = _build(self, stage_pools)
+        except Exception as error:
+            internal_errors.report("building the stat logger; the engine's own is used", error)
+            original(self, stage_pools, *args, **kwargs)
+
+    return _init_metrics_state
+
+
+def replica_joined(pool: Any, replica: int) -> None:
+    """Give a replica its series, or show those again that it had."""
+    if pool not in _loggers:
+        return
+    stat_logger, numbers = _loggers[pool]
+    member = (pool.stage_id, replica)
+    number = numbers.get(member, len(numbers))
+    stat_logger.register_replica(number, str(pool.stage_id), str(replica))
+    numbers[member] = number
+
+
+def replica_left(pool: Any, replica: int) -> None:
+    """Stop exposing a replica's series."""
+    if pool in _loggers:
+        _loggers[pool][0].withdraw_replica(str(pool.stage_id), str(replica))
+
+
+def record_iteration(pool: Any, replica: int, iteration_stats: Any) -> None:
+    """Record what a release up to 0.24 does not hand to its stat logger."""
+    if pool in _loggers:
+        stat_logger, numbers = _loggers[pool]
+        stat_logger.record_iteration(iteration_stats, numbers[pool.stage_id, replica])
+
+
+def record_scheduler(pool: Any, replica: int, scheduler_stats: Any) -> None:
+    """The same for the state of a scheduler."""
+    if pool in _loggers:
+        stat_logger, numbers = _loggers[pool]
+        stat_logger.record(scheduler_stats, None, engine_idx=numbers[pool.stage_id, replica])
+
+
+def _build(orchestrator: Any, stage_pools: Any) -> StageStatLogger | None:
+    from vllm_omni_metrics_plugin.patches.engine_families.stat_logger import StageStatLogger
+
+    pools = [pool for pool in stage_pools if pool.stage_vllm_config is not None]
+    if not pools:
+        return None  # diffusion alone: no engine of vLLM's, no families of vLLM's
+    if not all(pool.output_processor.log_stats for pool in pools):
+        raise RuntimeError("an output processor collects no statistics")
+    numbers: dict[tuple[int, int], int] = orchestrator._stage_replica_to_engine_idx
+    members = {
+        number: (str(stage), str(replica))
+        for (stage, replica), number in numbers.items()
+        if any(pool.stage_id == stage for pool in pools)
+    }
+    stat_logger = StageStatLogger(pools[0].stage_vllm_config, members)
+    for pool in pools:
+        _loggers[pool] = (stat_logger, numbers)
+    return stat_logger
