@@ -366,7 +366,7 @@ def test_other_patcher_is_named_and_blamed_only_where_the_seam_is_out(
 # Trying the seams for real, on a small engine
 
 
-def passing(original: Callable[..., Any]) -> Callable[..., Any]:
+def passing(original: Callable[..., Any], _: object = None) -> Callable[..., Any]:
     @functools.wraps(original)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         return original(*args, **kwargs)

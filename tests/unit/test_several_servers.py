@@ -29,16 +29,15 @@ SECONDS = 60.0
 
 #: Does what it is told, one line at a time, and says when it is done.
 SERVER = """
-import logging, multiprocessing, sys
+import logging, multiprocessing, os, sys
 multiprocessing.current_process().name = sys.argv[1]
 logging.basicConfig(level="INFO", stream=sys.stderr, format="%(message)s")
-from vllm_omni_metrics_plugin import register
+from vllm_omni_metrics_plugin.startup import start
 from vllm_omni_metrics_plugin.patches import process
 process.installed_versions = lambda: {"vllm": "0.30.0", "vllm-omni": "0.30.0"}
-register()
+state = start(os.environ)
 from vllm_omni_metrics_plugin.hooks import *
 from vllm_omni_metrics_plugin.hooks import plugins
-from vllm_omni_metrics_plugin.patches.state import before_engine, transfers
 from vllm_omni_metrics_plugin.testing import make
 
 def tell(kind, **fields):
@@ -54,8 +53,8 @@ def finish(name):
     tell(AudioFinished, request_id=name, replica=0)
     tell(RequestFinished, request_id=name)
 def build_engine():
-    transfers.model_name = "tiny"
-    for prepare in before_engine:
+    state.transfers.model_name = "tiny"
+    for prepare in state.before_engine:
         prepare()
     tell(ReplicaJoined, replica=0)
 

@@ -10,43 +10,44 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from vllm_omni_metrics_plugin.channel import hops
+from vllm_omni_metrics_plugin.channel.frames import ReceivedHalf, SentHalf
 from vllm_omni_metrics_plugin.channel.hops import Transfers
-from vllm_omni_metrics_plugin.hooks import TransferReceived, TransferSent
+from vllm_omni_metrics_plugin.hooks import HookRegistry, TransferReceived, TransferSent
 
 
-def sent(key: str = "speech_0_0", **changed: Any) -> TransferSent:
-    event = TransferSent(
+def sent(key: str = "speech_0_0", **changed: Any) -> SentHalf:
+    half = SentHalf(
         from_stage=0,
         from_replica=1,
         to_stage=1,
         key=key,
         connector="SharedMemoryConnector",
         size_bytes=298,
-        seconds=0.001,
+        duration_seconds=0.001,
         sent_at=100.0,
         clock="here",
     )
-    return structs.replace(event, **changed)
+    return structs.replace(half, **changed)
 
 
-def received(key: str = "speech_0_0", **changed: Any) -> TransferReceived:
-    event = TransferReceived(
+def received(key: str = "speech_0_0", **changed: Any) -> ReceivedHalf:
+    half = ReceivedHalf(
         from_stage=0,
         to_stage=1,
         to_replica=3,
         key=key,
         connector="SharedMemoryConnector",
         size_bytes=298,
-        seconds=0.002,
+        duration_seconds=0.002,
         received_at=100.010,
         clock="here",
     )
-    return structs.replace(event, **changed)
+    return structs.replace(half, **changed)
 
 
 @pytest.fixture
-def joining() -> Transfers:
-    made = Transfers()
+def joining(hooks: Any) -> Transfers:
+    made = Transfers(hooks)
     made.model_name = "tiny"
     return made
 
@@ -72,7 +73,7 @@ def test_receiver_that_was_there_first_received_since_the_sender_was_done(
     joining: Transfers, recorder: Any
 ) -> None:
     joining.report(sent(sent_at=100.0))
-    joining.report(received(received_at=100.004, seconds=5.0))
+    joining.report(received(received_at=100.004, duration_seconds=5.0))
     event = recorder.only(TransferReceived)
     assert event.in_flight_seconds == 0.0
     assert event.seconds == pytest.approx(0.004)
@@ -153,24 +154,29 @@ def test_halves_that_wait_at_the_end_are_told(joining: Transfers, recorder: Any)
 
 
 @given(
-    hops=st.integers(1, 12),
+    count=st.integers(1, 12),
     lost_sent=st.sets(st.integers(0, 11)),
     lost_received=st.sets(st.integers(0, 11)),
     shuffle=st.randoms(use_true_random=False),
 )
 def test_every_half_is_told_exactly_once_in_any_order(
-    recorder: Any, hops: int, lost_sent: set[int], lost_received: set[int], shuffle: Any
+    registry: HookRegistry,
+    recorder: Any,
+    count: int,
+    lost_sent: set[int],
+    lost_received: set[int],
+    shuffle: Any,
 ) -> None:
     recorder.clear()
-    halves: list[Any] = [sent(f"{n}") for n in range(hops) if n not in lost_sent]
-    halves += [received(f"{n}") for n in range(hops) if n not in lost_received]
+    halves: list[Any] = [sent(f"{n}") for n in range(count) if n not in lost_sent]
+    halves += [received(f"{n}") for n in range(count) if n not in lost_received]
     shuffle.shuffle(halves)
-    joining = Transfers()
+    joining = Transfers(registry.hooks)
     for half in halves:
         joining.report(half)
     joining.forget_all()
-    for kind in (TransferSent, TransferReceived):
-        told = recorder.of(kind)
+    for kind, event_kind in ((SentHalf, TransferSent), (ReceivedHalf, TransferReceived)):
+        told = recorder.of(event_kind)
         assert sorted(e.key for e in told) == sorted(h.key for h in halves if isinstance(h, kind))
         for event in told:
             alone = int(event.key) in lost_sent | lost_received
