@@ -85,3 +85,13 @@ class TransferFailed(Event, frozen=True, kw_only=True):
     connector: Text
     #: ``refused`` when the connector said no, else the class of the exception that it raised.
     reason: Text
+
+
+class EventsDropped(Event, frozen=True, kw_only=True):
+    """Events of other processes did not arrive here."""
+
+    #: ``queue_full``: the sender had too many waiting. ``lost``: gone on the way. ``garbage`` and
+    #: ``oversized``: frames that were no events.
+    reason: str
+    #: Events; frames for ``garbage`` and ``oversized``, whose events cannot be counted.
+    count: int
