@@ -6,6 +6,7 @@ from typing import Literal
 
 from vllm_omni_metrics_plugin.hooks.events.base import Event
 from vllm_omni_metrics_plugin.hooks.events.requests import DiffusionWork
+from vllm_omni_metrics_plugin.hooks.renamed import RenamedField
 
 Modality = Literal["audio"]
 
@@ -38,16 +39,26 @@ class AudioFinished(Event, frozen=True, kw_only=True):
     stage: int
     replica: int | None
     #: Samples per channel; 0 when the engine finished without any audio.
-    frames: int
+    samples: int
     #: Hz.
     sample_rate: int | None
-    #: ``frames / sample_rate``; None when there are no frames or no sample rate.
+    #: ``samples / sample_rate``; None when there are no samples or no sample rate.
     duration_seconds: float | None
     #: Stage submit to stage finish, as in :class:`StageFinished`.
     generation_seconds: float | None
     #: Arrival to first packet; None for a request that was not streamed.
     first_packet_seconds: float | None
     streamed: bool
+
+    frames = RenamedField[int]("samples")
+
+    @property
+    def rtf(self) -> float | None:
+        """Real-time factor: seconds of generation for one second of audio; below 1 has no gaps.
+
+        None when either was not measured and when there is no audio.
+        """
+        return _rtf(self.generation_seconds, self.duration_seconds)
 
 
 class ImageFinished(Event, frozen=True, kw_only=True):
@@ -88,3 +99,17 @@ class VideoFinished(Event, frozen=True, kw_only=True):
     #: Stage submit to stage finish, as in :class:`StageFinished`.
     generation_seconds: float | None
     diffusion: DiffusionWork | None
+
+    @property
+    def rtf(self) -> float | None:
+        """Real-time factor: seconds of generation for one second of video.
+
+        None when either was not measured and when there is no video.
+        """
+        return _rtf(self.generation_seconds, self.duration_seconds)
+
+
+def _rtf(generation_seconds: float | None, duration_seconds: float | None) -> float | None:
+    if generation_seconds is None or not duration_seconds:
+        return None
+    return generation_seconds / duration_seconds

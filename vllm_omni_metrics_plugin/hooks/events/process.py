@@ -23,7 +23,7 @@ class Configured(Event, frozen=True, kw_only=True):
 
 
 class PatchReported(Event, frozen=True, kw_only=True):
-    """What became of one seam. A seam reported as ``deferred`` is reported again later."""
+    """What became of one patch. One reported as ``deferred`` is reported again later."""
 
     name: str
     #: ``module:attribute`` in the engine.
