@@ -110,10 +110,7 @@ class SloJudge:
     @hookimpl
     def omni_audio_finished(self, event: AudioFinished) -> None:
         if self._objectives:
-            rtf = None
-            if event.generation_seconds is not None and event.duration_seconds is not None:
-                rtf = event.generation_seconds / event.duration_seconds
-            known = {"first_packet_seconds": event.first_packet_seconds, "rtf": rtf}
+            known = {"first_packet_seconds": event.first_packet_seconds, "rtf": event.rtf}
             self._remember(event.request_id, known)
 
     @hookimpl
