@@ -208,7 +208,14 @@ def speech_request(
 
 
 class Recorder:
-    """A hook plugin that implements every hook and keeps the events in order."""
+    """A hook plugin that implements every hook and keeps the events in order.
+
+    ::
+
+        recorder = omni_hooks.register(Recorder())
+        omni_hooks.fire(*speech_request(packets=3))
+        assert len(recorder.of(MediaPacket)) == 3
+    """
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -240,7 +247,11 @@ class HookHarness:
 
     ``hooks`` has the hooks to call, as code takes them that is given its hooks; ``registry`` is
     what they belong to, apart from the process's own. Use it as a context manager where there is no
-    pytest; leaving it unregisters everything.
+    pytest; leaving it unregisters everything::
+
+        with HookHarness() as harness:
+            mine = harness.register(MyPlugin())
+            harness.fire(make_event(RequestFinished, outcome="abort"))
     """
 
     def __init__(self) -> None:

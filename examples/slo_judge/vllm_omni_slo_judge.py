@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 
@@ -204,7 +204,7 @@ def _objective(table: Any) -> Objective:
     return Objective(name, float(target), limits, frozenset(models))
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

@@ -50,7 +50,7 @@ def heard() -> list[tuple[str, Event]]:
     return []
 
 
-def listener(heard: list[tuple[str, Event]], name: str, **options: bool) -> Any:
+def listener(heard: list[tuple[str, Event]], name: str, **options: Any) -> Any:
     """A plugin that notes under ``name`` what arrives."""
 
     class Listening:

@@ -139,6 +139,32 @@ def test_what_happens_on_the_stage_is_not_heard_by_the_process(
     assert [type(event) for event in recorder.events] == [RequestArrived]
 
 
+def test_hooks_of_a_harness_are_its_own_and_can_be_given_to_others(omni_hooks: HookHarness) -> None:
+    class Greeter:
+        def __init__(self, hooks: Any) -> None:
+            self.finished = hooks.omni_request_finished
+
+        def greet(self, event: RequestFinished) -> None:
+            if self.finished.listeners:
+                self.finished(event)
+
+    greeter = Greeter(omni_hooks.hooks)
+    greeter.greet(make_event(RequestFinished))
+    heard = omni_hooks.register(Recorder())
+    event = make_event(RequestFinished)
+    greeter.greet(event)
+    assert heard.events == [event]
+    assert omni_hooks.hooks is omni_hooks.registry.hooks is not plugins.hooks
+    assert omni_hooks.registry.names == ["Recorder"]
+
+
+def test_two_harnesses_do_not_hear_each_other(omni_hooks: HookHarness) -> None:
+    heard = omni_hooks.register(Recorder())
+    with HookHarness() as other:
+        other.fire(make_event(RequestFinished))
+    assert heard.events == []
+
+
 def test_pytest_finds_the_fixture_by_itself_and_pays_nothing_for_it(tmp_path: Path) -> None:
     (tmp_path / "test_author.py").write_text(
         """
