@@ -130,7 +130,7 @@ def recorder(registry: HookRegistry) -> Recorder:
 
 @pytest.fixture
 def new_recorder() -> type[Recorder]:
-    """For managers of a test's own."""
+    """For registries of a test's own."""
     return Recorder
 
 

@@ -20,7 +20,7 @@ from testbed.paths import ROOT
 from vllm_omni_metrics_plugin import api_servers, catalog
 from vllm_omni_metrics_plugin.hooks import Event, events, specs
 from vllm_omni_metrics_plugin.tables import markdown
-from vllm_omni_metrics_plugin.testing import EVENTS, HookHarness, make
+from vllm_omni_metrics_plugin.testing import EVENTS, HookHarness, make_event
 
 DOCS = ROOT / "docs"
 EXAMPLES = DOCS / "examples"
@@ -114,9 +114,9 @@ def output(hook: str) -> str:
     module = ModuleType(f"example_of_{hook}")
     vars(module).update(runpy.run_path(str(EXAMPLES / f"{hook}.py")))
     printed = io.StringIO()
-    with HookHarness() as stage, contextlib.redirect_stdout(printed):
-        stage.register(module)
-        stage.fire(make(EVENTS[hook]))
+    with HookHarness() as harness, contextlib.redirect_stdout(printed):
+        harness.register(module)
+        harness.fire(make_event(EVENTS[hook]))
     return printed.getvalue()
 
 

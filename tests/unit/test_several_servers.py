@@ -19,11 +19,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from testbed.scrape import Scrape, parse
+from tests.unit.test_transfers import received, sent
 from vllm_omni_metrics_plugin import api_servers, catalog
 from vllm_omni_metrics_plugin.channel.endpoint import Endpoint
 from vllm_omni_metrics_plugin.channel.sender import Sender
-from vllm_omni_metrics_plugin.hooks import TransferReceived, TransferSent
-from vllm_omni_metrics_plugin.testing import make
 
 SECONDS = 60.0
 
@@ -38,10 +37,10 @@ process.installed_versions = lambda: {"vllm": "0.30.0", "vllm-omni": "0.30.0"}
 state = start(os.environ)
 from vllm_omni_metrics_plugin.hooks import *
 from vllm_omni_metrics_plugin.hooks import plugins
-from vllm_omni_metrics_plugin.testing import make
+from vllm_omni_metrics_plugin.testing import make_event
 
 def tell(kind, **fields):
-    getattr(plugins.hooks, hook_of[kind])(make(kind, **fields))
+    getattr(plugins.hooks, hook_of[kind])(make_event(kind, **fields))
 
 from vllm_omni_metrics_plugin.testing import EVENTS
 hook_of = {kind: name for name, kind in EVENTS.items()}
@@ -319,8 +318,8 @@ def test_another_server_hears_of_transfers_when_the_one_that_did_has_ended(
     counts = [name("transfer_size_bytes_count"), name("transfer_rx_decode_time_ms_count")]
 
     def hop(key: str) -> None:
-        sender.send(make(TransferSent, key=key, from_replica=0))
-        sender.send(make(TransferReceived, key=key, to_replica=0))
+        sender.send(sent(key))
+        sender.send(received(key))
 
     try:
         for number in range(3):

@@ -114,7 +114,7 @@ class Transfers:
             key=sent.key,
             connector=sent.connector,
             size_bytes=sent.size_bytes,
-            seconds=sent.duration_seconds,
+            duration_seconds=sent.duration_seconds,
             sent_at=sent.sent_at,
             clock=sent.clock,
         )
@@ -138,7 +138,7 @@ class Transfers:
             key=received.key,
             connector=received.connector,
             size_bytes=received.size_bytes,
-            seconds=duration,
+            duration_seconds=duration,
             received_at=received.received_at,
             in_flight_seconds=in_flight,
             clock=received.clock,

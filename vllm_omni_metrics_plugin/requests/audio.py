@@ -64,7 +64,7 @@ class AudioOutput:
             model_name=model_name,
             stage=stage,
             replica=self.replica,
-            frames=self.samples,
+            samples=self.samples,
             sample_rate=self.sample_rate,
             duration_seconds=self.duration_seconds,
             generation_seconds=work.generation_seconds if work else None,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from vllm_omni_metrics_plugin import __version__, api_servers
 from vllm_omni_metrics_plugin import settings as environment
 from vllm_omni_metrics_plugin.hooks import Configured, plugins
-from vllm_omni_metrics_plugin.hooks.registry import BUILT_IN
+from vllm_omni_metrics_plugin.hooks.loading import BUILT_IN, load_installed
 from vllm_omni_metrics_plugin.patches import Patches, process
 from vllm_omni_metrics_plugin.patches.seams.releases import BY_VERSION
 from vllm_omni_metrics_plugin.patches.state import EngineState
@@ -57,7 +57,7 @@ def start(environ: Mapping[str, str]) -> EngineState | None:
         plugins.register(PrometheusExporter(settings.buckets), BUILT_IN, timed=False)
     state = EngineState(plugins.hooks)
     open_channel(settings, role, state)
-    plugins.load_installed(settings, warn)
+    load_installed(plugins, settings, warn)
     seams = seams_of(versions["vllm-omni"])
     Patches((seam for seam in seams if role in seam.roles), state).install()
     plugins.hooks.omni_configured(
