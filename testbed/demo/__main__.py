@@ -15,9 +15,9 @@ from rich.table import Table
 
 from testbed.clients import audio, sockets
 from testbed.clients.audio import Answer
-from testbed.scrape import Scrape, scrape
 from testbed.serve import start_visibly
 from testbed.server import Server, ServerFailedError
+from vllm_omni_metrics_plugin.scrape import Scrape, scrape
 
 Ask = Callable[[], Answer]
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from testbed.clients import visual
 from testbed.clients.visual import Answer
 from testbed.demo.__main__ import Row, gained_row, idle, print_rows, settled
-from testbed.scrape import Scrape
 from testbed.server import Server
+from vllm_omni_metrics_plugin.scrape import Scrape
 
 Ask = Callable[[], Answer]
 

@@ -14,6 +14,7 @@ from vllm_omni_metrics_plugin.scrape import NoAnswerError, scrape
 from vllm_omni_metrics_plugin.tables import aligned
 
 DEFAULT_URL = "http://localhost:8000"
+_TIMEOUT_SECONDS = 5.0
 
 
 class Seen(NamedTuple):
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
 
 def ask(url: str) -> Live:
     """What the server at ``url`` says about its hooks; raises :class:`NoAnswerError`."""
-    seen = scrape(url)
+    seen = scrape(url, _TIMEOUT_SECONDS)
     values: dict[str, dict[tuple[str, str], float]] = {}
     for sample in seen.beginning(f"{catalog.PREFIX}metrics_hook_"):
         key = (sample.labels["hook"], sample.labels["plugin"])
