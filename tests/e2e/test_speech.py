@@ -10,7 +10,6 @@ import pytest
 
 from testbed.clients import audio, sockets
 from testbed.clients.audio import Answer
-from testbed.scrape import scrape
 from testbed.server import Server
 from tests.e2e.conftest import (
     Observation,
@@ -23,6 +22,7 @@ from tests.e2e.conftest import (
     outcomes,
 )
 from tests.e2e.engine import engine_has
+from vllm_omni_metrics_plugin.scrape import scrape
 
 #: What the speech endpoint answers to a failure of its own.
 FAILED = 500 if engine_has("speech that fails is answered with 500") else 400
@@ -251,5 +251,5 @@ def test_doctor_finds_nothing_wrong_with_all_that_was_said(speech_server: Server
     available = {family["name"]: family["available"] for family in report["families"]}
     assert available["vllm:omni_audio_ttfp_seconds"] == "yes"
     assert available["vllm:omni_diffusion_steps_total"] == "not yet"
-    applied = {seam["name"] for seam in report["seams"] if seam["status"] == "applied"}
+    applied = {p["name"] for p in report["patches"] if p["status"] == "applied"}
     assert {"generate", "stat_logger", "connectors"} <= applied
