@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
-from installed import SEAMS
 
+from tests.engine.installed import SEAMS
 from vllm_omni_metrics_plugin.patches import Patches
 from vllm_omni_metrics_plugin.patches.state import EngineState
 

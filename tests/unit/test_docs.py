@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -110,23 +108,3 @@ def test_rules_name_the_limits_that_the_code_has() -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         assert target.startswith("http") or (page.parent / target).exists(), target
-
-
-def pytest_in(folder: Path) -> str:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def test_test_kit_does_what_its_page_shows(tmp_path: Path) -> None:
-    (tmp_path / "test_page.py").write_text(__main__.blocks("testing.md")["python"])
-    assert "4 passed" in pytest_in(tmp_path)
-
-
-def test_files_of_the_walk_pass_their_own_test(tmp_path: Path) -> None:
-    files = __main__.blocks("write-a-hook.md")
-    assert list(files) == ["late_starts.py", "pyproject.toml", "test_late_starts.py"]
-    for name, content in files.items():
-        (tmp_path / name).write_text(content)
-    assert "1 passed" in pytest_in(tmp_path)

@@ -6,7 +6,6 @@ import functools
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint
@@ -28,7 +27,7 @@ from vllm_omni_metrics_plugin.patches import dry_run
 from vllm_omni_metrics_plugin.patches.seams.releases import Release
 from vllm_omni_metrics_plugin.patches.seams.seam import Seam
 from vllm_omni_metrics_plugin.patches.table import ENGINE_FAMILIES, SEAMS
-from vllm_omni_metrics_plugin.testing import make
+from vllm_omni_metrics_plugin.testing import make_event
 
 ON = {"VLLM_OMNI_METRICS": "1"}
 GENERAL = "vllm.general_plugins"
@@ -281,25 +280,6 @@ def test_several_servers_are_told_what_they_cannot_do(tmp_path: Path, variable: 
     assert len(said(examine(environ), "multiprocess")) == limits + 1
 
 
-@pytest.mark.parametrize("command", [["doctor", "--url"], ["hooks", "--url"]])
-@pytest.mark.parametrize("exists", [True, False])
-def test_command_leaves_nothing_in_the_folder_that_running_servers_share(
-    tmp_path: Path, command: list[str], exists: bool
-) -> None:
-    folder = tmp_path / "shared"
-    if exists:
-        folder.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "vllm_omni_metrics_plugin.cli", *command, "http://127.0.0.1:1"],
-        env={**os.environ, **ON, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert "does not answer" in done.stdout, done.stderr
-    assert not exists or list(folder.iterdir()) == []
-
-
 # Patches and families
 
 
@@ -499,7 +479,9 @@ def reporting(metrics_page: Any) -> Callable[..., bytes]:
     def reporting(patches: Patches = APPLIED, **added: float) -> bytes:
         with metrics_page() as page:
             for name, (status, reason) in patches.items():
-                report = make(PatchReported, name=name, target="t", status=status, reason=reason)
+                report = make_event(
+                    PatchReported, name=name, target="t", status=status, reason=reason
+                )
                 page.fire(report)
             for stem, amount in added.items():
                 page.add(stem, amount)
