@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from tests.layers import pytest_collection_modifyitems, pytest_pycollect_makemodule  # noqa: F401
 from vllm_omni_metrics_plugin import catalog, internal_errors
-from vllm_omni_metrics_plugin.exporters.prometheus.exporter import PrometheusExporter
+from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
 from vllm_omni_metrics_plugin.hooks import HookRegistry, ReplicaJoined
 from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.testing import Recorder
@@ -145,7 +145,7 @@ def expose(registry: HookRegistry) -> Callable[..., AbstractContextManager[Expos
         publish_in: CollectorRegistry | None = None,
     ) -> Iterator[Exposed]:
         publish_in = CollectorRegistry() if publish_in is None else publish_in
-        exporter = PrometheusExporter(buckets or {}, publish_in=publish_in)
+        exporter = PrometheusExporter(buckets or {}, registry.stats, publish_in)
         registry.register(exporter, "prometheus")
         try:
             yield Exposed(exporter, publish_in, registry.hooks)

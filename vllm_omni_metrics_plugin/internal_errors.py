@@ -15,6 +15,10 @@ from types import TracebackType
 logger = logging.getLogger("vllm.omni_metrics")
 
 
+#: Far more than there are.
+MOST_PLACES = 200
+
+
 class InternalErrors:
     """How often each place of this process has failed; any thread may add."""
 
@@ -27,6 +31,8 @@ class InternalErrors:
     def add(self, place: str, count: int = 1) -> bool:
         """Whether these are the first errors of ``place``."""
         with self._lock:
+            if place not in self._counts and len(self._counts) >= MOST_PLACES:
+                place = "elsewhere"  # another process may say anything
             self._counts[place] += count
             first = self._counts[place] == count
         if self.added is not None:

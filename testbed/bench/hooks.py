@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pluggy
 from prometheus_client import CollectorRegistry, Histogram
 
-from vllm_omni_metrics_plugin.exporters.prometheus.exporter import PrometheusExporter
+from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
 from vllm_omni_metrics_plugin.hooks import HookRegistry, MediaPacket, ReplicaJoined, hookimpl, specs
 
 SideBySide = Callable[[Callable[[], object], Callable[[], object]], tuple[float, float]]
@@ -80,7 +80,7 @@ def _nobody_and_the_exporter(side_by_side: SideBySide) -> Iterator[Figure]:
     idle, call = side_by_side(emit, nothing)
     yield "dispatch_idle_ns", 1e9 * (idle - call), "< 100", "nobody listens, less the call"
 
-    exporter = PrometheusExporter({}, registry)
+    exporter = PrometheusExporter({}, list, registry)
     hooks.register(exporter, "prometheus", timed=False)
     hooks.hooks.omni_replica_joined(
         ReplicaJoined(model_name="model", stage=1, replica=0, stage_name="-", stage_type="llm")

@@ -22,8 +22,8 @@ from PIL import Image
 from testbed.paths import MODELS
 from vllm_omni_metrics_plugin.hooks import ImageFinished, VideoFinished
 from vllm_omni_metrics_plugin.patches.diffusion import outputs
+from vllm_omni_metrics_plugin.requests.encoding import encoding
 from vllm_omni_metrics_plugin.requests.state import OpenRequest, OpenRequests
-from vllm_omni_metrics_plugin.requests.visual import encoding
 
 MODELS_OF_THE_ENGINE = "vllm_omni.diffusion.models."
 WIDTH, HEIGHT = 48, 32

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.feed import Feed
 from tests.unit.metrics_page import MetricsPage, building
 
 
@@ -27,6 +28,11 @@ class Clock:
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
+
+
+@pytest.fixture
+def feed(hooks: Any) -> Feed:
+    return Feed(hooks)
 
 
 @pytest.fixture

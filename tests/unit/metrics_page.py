@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from vllm_omni_metrics_plugin import catalog
-from vllm_omni_metrics_plugin.hooks import Event, ReplicaJoined, ReplicaLeft, plugins
+from vllm_omni_metrics_plugin.hooks import Event, ReplicaJoined, ReplicaLeft
 from vllm_omni_metrics_plugin.scrape import Scrape, parse
 from vllm_omni_metrics_plugin.testing import EVENTS, make_event
 
@@ -20,9 +20,10 @@ _ANY_FAMILY = catalog.FAMILIES[0].name
 class MetricsPage:
     """A page under construction."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        """``registry`` is where a listening exporter publishes."""
+    def __init__(self, registry: CollectorRegistry, hooks: Any) -> None:
+        """``registry`` is where an exporter publishes that is called by ``hooks``."""
         self._registry = registry
+        self._hooks = hooks
         self._others: dict[str, Any] = {}
         # The families are there from the first replica on; a test that needs one has it join.
         self.fire(make_event(ReplicaJoined), make_event(ReplicaLeft))
@@ -30,7 +31,7 @@ class MetricsPage:
     def fire(self, *events: Event) -> None:
         """What the exporter makes of these events."""
         for event in events:
-            getattr(plugins.hooks, _HOOKS[type(event)])(event)
+            getattr(self._hooks, _HOOKS[type(event)])(event)
 
     def add(self, stem: str, amount: float = 1, **labels: str) -> None:
         """What no event leaves behind by itself, and so a fault: ``amount`` more of this family.
@@ -75,4 +76,4 @@ class MetricsPage:
 def building(expose: Any) -> Iterator[MetricsPage]:
     """A page of its own; ``expose`` is the fixture that makes a listening exporter."""
     with expose() as exposed:
-        yield MetricsPage(exposed.registry)
+        yield MetricsPage(exposed.registry, exposed.hooks)

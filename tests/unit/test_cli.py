@@ -12,7 +12,7 @@ from prometheus_client import generate_latest
 from testbed.pages import readme
 from tests.unit.conftest import serving
 from vllm_omni_metrics_plugin import catalog, cli
-from vllm_omni_metrics_plugin.hooks import Event, RequestArrived, hookimpl, plugins
+from vllm_omni_metrics_plugin.hooks import Event, HookRegistry, RequestArrived, hookimpl
 from vllm_omni_metrics_plugin.hooks.loading import ENTRY_POINT_GROUP
 from vllm_omni_metrics_plugin.patches.seams.releases import Release
 from vllm_omni_metrics_plugin.testing import EVENTS, make_event
@@ -70,16 +70,16 @@ def test_operators_choice_of_plugins_is_what_is_listed(
 
 @pytest.mark.usefixtures("installed")
 def test_calls_errors_and_states_are_the_servers(
-    exposed: Any, capsys: pytest.CaptureFixture[str]
+    registry: HookRegistry, exposed: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plugins.register(FAULTY, "faulty")
+    registry.register(FAULTY, "faulty")
     try:
         exposed.join()
         for _ in range(12):
-            plugins.hooks.omni_request_arrived(make_event(RequestArrived))
+            exposed.hooks.omni_request_arrived(make_event(RequestArrived))
         text = generate_latest(exposed.registry)
     finally:
-        plugins.unregister(FAULTY)
+        registry.unregister(FAULTY)
     with serving(text) as url:
         assert cli.main(["hooks", "--url", f"{url}/"]) == 0
     listed = rows(capsys.readouterr().out)

@@ -8,97 +8,21 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import structs
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from tests.unit.test_transfers import received, sent
-from tests.unit.visual_events import finish_image, finish_stage, finish_video
-from vllm_omni_metrics_plugin import catalog
+from tests.unit.feed import Feed
+from vllm_omni_metrics_plugin import catalog, internal_errors
+from vllm_omni_metrics_plugin.catalog.buckets import SECONDS
 from vllm_omni_metrics_plugin.hooks import (
-    AudioFinished,
     EventsDropped,
+    HookRegistry,
     MediaPacket,
-    PatchReported,
     RequestArrived,
-    RequestFinished,
-    StageSubmitted,
-    TransferFailed,
     hookimpl,
-    plugins,
 )
 
 MODEL = {"model_name": "tiny"}
 STAGE = {**MODEL, "stage": "1", "replica": "3"}
-
-
-def arrive(request_id: str = "a") -> None:
-    plugins.hooks.omni_request_arrived(
-        RequestArrived(
-            request_id=request_id, external_request_id="x", model_name="tiny", arrived_at=0.0
-        )
-    )
-
-
-def submit(request_id: str = "a", stage: int = 0) -> None:
-    plugins.hooks.omni_stage_submitted(
-        StageSubmitted(request_id=request_id, stage=stage, replica=0, submitted_at=0.0)
-    )
-
-
-def finish(
-    request_id: str = "a",
-    outcome: str = "stop",
-    seconds: float = 2.0,
-    queue_seconds: float | None = 0.5,
-) -> None:
-    plugins.hooks.omni_request_finished(
-        RequestFinished(
-            request_id=request_id,
-            model_name="tiny",
-            outcome=outcome,
-            end_to_end_seconds=seconds,
-            queue_seconds=queue_seconds,
-        )
-    )
-
-
-def packet(**changes: Any) -> None:
-    fields: dict[str, Any] = {
-        "request_id": "a",
-        "model_name": "tiny",
-        "modality": "audio",
-        "index": 0,
-        "samples": 480,
-        "sample_rate": 24000,
-        "stage": 1,
-        "replica": 3,
-        "left_at": 10.0,
-        "since_arrival_seconds": 0.25,
-        "streamed": True,
-    }
-    plugins.hooks.omni_media_packet(MediaPacket(**{**fields, **changes}))
-
-
-def finish_audio(**changes: Any) -> None:
-    fields: dict[str, Any] = {
-        "request_id": "a",
-        "model_name": "tiny",
-        "stage": 1,
-        "replica": 3,
-        "samples": 48000,
-        "sample_rate": 24000,
-        "duration_seconds": 2.0,
-        "generation_seconds": 1.5,
-        "first_packet_seconds": 0.25,
-        "streamed": True,
-    }
-    plugins.hooks.omni_audio_finished(AudioFinished(**{**fields, **changes}))
-
-
-def report(status: Any, name: str = "generate", reason: str = "") -> None:
-    plugins.hooks.omni_patch_reported(
-        PatchReported(name=name, target="engine:Class.method", status=status, reason=reason)
-    )
 
 
 def scrape(registry: CollectorRegistry) -> dict[str, list[Any]]:
@@ -117,12 +41,12 @@ def without_hooks(scraped: dict[str, list[Any]]) -> dict[str, list[Any]]:
 # What is published, and when
 
 
-def test_nothing_is_published_before_the_first_replica_joins(exposed: Any) -> None:
-    report("applied")
-    arrive()
-    submit()
-    packet()
-    finish()
+def test_nothing_is_published_before_the_first_replica_joins(feed: Feed, exposed: Any) -> None:
+    feed.report("applied")
+    feed.arrive()
+    feed.submit()
+    feed.packet()
+    feed.finish()
     assert scrape(exposed.registry) == {}
     exposed.join()
     assert exposed.value("requests_success_total", **MODEL, finished_reason="stop") == 1
@@ -147,37 +71,39 @@ def test_each_replica_that_joins_is_named_once(exposed: Any) -> None:
     assert {sample.value for sample in samples} == {1}
 
 
-def feed_every_family(exposed: Any) -> None:
+def feed_every_family(feed: Feed, registry: HookRegistry, exposed: Any) -> None:
     class Broken:
         @hookimpl
         def omni_request_arrived(self, event: RequestArrived) -> None:
             raise RuntimeError
 
     broken = Broken()
-    plugins.register(broken, "broken")
-    report("applied")
+    registry.register(broken, "broken")
+    feed.report("applied")
     exposed.join()
-    arrive()
-    plugins.unregister(broken)
-    submit()
-    packet()
-    finish_audio()
-    finish_audio(replica=None)
-    finish_stage()
-    finish_image()
-    finish_video()
-    finish()
-    send()
-    receive()
-    fail()
-    plugins.hooks.omni_events_dropped(EventsDropped(reason="lost", count=1))
+    feed.arrive()
+    registry.unregister(broken)
+    feed.submit()
+    feed.packet()
+    feed.finish_audio()
+    feed.finish_audio(replica=None)
+    feed.finish_stage()
+    feed.finish_image()
+    feed.finish_video()
+    feed.finish()
+    feed.send()
+    feed.receive()
+    feed.fail()
+    exposed.hooks.omni_events_dropped(EventsDropped(reason="lost", count=1))
+    with internal_errors.suppressed("a place of this test"):
+        raise RuntimeError("on purpose")
 
 
 @pytest.mark.parametrize("family", catalog.FAMILIES, ids=lambda family: family.stem)
 def test_every_family_of_the_catalogue_is_exposed_as_it_says(
-    exposed: Any, family: catalog.Family
+    feed: Feed, registry: HookRegistry, exposed: Any, family: catalog.Family
 ) -> None:
-    feed_every_family(exposed)
+    feed_every_family(feed, registry, exposed)
     # The client library names a counter's family without the suffix of its samples.
     name = family.name.removesuffix("_total") if family.kind == "counter" else family.name
     [metric] = [metric for metric in exposed.registry.collect() if metric.name == name]
@@ -193,23 +119,27 @@ def test_every_family_of_the_catalogue_is_exposed_as_it_says(
         assert tuple(bounds) == (*family.buckets, float("inf"))
 
 
-def test_nothing_but_the_catalogue_is_exposed(exposed: Any) -> None:
-    feed_every_family(exposed)
+def test_nothing_but_the_catalogue_is_exposed(
+    feed: Feed, registry: HookRegistry, exposed: Any
+) -> None:
+    feed_every_family(feed, registry, exposed)
     names = {sample.name for samples in scrape(exposed.registry).values() for sample in samples}
     families = {name.removesuffix("_bucket") for name in names if name.endswith("_bucket")}
     families |= {name for name in names if not name.endswith(("_bucket", "_count", "_sum"))}
     assert families == {family.name for family in catalog.FAMILIES}
 
 
-def test_buckets_that_the_operator_chose_replace_the_catalogues(expose: Any) -> None:
+def test_buckets_that_the_operator_chose_replace_the_catalogues(
+    feed: Feed, registry: HookRegistry, expose: Any
+) -> None:
     def bounds(exposed: Any, family: str) -> list[str]:
         samples = scrape(exposed.registry)[catalog.PREFIX + family]
         return [sample.labels["le"] for sample in samples if sample.name.endswith("_bucket")]
 
     with expose(buckets={"audio_rtf": (0.5, 2.0)}) as exposed:
-        feed_every_family(exposed)
+        feed_every_family(feed, registry, exposed)
         assert bounds(exposed, "audio_rtf") == ["0.5", "2.0", "+Inf"]
-        assert len(bounds(exposed, "audio_duration_seconds")) == len(catalog.SECONDS) + 1
+        assert len(bounds(exposed, "audio_duration_seconds")) == len(SECONDS) + 1
 
 
 # Transfers
@@ -223,39 +153,10 @@ EDGE = {
 }
 
 
-def send(**changed: Any) -> None:
-    known = {"model_name": "tiny", "to_replica": 3, "size_bytes": 300, "duration_seconds": 0.002}
-    plugins.hooks.omni_transfer_sent(sent(**known | changed))
-
-
-def receive(**changed: Any) -> None:
-    known = {
-        "model_name": "tiny",
-        "from_replica": 1,
-        "duration_seconds": 0.003,
-        "in_flight_seconds": 0.25,
-    }
-    plugins.hooks.omni_transfer_received(received(**known | changed))
-
-
-def fail(**changed: Any) -> None:
-    event = TransferFailed(
-        model_name="tiny",
-        from_stage=0,
-        to_stage=1,
-        operation="receive",
-        replica=3,
-        key="k",
-        connector="C",
-        reason="OSError",
-    )
-    plugins.hooks.omni_transfer_failed(structs.replace(event, **changed))
-
-
-def test_hop_is_counted_and_timed_at_its_edge(exposed: Any) -> None:
+def test_hop_is_counted_and_timed_at_its_edge(feed: Feed, exposed: Any) -> None:
     exposed.join()
-    send()
-    receive()
+    feed.send()
+    feed.receive()
     for family, total in (
         ("transfer_size_bytes", 300),
         ("transfer_tx_time_ms", 2.0),
@@ -271,54 +172,56 @@ def test_hop_is_counted_and_timed_at_its_edge(exposed: Any) -> None:
     ("half", "families", "reason"),
     [
         (
-            lambda: send(to_replica=None),
+            lambda feed: feed.send(to_replica=None),
             ("transfer_size_bytes", "transfer_tx_time_ms"),
             "never_received",
         ),
         (
-            lambda: send(from_replica=None),
+            lambda feed: feed.send(from_replica=None),
             ("transfer_size_bytes", "transfer_tx_time_ms"),
             "unknown_edge",
         ),
         (
-            lambda: send(model_name=None),
+            lambda feed: feed.send(model_name=None),
             ("transfer_size_bytes", "transfer_tx_time_ms"),
             "unknown_edge",
         ),
         (
-            lambda: receive(from_replica=None),
+            lambda feed: feed.receive(from_replica=None),
             ("transfer_rx_decode_time_ms", "transfer_in_flight_time_ms"),
             "unknown_sender",
         ),
         (
-            lambda: receive(to_replica=None),
+            lambda feed: feed.receive(to_replica=None),
             ("transfer_rx_decode_time_ms", "transfer_in_flight_time_ms"),
             "unknown_edge",
         ),
     ],
 )
 def test_hop_whose_edge_is_not_known_is_missing_and_not_guessed(
-    exposed: Any, half: Any, families: tuple[str, ...], reason: str
+    feed: Feed, exposed: Any, half: Any, families: tuple[str, ...], reason: str
 ) -> None:
     exposed.join()
-    half()
+    half(feed)
     assert exposed.missing() == {(family, reason): 1 for family in families}
     for family in families:
         assert exposed.value(f"{family}_count", **EDGE) is None
 
 
-def test_time_in_flight_between_hosts_is_missing(exposed: Any) -> None:
+def test_time_in_flight_between_hosts_is_missing(feed: Feed, exposed: Any) -> None:
     exposed.join()
-    receive(in_flight_seconds=None)
+    feed.receive(in_flight_seconds=None)
     assert exposed.missing() == {("transfer_in_flight_time_ms", "other_host"): 1}
     assert exposed.value("transfer_rx_decode_time_ms_count", **EDGE) == 1
 
 
 @pytest.mark.parametrize("replica", [3, None])
-def test_failures_are_counted_by_side_and_reason(exposed: Any, replica: int | None) -> None:
+def test_failures_are_counted_by_side_and_reason(
+    feed: Feed, exposed: Any, replica: int | None
+) -> None:
     exposed.join()
-    fail(replica=replica)
-    fail(replica=replica)
+    feed.fail(replica=replica)
+    feed.fail(replica=replica)
     labels = {"from_stage": "0", "to_stage": "1", "operation": "receive", "reason": "OSError"}
     side = "" if replica is None else "3"
     failures = exposed.value("transfer_failures_total", **MODEL, **labels, replica=side)
@@ -328,7 +231,7 @@ def test_failures_are_counted_by_side_and_reason(exposed: Any, replica: int | No
 def test_dropped_events_add_up_by_reason(exposed: Any) -> None:
     exposed.join()
     for count in (5, 7):
-        plugins.hooks.omni_events_dropped(EventsDropped(reason="queue_full", count=count))
+        exposed.hooks.omni_events_dropped(EventsDropped(reason="queue_full", count=count))
     assert exposed.value("metrics_dropped_events_total", reason="queue_full") == 12
 
 
@@ -336,11 +239,13 @@ def test_dropped_events_add_up_by_reason(exposed: Any) -> None:
 
 
 @pytest.mark.parametrize("outcome", ["stop", "length", "repetition"])
-def test_request_that_ended_naturally_is_counted_and_timed(exposed: Any, outcome: str) -> None:
+def test_request_that_ended_naturally_is_counted_and_timed(
+    feed: Feed, exposed: Any, outcome: str
+) -> None:
     exposed.join()
-    arrive()
-    submit()
-    finish(outcome=outcome, seconds=2.0, queue_seconds=0.5)
+    feed.arrive()
+    feed.submit()
+    feed.finish(outcome=outcome, seconds=2.0, queue_seconds=0.5)
     assert exposed.value("requests_success_total", **MODEL, finished_reason=outcome) == 1
     assert exposed.value("e2e_request_latency_seconds_count", **MODEL) == 1
     assert exposed.value("e2e_request_latency_seconds_sum", **MODEL) == 2.0
@@ -349,35 +254,39 @@ def test_request_that_ended_naturally_is_counted_and_timed(exposed: Any, outcome
 
 
 @pytest.mark.parametrize("outcome", ["abort", "error"])
-def test_request_that_was_cut_short_is_counted_but_not_timed(exposed: Any, outcome: str) -> None:
+def test_request_that_was_cut_short_is_counted_but_not_timed(
+    feed: Feed, exposed: Any, outcome: str
+) -> None:
     exposed.join()
-    arrive()
-    submit()
-    finish(outcome=outcome)
+    feed.arrive()
+    feed.submit()
+    feed.finish(outcome=outcome)
     assert exposed.value("requests_success_total", **MODEL, finished_reason=outcome) == 1
     assert not exposed.value("e2e_request_latency_seconds_count", **MODEL)
     assert exposed.value("request_queue_time_seconds_count", **MODEL) == 1, "it did queue"
 
 
 @pytest.mark.parametrize("dispatched", [False, True])
-def test_rejected_request_counts_nowhere(exposed: Any, dispatched: bool) -> None:
+def test_rejected_request_counts_nowhere(feed: Feed, exposed: Any, dispatched: bool) -> None:
     exposed.join()
     before = without_hooks(scrape(exposed.registry))
-    arrive()
+    feed.arrive()
     if dispatched:
-        submit()
-    finish(outcome="rejected")
+        feed.submit()
+    feed.finish(outcome="rejected")
     assert without_hooks(scrape(exposed.registry)) == before
 
 
-def test_request_that_never_reached_a_stage_has_no_queue_time(exposed: Any) -> None:
+def test_request_that_never_reached_a_stage_has_no_queue_time(feed: Feed, exposed: Any) -> None:
     exposed.join()
-    arrive()
-    finish(outcome="error", queue_seconds=None)
+    feed.arrive()
+    feed.finish(outcome="error", queue_seconds=None)
     assert not exposed.value("request_queue_time_seconds_count", **MODEL)
 
 
-def test_request_waits_until_its_first_stage_and_runs_until_its_end(exposed: Any) -> None:
+def test_request_waits_until_its_first_stage_and_runs_until_its_end(
+    feed: Feed, exposed: Any
+) -> None:
     def gauges() -> tuple[float, float]:
         return (
             exposed.value("num_requests_waiting", **MODEL),
@@ -386,18 +295,23 @@ def test_request_waits_until_its_first_stage_and_runs_until_its_end(exposed: Any
 
     exposed.join()
     seen = [gauges()]
-    for step in (arrive, lambda: submit(stage=0), lambda: submit(stage=1), finish):
+    for step in (
+        feed.arrive,
+        lambda: feed.submit(stage=0),
+        lambda: feed.submit(stage=1),
+        feed.finish,
+    ):
         step()
         seen.append(gauges())
     assert seen == [(0, 0), (1, 0), (0, 1), (0, 1), (0, 0)]
 
 
-def test_what_comes_after_the_end_moves_no_gauge(exposed: Any) -> None:
+def test_what_comes_after_the_end_moves_no_gauge(feed: Feed, exposed: Any) -> None:
     exposed.join()
-    arrive()
-    finish(outcome="abort")
-    submit()
-    finish(outcome="abort")
+    feed.arrive()
+    feed.finish(outcome="abort")
+    feed.submit()
+    feed.finish(outcome="abort")
     assert exposed.value("num_requests_waiting", **MODEL) == 0
     assert exposed.value("num_requests_running", **MODEL) == 0
 
@@ -412,14 +326,14 @@ def test_what_comes_after_the_end_moves_no_gauge(exposed: Any) -> None:
     data=st.data(),
 )
 def test_gauges_account_for_every_open_request_in_any_interleaving(
-    expose: Any, lives: dict[str, tuple[int, int, str]], data: st.DataObject
+    feed: Feed, expose: Any, lives: dict[str, tuple[int, int, str]], data: st.DataObject
 ) -> None:
     ahead: dict[str, list[Callable[[str], None]]] = {
         name: [
-            arrive,
-            *[submit] * before,
-            lambda name, outcome=outcome: finish(name, outcome),
-            *[submit] * after,
+            feed.arrive,
+            *[feed.submit] * before,
+            lambda name, outcome=outcome: feed.finish(name, outcome),
+            *[feed.submit] * after,
         ]
         for name, (before, after, outcome) in lives.items()
     }
@@ -442,34 +356,34 @@ def test_gauges_account_for_every_open_request_in_any_interleaving(
 # Audio
 
 
-def test_packets_add_up_to_frames_of_their_own_replica(exposed: Any) -> None:
+def test_packets_add_up_to_frames_of_their_own_replica(feed: Feed, exposed: Any) -> None:
     exposed.join()
     for index, (samples, replica) in enumerate([(1920, 3), (7680, 3), (100, 0)]):
-        packet(index=index, samples=samples, replica=replica)
+        feed.packet(index=index, samples=samples, replica=replica)
     assert exposed.value("audio_frames_total", **STAGE) == 9600
     assert exposed.value("audio_frames_total", **{**STAGE, "replica": "0"}) == 100
 
 
-def test_first_packet_alone_is_timed(exposed: Any) -> None:
+def test_first_packet_alone_is_timed(feed: Feed, exposed: Any) -> None:
     exposed.join()
     for index, seconds in enumerate((0.25, 0.5, 1.0)):
-        packet(index=index, since_arrival_seconds=seconds)
+        feed.packet(index=index, since_arrival_seconds=seconds)
     assert exposed.value("audio_ttfp_seconds_count", **STAGE) == 1
     assert exposed.value("audio_ttfp_seconds_sum", **STAGE) == 0.25
 
 
-def test_whole_output_has_frames_but_no_first_packet(exposed: Any) -> None:
+def test_whole_output_has_frames_but_no_first_packet(feed: Feed, exposed: Any) -> None:
     exposed.join()
-    packet(streamed=False)
-    finish_audio(streamed=False, first_packet_seconds=None)
+    feed.packet(streamed=False)
+    feed.finish_audio(streamed=False, first_packet_seconds=None)
     assert exposed.value("audio_frames_total", **STAGE) == 480
     assert not exposed.value("audio_ttfp_seconds_count", **STAGE)
     assert exposed.missing() == {}, "nothing is missing of what nobody could have"
 
 
-def test_completed_audio_is_measured_against_its_generation(exposed: Any) -> None:
+def test_completed_audio_is_measured_against_its_generation(feed: Feed, exposed: Any) -> None:
     exposed.join()
-    finish_audio(duration_seconds=2.0, generation_seconds=1.5)
+    feed.finish_audio(duration_seconds=2.0, generation_seconds=1.5)
     assert exposed.value("audio_duration_seconds_sum", **STAGE) == 2.0
     assert exposed.value("audio_duration_seconds_count", **STAGE) == 1
     assert exposed.value("audio_rtf_sum", **STAGE) == 0.75
@@ -477,9 +391,9 @@ def test_completed_audio_is_measured_against_its_generation(exposed: Any) -> Non
     assert exposed.missing() == {}
 
 
-def test_generation_of_0_seconds_is_a_measurement(exposed: Any) -> None:
+def test_generation_of_0_seconds_is_a_measurement(feed: Feed, exposed: Any) -> None:
     exposed.join()
-    finish_audio(generation_seconds=0.0)
+    feed.finish_audio(generation_seconds=0.0)
     assert exposed.value("audio_rtf_count", **STAGE) == 1
     assert exposed.value("audio_rtf_sum", **STAGE) == 0.0
 
@@ -492,19 +406,19 @@ EMPTY = {"samples": 0, "duration_seconds": None, "first_packet_seconds": None}
     ("happened", "missing"),
     [
         (
-            lambda: finish_audio(**UNKNOWN_RATE),
+            lambda feed: feed.finish_audio(**UNKNOWN_RATE),
             {("audio_duration_seconds", "no_sample_rate"), ("audio_rtf", "no_sample_rate")},
         ),
         (
-            lambda: finish_audio(generation_seconds=None),
+            lambda feed: feed.finish_audio(generation_seconds=None),
             {("audio_rtf", "no_generation_time")},
         ),
         (
-            lambda: finish_audio(replica=None),
+            lambda feed: feed.finish_audio(replica=None),
             {("audio_duration_seconds", "unknown_replica"), ("audio_rtf", "unknown_replica")},
         ),
         (
-            lambda: finish_audio(**EMPTY),
+            lambda feed: feed.finish_audio(**EMPTY),
             {
                 ("audio_duration_seconds", "empty_audio"),
                 ("audio_rtf", "empty_audio"),
@@ -512,52 +426,52 @@ EMPTY = {"samples": 0, "duration_seconds": None, "first_packet_seconds": None}
             },
         ),
         (
-            lambda: finish_audio(**EMPTY, streamed=False),
+            lambda feed: feed.finish_audio(**EMPTY, streamed=False),
             {("audio_duration_seconds", "empty_audio"), ("audio_rtf", "empty_audio")},
         ),
         (
-            lambda: packet(replica=None),
+            lambda feed: feed.packet(replica=None),
             {
                 ("audio_frames_total", "unknown_replica"),
                 ("audio_ttfp_seconds", "unknown_replica"),
             },
         ),
         (
-            lambda: packet(replica=None, index=1),
+            lambda feed: feed.packet(replica=None, index=1),
             {("audio_frames_total", "unknown_replica")},
         ),
         (
-            lambda: packet(replica=None, streamed=False),
+            lambda feed: feed.packet(replica=None, streamed=False),
             {("audio_frames_total", "unknown_replica")},
         ),
     ],
 )
 def test_sample_that_could_not_be_measured_is_counted_with_its_reason(
-    exposed: Any, happened: Callable[[], None], missing: set[tuple[str, str]]
+    feed: Feed, exposed: Any, happened: Callable[[Feed], None], missing: set[tuple[str, str]]
 ) -> None:
     exposed.join()
-    happened()
+    happened(feed)
     assert exposed.missing() == dict.fromkeys(missing, 1)
     for family, _ in missing:
         for suffix in ("", "_count"):
             assert not exposed.value(family + suffix, **STAGE), f"{family} has a made-up value"
 
 
-def test_missing_samples_name_families_of_the_catalogue(exposed: Any) -> None:
+def test_missing_samples_name_families_of_the_catalogue(feed: Feed, exposed: Any) -> None:
     exposed.join()
-    finish_audio(replica=None)
-    packet(replica=None)
+    feed.finish_audio(replica=None)
+    feed.packet(replica=None)
     assert {family for family, _ in exposed.missing()} <= {f.stem for f in catalog.FAMILIES}
 
 
 # The plugin about itself
 
 
-def test_seam_that_is_applied_late_is_shown_as_applied_only(exposed: Any) -> None:
+def test_seam_that_is_applied_late_is_shown_as_applied_only(feed: Feed, exposed: Any) -> None:
     exposed.join()
-    report("deferred", reason="module not imported yet")
-    report("skipped", name="other", reason="no class Other")
-    report("applied")
+    feed.report("deferred", reason="module not imported yet")
+    feed.report("skipped", name="other", reason="no class Other")
+    feed.report("applied")
     samples = scrape(exposed.registry)["vllm:omni_metrics_patch_info"]
     assert {(s.labels["patch"], s.labels["status"], s.labels["reason"]) for s in samples} == {
         ("generate", "applied", ""),
@@ -566,20 +480,22 @@ def test_seam_that_is_applied_late_is_shown_as_applied_only(exposed: Any) -> Non
     assert {sample.value for sample in samples} == {1}
 
 
-def test_faults_of_hook_plugins_are_counted_by_plugin_and_hook(exposed: Any) -> None:
+def test_faults_of_hook_plugins_are_counted_by_plugin_and_hook(
+    feed: Feed, registry: HookRegistry, exposed: Any
+) -> None:
     class Broken:
         @hookimpl
         def omni_request_arrived(self, event: RequestArrived) -> None:
             raise RuntimeError("broken")
 
     broken = Broken()
-    plugins.register(broken, "broken")
+    registry.register(broken, "broken")
     try:
         exposed.join()
         for name in "ab":
-            arrive(name)
+            feed.arrive(name)
     finally:
-        plugins.unregister(broken)
+        registry.unregister(broken)
     fault = {"plugin": "broken", "hook": "omni_request_arrived"}
     assert exposed.value("metrics_hook_errors_total", **fault) == 2
     assert exposed.value("metrics_hook_calls_total", **fault) == 2
@@ -591,13 +507,35 @@ def test_faults_of_hook_plugins_are_counted_by_plugin_and_hook(exposed: Any) -> 
 
 
 def test_fault_in_the_hooks_own_counts_leaves_the_scrape_alone(
-    exposed: Any, monkeypatch: pytest.MonkeyPatch, log: Any
+    feed: Feed, exposed: Any, monkeypatch: pytest.MonkeyPatch, log: Any
 ) -> None:
     exposed.join()
-    packet()
-    monkeypatch.setattr(exposed.exporter._hook_accounts, "_publish", lambda account: 1 / 0)
+    feed.packet()
+    monkeypatch.setattr(exposed.exporter._own_counts, "_hook_stats", lambda: 1 / 0)
     assert exposed.value("audio_frames_total", **STAGE) > 0
     assert len(log.messages) == 1
+    place = "publishing the plugin's own counts"
+    assert exposed.value("metrics_internal_errors_total", place=place) >= 1, "it counts itself"
+
+
+def test_internal_errors_are_counted_by_place_whoever_scrapes(exposed: Any) -> None:
+    exposed.join()
+    for place in ("here", "there", "here"):
+        with internal_errors.suppressed(place):
+            raise RuntimeError("on purpose")
+        exposed.value("metrics_internal_errors_total", place=place)
+    internal_errors.errors.add("there", 3)  # reported by a stage's process
+    assert exposed.value("metrics_internal_errors_total", place="here") == 2
+    assert exposed.value("metrics_internal_errors_total", place="there") == 4
+
+
+def test_two_parts_of_the_exporter_that_implement_one_hook_are_refused(exposed: Any) -> None:
+    class Another:
+        @hookimpl
+        def omni_media_packet(self, event: MediaPacket) -> None: ...
+
+    with pytest.raises(ValueError, match="two parts of the exporter implement omni_media_packet"):
+        exposed.exporter._take_in(Another())
 
 
 # Side by side with the engine's own families
@@ -621,16 +559,16 @@ def drop_every_name_that_begins_with_vllm(registry: CollectorRegistry) -> None:
     "unregister", [drop_every_name_with_vllm, drop_every_name_that_begins_with_vllm]
 )
 def test_families_and_counts_survive_the_engines_clean_up(
-    exposed: Any, unregister: Callable[[CollectorRegistry], None]
+    feed: Feed, exposed: Any, unregister: Callable[[CollectorRegistry], None]
 ) -> None:
     exposed.join()
-    packet()
+    feed.packet()
     before = scrape(exposed.registry)
     for _ in range(2):
         Gauge("vllm:num_requests_running", "the engine's own", registry=exposed.registry)
         unregister(exposed.registry)
         assert scrape(exposed.registry) == before, "the engine's family went, ours stayed"
-    packet(index=1)
+    feed.packet(index=1)
     assert exposed.value("audio_frames_total", **STAGE) == 960
 
 
@@ -651,14 +589,14 @@ def test_closed_exporter_leaves_nothing_behind(expose: Any, published: bool) -> 
     assert scrape(exposed.registry) == {}
 
 
-def test_engines_family_of_the_same_name_gives_way(expose: Any, log: Any) -> None:
+def test_engines_family_of_the_same_name_gives_way(feed: Feed, expose: Any, log: Any) -> None:
     registry = CollectorRegistry()
     Gauge(f"{catalog.PREFIX}num_requests_running", "the engine's", registry=registry).set(7)
     kept = Gauge("vllm_omni:num_requests_running", "the engine's", registry=registry)
-    with expose(registry=registry) as exposed:
+    with expose(publish_in=registry) as exposed:
         exposed.join()
-        arrive()
-        submit()
+        feed.arrive()
+        feed.submit()
         assert exposed.value("num_requests_running", **MODEL) == 1
     assert kept in registry._collector_to_names
     assert any("in the engine's place" in message for message in log.messages)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.visual_events import WORK, finish_image, finish_stage, finish_video
+from tests.unit.feed import WORK, Feed
 from vllm_omni_metrics_plugin.hooks import DiffusionWork
 
 STAGE = {"model_name": "tiny", "stage": "1", "replica": "3"}
@@ -25,9 +25,9 @@ def _joined(exposed: Any) -> None:
     exposed.join()
 
 
-def test_images_are_counted_and_sized_each(exposed: Any) -> None:
-    finish_image()
-    finish_image(images=1, pixels=(65537,))
+def test_images_are_counted_and_sized_each(feed: Feed, exposed: Any) -> None:
+    feed.finish_image()
+    feed.finish_image(images=1, pixels=(65537,))
     assert exposed.value("image_num_total", **STAGE) == 3
     assert exposed.value("image_pixels_count", **STAGE) == 3
     assert exposed.value("image_pixels_sum", **STAGE) == 65536 + 1048576 + 65537
@@ -37,8 +37,8 @@ def test_images_are_counted_and_sized_each(exposed: Any) -> None:
     assert exposed.missing() == {}
 
 
-def test_first_image_and_generation_are_timed_once_per_request(exposed: Any) -> None:
-    finish_image()
+def test_first_image_and_generation_are_timed_once_per_request(feed: Feed, exposed: Any) -> None:
+    feed.finish_image()
     assert exposed.value("image_ttfp_seconds_count", **STAGE) == 1
     assert exposed.value("image_ttfp_seconds_sum", **STAGE) == 1.5
     assert exposed.value("image_generation_time_seconds_count", **STAGE) == 1
@@ -57,23 +57,25 @@ def test_first_image_and_generation_are_timed_once_per_request(exposed: Any) -> 
     ],
 )
 def test_request_for_images_that_cannot_be_measured_is_missing_in_every_family(
-    exposed: Any, changes: dict[str, Any], reason: str
+    feed: Feed, exposed: Any, changes: dict[str, Any], reason: str
 ) -> None:
-    finish_image(**changes)
+    feed.finish_image(**changes)
     assert exposed.missing() == {(family, reason): 1 for family in IMAGE}
     for family in ("image_num_total", "image_pixels_count", "image_ttfp_seconds_count"):
         assert not exposed.value(family, **STAGE)
 
 
-def test_images_are_counted_without_a_generation_time(exposed: Any) -> None:
-    finish_image(generation_seconds=None)
+def test_images_are_counted_without_a_generation_time(feed: Feed, exposed: Any) -> None:
+    feed.finish_image(generation_seconds=None)
     assert exposed.value("image_num_total", **STAGE) == 2
     assert exposed.value("image_generation_time_seconds_count", **STAGE) == 0
     assert exposed.missing() == {("image_generation_time_seconds", "no_generation_time"): 1}
 
 
-def test_images_beside_something_unknown_are_counted_and_the_rest_is_missing(exposed: Any) -> None:
-    finish_image(unknown_form=True)
+def test_images_beside_something_unknown_are_counted_and_the_rest_is_missing(
+    feed: Feed, exposed: Any
+) -> None:
+    feed.finish_image(unknown_form=True)
     assert exposed.value("image_num_total", **STAGE) == 2
     assert exposed.missing() == {
         ("image_num_total", "unknown_form"): 1,
@@ -81,9 +83,9 @@ def test_images_beside_something_unknown_are_counted_and_the_rest_is_missing(exp
     }
 
 
-def test_video_has_frames_playing_time_and_real_time_factor(exposed: Any) -> None:
-    finish_video()
-    finish_video(frames=16, duration_seconds=1.0, generation_seconds=0.5)
+def test_video_has_frames_playing_time_and_real_time_factor(feed: Feed, exposed: Any) -> None:
+    feed.finish_video()
+    feed.finish_video(frames=16, duration_seconds=1.0, generation_seconds=0.5)
     assert exposed.value("video_frames_total", **STAGE) == 64
     assert exposed.value("video_duration_seconds_sum", **STAGE) == 4.0
     assert exposed.value("video_generation_time_seconds_sum", **STAGE) == 12.5
@@ -92,8 +94,10 @@ def test_video_has_frames_playing_time_and_real_time_factor(exposed: Any) -> Non
     assert exposed.missing() == {}
 
 
-def test_video_without_a_frame_rate_has_frames_but_no_playing_time(exposed: Any) -> None:
-    finish_video(frame_rate=None, duration_seconds=None)
+def test_video_without_a_frame_rate_has_frames_but_no_playing_time(
+    feed: Feed, exposed: Any
+) -> None:
+    feed.finish_video(frame_rate=None, duration_seconds=None)
     assert exposed.value("video_frames_total", **STAGE) == 48
     assert exposed.value("video_generation_time_seconds_count", **STAGE) == 1
     assert exposed.value("video_duration_seconds_count", **STAGE) == 0
@@ -104,8 +108,8 @@ def test_video_without_a_frame_rate_has_frames_but_no_playing_time(exposed: Any)
     }
 
 
-def test_video_without_a_generation_time_has_a_playing_time(exposed: Any) -> None:
-    finish_video(generation_seconds=None)
+def test_video_without_a_generation_time_has_a_playing_time(feed: Feed, exposed: Any) -> None:
+    feed.finish_video(generation_seconds=None)
     assert exposed.value("video_duration_seconds_sum", **STAGE) == 3.0
     assert exposed.missing() == {
         ("video_generation_time_seconds", "no_generation_time"): 1,
@@ -122,22 +126,24 @@ def test_video_without_a_generation_time_has_a_playing_time(exposed: Any) -> Non
     ],
 )
 def test_video_that_cannot_be_measured_is_missing_in_every_family(
-    exposed: Any, changes: dict[str, Any], reason: str
+    feed: Feed, exposed: Any, changes: dict[str, Any], reason: str
 ) -> None:
-    finish_video(**changes)
+    feed.finish_video(**changes)
     assert exposed.missing() == {(family, reason): 1 for family in VIDEO}
 
 
-def test_diffusion_engines_timings_are_exposed_in_milliseconds(exposed: Any) -> None:
-    finish_stage()
+def test_diffusion_engines_timings_are_exposed_in_milliseconds(feed: Feed, exposed: Any) -> None:
+    feed.finish_stage()
     sums = {name: exposed.value(f"diffusion_{name}_time_ms_sum", **STAGE) for name in TIMINGS}
     assert sums == pytest.approx({"preprocess": 1, "exec": 750, "postprocess": 20, "step": 775})
     assert exposed.value("diffusion_steps_total", **STAGE) == 20
     assert exposed.missing() == {}
 
 
-def test_steps_and_timings_that_the_engine_does_not_give_are_missing(exposed: Any) -> None:
-    finish_stage(diffusion=DiffusionWork())
+def test_steps_and_timings_that_the_engine_does_not_give_are_missing(
+    feed: Feed, exposed: Any
+) -> None:
+    feed.finish_stage(diffusion=DiffusionWork())
     assert exposed.missing() == {
         ("diffusion_exec_time_ms", "no_timing"): 1,
         ("diffusion_postprocess_time_ms", "no_timing"): 1,
@@ -146,22 +152,22 @@ def test_steps_and_timings_that_the_engine_does_not_give_are_missing(exposed: An
     }
 
 
-def test_pipelines_with_nothing_to_prepare_miss_no_sample_for_it(exposed: Any) -> None:
-    finish_stage(diffusion=DiffusionWork(steps=4, exec_seconds=1.0, postprocess_seconds=0.5))
+def test_pipelines_with_nothing_to_prepare_miss_no_sample_for_it(feed: Feed, exposed: Any) -> None:
+    feed.finish_stage(diffusion=DiffusionWork(steps=4, exec_seconds=1.0, postprocess_seconds=0.5))
     assert exposed.value("diffusion_preprocess_time_ms_count", **STAGE) == 0
     assert ("diffusion_preprocess_time_ms", "no_timing") not in exposed.missing()
 
 
-def test_zero_steps_are_a_measured_value(exposed: Any) -> None:
-    finish_stage(diffusion=DiffusionWork(steps=0))
+def test_zero_steps_are_a_measured_value(feed: Feed, exposed: Any) -> None:
+    feed.finish_stage(diffusion=DiffusionWork(steps=0))
     assert exposed.value("diffusion_steps_total", **STAGE) == 0
     assert ("diffusion_steps_total", "not_seen") not in exposed.missing()
 
 
 @pytest.mark.parametrize("changes", [{"diffusion": None}, {"model_name": None, "diffusion": WORK}])
 def test_stages_without_diffusion_make_no_diffusion_series(
-    exposed: Any, changes: dict[str, Any]
+    feed: Feed, exposed: Any, changes: dict[str, Any]
 ) -> None:
-    finish_stage(**changes)
+    feed.finish_stage(**changes)
     assert exposed.value("diffusion_steps_total", **STAGE) is None
     assert exposed.missing() == {}

@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-from vllm_omni_metrics_plugin.catalog.family import Family
-
-EDGE = ("model_name", "from_stage", "from_replica", "to_stage", "to_replica")
-
-#: 1 KiB to 4 GiB.
-BYTES = tuple(float(4**power) for power in range(5, 17))
-#: 10 us to 10 s, in milliseconds.
-HOP_MILLISECONDS = (
-    *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0),
-    *(100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0),
-)
+from vllm_omni_metrics_plugin.catalog.buckets import BYTES, HOP_MILLISECONDS
+from vllm_omni_metrics_plugin.catalog.family import EDGE, Family
 
 TRANSFERS: tuple[Family, ...] = (
     Family(
@@ -32,7 +23,7 @@ TRANSFERS: tuple[Family, ...] = (
         unit="milliseconds",
         help="Sender's part of a hop: serializing and handing over to the connector.",
         event="omni_transfer_sent",
-        formula="1000 * seconds",
+        formula="1000 * duration_seconds",
         buckets=HOP_MILLISECONDS,
     ),
     Family(
@@ -42,7 +33,7 @@ TRANSFERS: tuple[Family, ...] = (
         unit="milliseconds",
         help="Receiver's part of a hop: the get that succeeded, receiving and decoding.",
         event="omni_transfer_received",
-        formula="1000 * seconds",
+        formula="1000 * duration_seconds",
         buckets=HOP_MILLISECONDS,
     ),
     Family(

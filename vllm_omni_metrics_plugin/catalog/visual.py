@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from vllm_omni_metrics_plugin.catalog.family import (
-    MILLISECONDS,
-    PIXELS,
-    SECONDS,
-    STAGE,
-    VIDEO_RTF,
-    Family,
-)
+from vllm_omni_metrics_plugin.catalog.buckets import MILLISECONDS, PIXELS, SECONDS, VIDEO_RTF
+from vllm_omni_metrics_plugin.catalog.family import STAGE, Family
 
 VISUAL: tuple[Family, ...] = (
     Family(

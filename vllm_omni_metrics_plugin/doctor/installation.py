@@ -13,7 +13,7 @@ from vllm_omni_metrics_plugin import settings
 from vllm_omni_metrics_plugin.channel.check import problem_with
 from vllm_omni_metrics_plugin.channel.endpoint import Endpoint, private_endpoint
 from vllm_omni_metrics_plugin.doctor.report import Finding, HookPlugin
-from vllm_omni_metrics_plugin.exporters.prometheus.exporter import PrometheusExporter
+from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
 from vllm_omni_metrics_plugin.hooks import HookRegistry
 from vllm_omni_metrics_plugin.hooks.loading import BUILT_IN, ENTRY_POINT_GROUP, load_installed
 from vllm_omni_metrics_plugin.patches.seams.releases import BY_VERSION, RELEASES
@@ -132,7 +132,8 @@ def load_hooks(chosen: Settings) -> dict[str, list[str]]:
     """By hook, the installed plugins that a server would call; logs what it would log of them."""
     registry = HookRegistry()
     if BUILT_IN not in chosen.hooks_blocked:
-        registry.register(PrometheusExporter({}, CollectorRegistry()), BUILT_IN)
+        exporter = PrometheusExporter({}, registry.stats, CollectorRegistry())
+        registry.register(exporter, BUILT_IN)
     load_installed(registry, chosen)
     return {
         name: [listener.plugin for listener in hook.listeners]

@@ -52,9 +52,10 @@ def start(environ: Mapping[str, str]) -> EngineState | None:
         # First, and so the last of all that this process does at its end.
         atexit.register(api_servers.withdraw_gauges)
     if role == "server" and BUILT_IN not in settings.hooks_blocked:
-        from vllm_omni_metrics_plugin.exporters.prometheus.exporter import PrometheusExporter
+        from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
 
-        plugins.register(PrometheusExporter(settings.buckets), BUILT_IN, timed=False)
+        exporter = PrometheusExporter(settings.buckets, plugins.stats)
+        plugins.register(exporter, BUILT_IN, timed=False)
     state = EngineState(plugins.hooks)
     open_channel(settings, role, state)
     load_installed(plugins, settings, warn)

@@ -1,0 +1,7 @@
+"""The Prometheus families, fed by the hooks like any other hook plugin."""
+
+from __future__ import annotations
+
+from vllm_omni_metrics_plugin.exporters.prometheus.exporter import PrometheusExporter
+
+__all__ = ["PrometheusExporter"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families
 
 #: The values of model_name, stage and replica.
 Labels = tuple[str, str, str]
@@ -16,10 +18,8 @@ class PerReplica(dict[tuple[str, int, int], Children], Generic[Children]):
     A dictionary that makes what it lacks: what exists is found without a call.
     """
 
-    def __init__(
-        self, bind: Callable[[Mapping[str, Any], Labels], Children], families: Mapping[str, Any]
-    ) -> None:
-        """``bind`` makes a replica's children of the families, given by stem."""
+    def __init__(self, bind: Callable[[Families, Labels], Children], families: Families) -> None:
+        """``bind`` makes a replica's children."""
         super().__init__()
         self._bind = bind
         self._families = families

@@ -1,9 +1,8 @@
-"""The transfer families' samples, by the edge that a payload went over."""
+"""The samples of transfers, by the edge that a payload went over."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families
 from vllm_omni_metrics_plugin.hooks import (
     EventsDropped,
     TransferFailed,
@@ -20,7 +19,7 @@ class EdgeChildren:
 
     __slots__ = ("in_flight", "receive", "send", "size")
 
-    def __init__(self, families: dict[str, Any], labels: tuple[str, ...]) -> None:
+    def __init__(self, families: Families, labels: tuple[str, ...]) -> None:
         self.size = families["transfer_size_bytes"].labels(*labels)
         self.send = families["transfer_tx_time_ms"].labels(*labels)
         self.receive = families["transfer_rx_decode_time_ms"].labels(*labels)
@@ -28,23 +27,17 @@ class EdgeChildren:
 
 
 class TransferSamples:
-    """What the Prometheus exporter makes of transfers."""
-
-    _families: dict[str, Any]
-
-    def _bind_transfers(self) -> None:
+    def __init__(self, families: Families) -> None:
+        self._families = families
+        self._missing = families.missing
         self._edges: dict[Edge, EdgeChildren] = {}
-
-    def _missing(self, stem: str, reason: str) -> None:
-        raise NotImplementedError
 
     @hookimpl
     def omni_transfer_sent(self, event: TransferSent) -> None:
         children = self._edge_children(event)
         if children is None:
             reason = "never_received" if event.to_replica is None else "unknown_edge"
-            self._missing("transfer_size_bytes", reason)
-            self._missing("transfer_tx_time_ms", reason)
+            self._missing(reason, "transfer_size_bytes", "transfer_tx_time_ms")
             return
         children.size.observe(event.size_bytes)
         children.send.observe(1000.0 * event.duration_seconds)
@@ -54,12 +47,11 @@ class TransferSamples:
         children = self._edge_children(event)
         if children is None:
             reason = "unknown_sender" if event.from_replica is None else "unknown_edge"
-            self._missing("transfer_rx_decode_time_ms", reason)
-            self._missing("transfer_in_flight_time_ms", reason)
+            self._missing(reason, "transfer_rx_decode_time_ms", "transfer_in_flight_time_ms")
             return
         children.receive.observe(1000.0 * event.duration_seconds)
         if event.in_flight_seconds is None:
-            self._missing("transfer_in_flight_time_ms", "other_host")
+            self._missing("other_host", "transfer_in_flight_time_ms")
         else:
             children.in_flight.observe(1000.0 * event.in_flight_seconds)
 

@@ -1,11 +1,11 @@
-"""The families of images, videos and diffusion engines; a part of the Prometheus exporter."""
+"""The samples of images and videos, and of the diffusion engines that make them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from vllm_omni_metrics_plugin.exporters.prometheus.children import Labels, PerReplica
+from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families
 from vllm_omni_metrics_plugin.hooks import (
     DiffusionWork,
     ImageFinished,
@@ -37,7 +37,7 @@ class ImageChildren:
 
     __slots__ = ("generation", "images", "pixels", "ttfp")
 
-    def __init__(self, families: Mapping[str, Any], labels: Labels) -> None:
+    def __init__(self, families: Families, labels: Labels) -> None:
         self.ttfp = families["image_ttfp_seconds"].labels(*labels)
         self.images = families["image_num_total"].labels(*labels)
         self.generation = families["image_generation_time_seconds"].labels(*labels)
@@ -49,7 +49,7 @@ class VideoChildren:
 
     __slots__ = ("duration", "frames", "generation", "rtf")
 
-    def __init__(self, families: Mapping[str, Any], labels: Labels) -> None:
+    def __init__(self, families: Families, labels: Labels) -> None:
         self.generation = families["video_generation_time_seconds"].labels(*labels)
         self.duration = families["video_duration_seconds"].labels(*labels)
         self.rtf = families["video_rtf"].labels(*labels)
@@ -61,29 +61,25 @@ class DiffusionChildren:
 
     __slots__ = ("steps", "timings")
 
-    def __init__(self, families: Mapping[str, Any], labels: Labels) -> None:
+    def __init__(self, families: Families, labels: Labels) -> None:
         self.steps = families["diffusion_steps_total"].labels(*labels)
         self.timings = {stem: families[stem].labels(*labels) for stem in _TIMINGS}
 
 
 class VisualSamples:
-    """What the exporter does with images, videos and the work of diffusion engines."""
-
-    def _bind_visual(self, families: Mapping[str, Any]) -> None:
+    def __init__(self, families: Families) -> None:
+        self._missing = families.missing
         self._images = PerReplica(ImageChildren, families)
         self._videos = PerReplica(VideoChildren, families)
         self._diffusion = PerReplica(DiffusionChildren, families)
 
-    def _missing(self, stem: str, reason: str) -> None:
-        raise NotImplementedError
-
     @hookimpl
     def omni_image_finished(self, event: ImageFinished) -> None:
         if event.replica is None:
-            self._missing_all(_IMAGE, "unknown_replica")
+            self._missing("unknown_replica", *_IMAGE)
             return
         if not event.images:
-            self._missing_all(_IMAGE, "unknown_form" if event.unknown_form else "no_image")
+            self._missing("unknown_form" if event.unknown_form else "no_image", *_IMAGE)
             return
         children = self._images[event.model_name, event.stage, event.replica]
         children.images.inc(event.images)
@@ -92,32 +88,33 @@ class VisualSamples:
         if event.first_image_seconds is not None:
             children.ttfp.observe(event.first_image_seconds)
         if event.generation_seconds is None:
-            self._missing("image_generation_time_seconds", "no_generation_time")
+            self._missing("no_generation_time", "image_generation_time_seconds")
         else:
             children.generation.observe(event.generation_seconds)
         if event.unknown_form:  # beside the images that could be counted
-            self._missing_all(("image_num_total", "image_pixels"), "unknown_form")
+            self._missing("unknown_form", "image_num_total", "image_pixels")
 
     @hookimpl
     def omni_video_finished(self, event: VideoFinished) -> None:
         if event.replica is None:
-            self._missing_all(_VIDEO, "unknown_replica")
+            self._missing("unknown_replica", *_VIDEO)
             return
         if not event.frames:
-            self._missing_all(_VIDEO, "unknown_form" if event.frames is None else "no_frames")
+            self._missing("unknown_form" if event.frames is None else "no_frames", *_VIDEO)
             return
         children = self._videos[event.model_name, event.stage, event.replica]
         children.frames.inc(event.frames)
         if event.generation_seconds is None:
-            self._missing_all(("video_generation_time_seconds", "video_rtf"), "no_generation_time")
+            self._missing("no_generation_time", "video_generation_time_seconds", "video_rtf")
         else:
             children.generation.observe(event.generation_seconds)
         if event.duration_seconds is None:
-            self._missing_all(("video_duration_seconds", "video_rtf"), "no_frame_rate")
+            self._missing("no_frame_rate", "video_duration_seconds", "video_rtf")
             return
         children.duration.observe(event.duration_seconds)
-        if event.generation_seconds is not None:
-            children.rtf.observe(event.generation_seconds / event.duration_seconds)
+        rtf = event.rtf
+        if rtf is not None:
+            children.rtf.observe(rtf)
 
     @hookimpl
     def omni_stage_finished(self, event: StageFinished) -> None:
@@ -128,7 +125,7 @@ class VisualSamples:
         for stem, child in children.timings.items():
             self._observe_timing(stem, child, work)
         if work.steps is None:
-            self._missing("diffusion_steps_total", "not_seen")
+            self._missing("not_seen", "diffusion_steps_total")
         else:
             children.steps.inc(work.steps)
 
@@ -137,8 +134,4 @@ class VisualSamples:
         if seconds is not None:
             child.observe(1000.0 * seconds)
         elif stem not in _OPTIONAL:
-            self._missing(stem, "no_timing")
-
-    def _missing_all(self, stems: tuple[str, ...], reason: str) -> None:
-        for stem in stems:
-            self._missing(stem, reason)
+            self._missing("no_timing", stem)

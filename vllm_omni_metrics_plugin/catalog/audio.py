@@ -1,0 +1,48 @@
+"""The families of audio."""
+
+from __future__ import annotations
+
+from vllm_omni_metrics_plugin.catalog.buckets import RTF, SECONDS, WAIT_SECONDS
+from vllm_omni_metrics_plugin.catalog.family import STAGE, Family
+
+AUDIO: tuple[Family, ...] = (
+    Family(
+        stem="audio_ttfp_seconds",
+        kind="histogram",
+        labels=STAGE,
+        unit="seconds",
+        help="Arrival to the first audio packet that leaves the engine; streamed requests only.",
+        event="omni_media_packet",
+        formula="since_arrival_seconds of the packet with index 0, if streamed",
+        buckets=WAIT_SECONDS,
+    ),
+    Family(
+        stem="audio_duration_seconds",
+        kind="histogram",
+        labels=STAGE,
+        unit="seconds",
+        help="Length of the audio of a completed request.",
+        event="omni_audio_finished",
+        formula="frames / sample_rate",
+        buckets=SECONDS,
+    ),
+    Family(
+        stem="audio_rtf",
+        kind="histogram",
+        labels=STAGE,
+        unit="ratio",
+        help="Stage generation time over audio length; above 1 the listener hears gaps.",
+        event="omni_audio_finished",
+        formula="generation_seconds / duration_seconds",
+        buckets=RTF,
+    ),
+    Family(
+        stem="audio_frames_total",
+        kind="counter",
+        labels=STAGE,
+        unit="samples per channel",
+        help="Audio samples per channel that left the engine, aborted requests included.",
+        event="omni_media_packet",
+        formula="+ samples",
+    ),
+)

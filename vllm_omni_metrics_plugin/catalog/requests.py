@@ -1,0 +1,56 @@
+"""The families of requests, whatever they ask for."""
+
+from __future__ import annotations
+
+from vllm_omni_metrics_plugin.catalog.buckets import SECONDS, WAIT_SECONDS
+from vllm_omni_metrics_plugin.catalog.family import MODEL, Family
+
+REQUESTS: tuple[Family, ...] = (
+    Family(
+        stem="num_requests_running",
+        kind="gauge",
+        labels=MODEL,
+        unit="requests",
+        help="Requests dispatched to a stage and not finished.",
+        event="omni_stage_submitted",
+        formula="+1 at a request's first stage submit, -1 at its end",
+    ),
+    Family(
+        stem="num_requests_waiting",
+        kind="gauge",
+        labels=MODEL,
+        unit="requests",
+        help="Requests accepted and not yet dispatched to any stage.",
+        event="omni_request_arrived",
+        formula="+1 at arrival, -1 at the first stage submit or the end, whichever is first",
+    ),
+    Family(
+        stem="requests_success_total",
+        kind="counter",
+        labels=("model_name", "finished_reason"),
+        unit="requests",
+        help="Every accepted request once, by how it ended; only stop and length are successes.",
+        event="omni_request_finished",
+        formula="+1 per request whose outcome is not 'rejected'",
+    ),
+    Family(
+        stem="e2e_request_latency_seconds",
+        kind="histogram",
+        labels=MODEL,
+        unit="seconds",
+        help="Arrival to complete response of naturally finished requests (not abort, not error).",
+        event="omni_request_finished",
+        formula="end_to_end_seconds",
+        buckets=SECONDS,
+    ),
+    Family(
+        stem="request_queue_time_seconds",
+        kind="histogram",
+        labels=MODEL,
+        unit="seconds",
+        help="Arrival to the first stage submit of accepted requests that reached a stage.",
+        event="omni_request_finished",
+        formula="queue_seconds",
+        buckets=WAIT_SECONDS,
+    ),
+)

@@ -1,0 +1,58 @@
+"""The samples of audio, by the replica that made it."""
+
+from __future__ import annotations
+
+from vllm_omni_metrics_plugin.exporters.prometheus.children import Labels, PerReplica
+from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families
+from vllm_omni_metrics_plugin.hooks import AudioFinished, MediaPacket, hookimpl
+
+
+class AudioChildren:
+    """The label children of one stage replica's audio families."""
+
+    __slots__ = ("duration", "frames", "rtf", "ttfp")
+
+    def __init__(self, families: Families, labels: Labels) -> None:
+        self.ttfp = families["audio_ttfp_seconds"].labels(*labels)
+        self.duration = families["audio_duration_seconds"].labels(*labels)
+        self.rtf = families["audio_rtf"].labels(*labels)
+        self.frames = families["audio_frames_total"].labels(*labels)
+
+
+class AudioSamples:
+    def __init__(self, families: Families) -> None:
+        self._missing = families.missing
+        self._replicas = PerReplica(AudioChildren, families)
+
+    @hookimpl
+    def omni_media_packet(self, event: MediaPacket) -> None:
+        if event.replica is None:
+            self._missing("unknown_replica", "audio_frames_total")
+            if event.index == 0 and event.streamed:
+                self._missing("unknown_replica", "audio_ttfp_seconds")
+            return
+        children = self._replicas[event.model_name, event.stage, event.replica]
+        children.frames.inc(event.samples)
+        if event.index == 0 and event.streamed:
+            children.ttfp.observe(event.since_arrival_seconds)
+
+    @hookimpl
+    def omni_audio_finished(self, event: AudioFinished) -> None:
+        if event.samples == 0 and event.streamed:
+            self._missing("empty_audio", "audio_ttfp_seconds")
+        if event.duration_seconds is None or event.replica is None:
+            self._missing(_why_no_duration(event), "audio_duration_seconds", "audio_rtf")
+            return
+        children = self._replicas[event.model_name, event.stage, event.replica]
+        children.duration.observe(event.duration_seconds)
+        rtf = event.rtf
+        if rtf is None:
+            self._missing("no_generation_time", "audio_rtf")
+        else:
+            children.rtf.observe(rtf)
+
+
+def _why_no_duration(event: AudioFinished) -> str:
+    if event.samples == 0:
+        return "empty_audio"
+    return "no_sample_rate" if event.sample_rate is None else "unknown_replica"

@@ -1,0 +1,94 @@
+"""The samples of requests, whatever they ask for."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families
+from vllm_omni_metrics_plugin.hooks import (
+    RequestArrived,
+    RequestFinished,
+    StageSubmitted,
+    hookimpl,
+)
+
+#: Outcomes of requests that the server never accepted or that did not run to their natural end.
+_NOT_ACCEPTED = frozenset({"rejected"})
+_CUT_SHORT = frozenset({"abort", "error"})
+
+
+class ModelChildren:
+    """The label children of one model's request families, bound once."""
+
+    __slots__ = ("_finished", "_reasons", "latency", "model_name", "queue", "running", "waiting")
+
+    def __init__(self, families: Families, model_name: str) -> None:
+        self.model_name = model_name
+        self.running = families["num_requests_running"].labels(model_name)
+        self.waiting = families["num_requests_waiting"].labels(model_name)
+        self.latency = families["e2e_request_latency_seconds"].labels(model_name)
+        self.queue = families["request_queue_time_seconds"].labels(model_name)
+        self._finished = families["requests_success_total"]
+        self._reasons: dict[str, Any] = {}
+
+    def finished(self, reason: str) -> Any:
+        child = self._reasons.get(reason)
+        if child is None:
+            child = self._reasons[reason] = self._finished.labels(self.model_name, reason)
+        return child
+
+
+class RequestSamples:
+    """Counts and times requests; keeps the ids of open ones alone."""
+
+    def __init__(self, families: Families) -> None:
+        self._families = families
+        #: The orchestrator's thread submits what the event loop ends.
+        self._lock = threading.Lock()
+        self._waiting: dict[str, str] = {}
+        self._running: set[str] = set()
+        self._models: dict[str, ModelChildren] = {}
+
+    def model(self, model_name: str) -> ModelChildren:
+        """A model's children; with the first call its families stand at 0."""
+        children = self._models.get(model_name)
+        if children is None:
+            children = self._models[model_name] = ModelChildren(self._families, model_name)
+        return children
+
+    @hookimpl
+    def omni_request_arrived(self, event: RequestArrived) -> None:
+        with self._lock:
+            self._waiting[event.request_id] = event.model_name
+        self.model(event.model_name).waiting.inc()
+
+    @hookimpl
+    def omni_stage_submitted(self, event: StageSubmitted) -> None:
+        with self._lock:
+            model_name = self._waiting.pop(event.request_id, None)
+            if model_name is None:
+                return
+            self._running.add(event.request_id)
+        model = self.model(model_name)
+        model.waiting.dec()
+        model.running.inc()
+
+    @hookimpl
+    def omni_request_finished(self, event: RequestFinished) -> None:
+        model = self.model(event.model_name)
+        if event.outcome not in _NOT_ACCEPTED:
+            model.finished(event.outcome).inc()
+            if event.queue_seconds is not None:
+                model.queue.observe(event.queue_seconds)
+            if event.outcome not in _CUT_SHORT:
+                model.latency.observe(event.end_to_end_seconds)
+        # Last, so that a scrape which sees the server idle sees all that it has done.
+        with self._lock:
+            waiting = self._waiting.pop(event.request_id, None) is not None
+            running = event.request_id in self._running
+            self._running.discard(event.request_id)
+        if waiting:
+            model.waiting.dec()
+        elif running:
+            model.running.dec()
