@@ -60,11 +60,11 @@ def _side_by_side(
     gc.disable()
     try:
         for _ in range(_ROUNDS):
-            for function, taken in zip((one, other), seconds, strict=True):
+            for function, times in zip((one, other), seconds, strict=True):
                 began = time.perf_counter()
                 for _ in range(calls):
                     function()
-                taken.append((time.perf_counter() - began) / calls)
+                times.append((time.perf_counter() - began) / calls)
     finally:
         gc.enable()
     return statistics.median(seconds[0]), statistics.median(seconds[1])
@@ -78,10 +78,10 @@ def _serving(figures: Figures) -> None:
         totals: list[float] = []
         firsts: list[float] = []
         for pair in range(_PAIRS):
-            taken = {}
+            batches = {}
             for server in (on, off) if pair % 2 else (off, on):
-                taken[server.port] = _batch(server)
-            with_plugin, without = taken[on.port], taken[off.port]
+                batches[server.port] = _batch(server)
+            with_plugin, without = batches[on.port], batches[off.port]
             totals.append(with_plugin[0] / without[0])
             firsts.append(with_plugin[1] / without[1])
             print(f"  pair {pair + 1}: time {totals[-1]:.3f}, first packet {firsts[-1]:.3f}")

@@ -18,8 +18,8 @@ _CHAT = ("openai-chat-omni", "/v1/chat/completions")
 _TIMEOUT_SECONDS = 900.0
 
 
-class BenchFailed(Exception):
-    """The bench client did not come to its end; the message has what it said."""
+class BenchFailedError(Exception):
+    """The bench client did not come to its end; the message has its output."""
 
 
 def speech(server: Server, result: Path, *, prompts: int, tokens: int, at_once: int = 1) -> None:
@@ -44,7 +44,7 @@ def _serve(
     tokens: int,
     at_once: int,
 ) -> None:
-    """Write ``result``, with the plugin in the bench; raises :class:`BenchFailed`."""
+    """Write ``result``, with the plugin in the bench; raises :class:`BenchFailedError`."""
     command = [binary("vllm-omni"), "bench", "serve", "--omni", "--disable-tqdm", "--save-result"]
     options = {
         "backend": backend,
@@ -74,4 +74,4 @@ def _serve(
         timeout=_TIMEOUT_SECONDS,
     )
     if ended.returncode or not result.exists():
-        raise BenchFailed(f"{ended.stdout[-4000:]}\n{ended.stderr[-4000:]}")
+        raise BenchFailedError(f"{ended.stdout[-4000:]}\n{ended.stderr[-4000:]}")

@@ -1,4 +1,4 @@
-"""What telling listeners of an event costs, beside the calls that people compare it with."""
+"""What calling hook implementations costs, beside the calls that people compare it with."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PACKET = MediaPacket(
 
 
 class Nothing:
-    """The smallest listener there is."""
+    """The smallest hook plugin there is."""
 
     @hookimpl
     def omni_media_packet(self, event: MediaPacket) -> None:
@@ -39,8 +39,8 @@ class Nothing:
 def figures(side_by_side: SideBySide) -> Iterator[Figure]:
     """Name, value, budget and what was measured, of each."""
     yield from _nobody_and_the_exporter(side_by_side)
-    for listeners in (0, 1, 3):
-        yield from _plain_listeners(side_by_side, listeners)
+    for count in (0, 1, 3):
+        yield from _implementations(side_by_side, count)
 
 
 def _nobody_and_the_exporter(side_by_side: SideBySide) -> Iterator[Figure]:
@@ -90,12 +90,12 @@ def _nobody_and_the_exporter(side_by_side: SideBySide) -> Iterator[Figure]:
     exporter.close()
 
 
-def _plain_listeners(side_by_side: SideBySide, listeners: int) -> Iterator[Figure]:
-    """Listeners that do nothing, called by us, by nobody in between, and by pluggy."""
+def _implementations(side_by_side: SideBySide, count: int) -> Iterator[Figure]:
+    """Implementations that do nothing, called by us, by nobody in between, and by pluggy."""
     hooks = HookRegistry()
     theirs = pluggy.PluginManager(specs.PROJECT)
     theirs.add_hookspecs(specs)
-    plugins = [Nothing() for _ in range(listeners)]
+    plugins = [Nothing() for _ in range(count)]
     for plugin in plugins:
         hooks.register(plugin)
         theirs.register(plugin)
@@ -115,8 +115,8 @@ def _plain_listeners(side_by_side: SideBySide, listeners: int) -> Iterator[Figur
         pluggys_hook(event=_PACKET)
 
     ours, plain = side_by_side(dispatched, called)
-    text = f"{listeners} of no use: {1e9 * ours:.0f} ns against {1e9 * plain:.0f} ns"
-    yield f"dispatch_{listeners}_vs_call", ours / plain, "", f"{text} of plain calls"
+    text = f"{count} of no use: {1e9 * ours:.0f} ns against {1e9 * plain:.0f} ns"
+    yield f"dispatch_{count}_vs_call", ours / plain, "", f"{text} of plain calls"
     ours, pluggys = side_by_side(dispatched, called_by_pluggy)
-    text = f"{listeners} of no use: {1e9 * ours:.0f} ns against {1e9 * pluggys:.0f} ns"
-    yield f"dispatch_{listeners}_vs_pluggy", ours / pluggys, "", f"{text} of pluggy's"
+    text = f"{count} of no use: {1e9 * ours:.0f} ns against {1e9 * pluggys:.0f} ns"
+    yield f"dispatch_{count}_vs_pluggy", ours / pluggys, "", f"{text} of pluggy's"

@@ -56,11 +56,11 @@ class Answer:
         return self.samples / self.sample_rate if self.sample_rate else 0.0
 
 
-class HungUp(Exception):
+class HungUpError(Exception):
     """Raised to leave a connection in the middle."""
 
 
-class Listening:
+class IncomingAnswer:
     """Collects one answer as it comes in."""
 
     def __init__(self, hang_up_after_packets: int | None = None) -> None:
@@ -89,7 +89,7 @@ class Listening:
         self._rate = rate
         self._packets += 1
         if self._packets == self._hang_up_after_packets:
-            raise HungUp
+            raise HungUpError
 
     def wav(self, data: bytes) -> None:
         with wave.open(io.BytesIO(data)) as file:
@@ -147,22 +147,22 @@ def speech(
     if stream:
         body |= {"stream": True, "stream_format": stream}
 
-    def read(listening: Listening, response: http.client.HTTPResponse) -> None:
+    def read(incoming: IncomingAnswer, response: http.client.HTTPResponse) -> None:
         if stream is None:
-            listening.wav(response.read())
+            incoming.wav(response.read())
         elif stream == "audio":
             for data in _pieces(response):
-                listening.pcm(data)
+                incoming.pcm(data)
         else:
             for event in _server_sent(response):
                 if "audio" in event:
-                    listening.pcm(base64.b64decode(event["audio"]))
+                    incoming.pcm(base64.b64decode(event["audio"]))
                 elif "error" in event:
-                    listening.failed(str(event["error"]))
+                    incoming.failed(str(event["error"]))
 
-    listening = Listening(hang_up_after_packets)
-    listening.streamed = stream is not None
-    return _post(url, "/v1/audio/speech", body, listening, read, hang_up_when)
+    incoming = IncomingAnswer(hang_up_after_packets)
+    incoming.streamed = stream is not None
+    return _post(url, "/v1/audio/speech", body, incoming, read, hang_up_when)
 
 
 def chat(
@@ -185,38 +185,38 @@ def chat(
         **more,
     }
 
-    def read(listening: Listening, response: http.client.HTTPResponse) -> None:
+    def read(incoming: IncomingAnswer, response: http.client.HTTPResponse) -> None:
         if not stream:
             whole = json.loads(response.read())
-            listening.usage(whole.get("usage"))
+            incoming.usage(whole.get("usage"))
             for choice in whole["choices"]:
-                listening.reason(choice["finish_reason"])
+                incoming.reason(choice["finish_reason"])
                 if choice["message"].get("audio"):
-                    listening.wav(base64.b64decode(choice["message"]["audio"]["data"]))
+                    incoming.wav(base64.b64decode(choice["message"]["audio"]["data"]))
             return
         for event in _server_sent(response):
             if "error" in event:
-                listening.failed(str(event["error"]))
-            listening.usage(event.get("usage"))
+                incoming.failed(str(event["error"]))
+            incoming.usage(event.get("usage"))
             for choice in event.get("choices", ()):
-                listening.reason(choice["finish_reason"])
+                incoming.reason(choice["finish_reason"])
                 if event.get("modality") == "audio" and choice["delta"].get("content"):
-                    listening.wav(base64.b64decode(choice["delta"]["content"]))
+                    incoming.wav(base64.b64decode(choice["delta"]["content"]))
 
-    listening = Listening(hang_up_after_packets)
-    listening.streamed = stream
-    return _post(url, "/v1/chat/completions", body, listening, read)
+    incoming = IncomingAnswer(hang_up_after_packets)
+    incoming.streamed = stream
+    return _post(url, "/v1/chat/completions", body, incoming, read)
 
 
 def complete(url: str, text: str = "hello", *, tokens: int = 4) -> Answer:
     """``/v1/completions`` of a text model; only the status and the time are of interest."""
     body = {"prompt": text, "max_tokens": tokens}
 
-    def read(listening: Listening, response: http.client.HTTPResponse) -> None:
+    def read(incoming: IncomingAnswer, response: http.client.HTTPResponse) -> None:
         for choice in json.loads(response.read())["choices"]:
-            listening.reason(choice["finish_reason"])
+            incoming.reason(choice["finish_reason"])
 
-    return _post(url, "/v1/completions", body, Listening(), read)
+    return _post(url, "/v1/completions", body, IncomingAnswer(), read)
 
 
 def together(calls: Sequence[Callable[[], T]], at_once: int) -> list[T]:
@@ -229,8 +229,8 @@ def _post(
     url: str,
     path: str,
     body: dict[str, Any],
-    listening: Listening,
-    read: Callable[[Listening, http.client.HTTPResponse], None],
+    incoming: IncomingAnswer,
+    read: Callable[[IncomingAnswer, http.client.HTTPResponse], None],
     hang_up_when: Callable[[], bool] | None = None,
 ) -> Answer:
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=_SECONDS)
@@ -239,20 +239,20 @@ def _post(
         if hang_up_when is not None:
             while not hang_up_when():
                 time.sleep(_POLL_SECONDS)
-            raise HungUp
+            raise HungUpError
         response = connection.getresponse()
-        listening.status = response.status
+        incoming.status = response.status
         if response.status != 200:
-            listening.failed(response.read().decode(errors="replace"))
+            incoming.failed(response.read().decode(errors="replace"))
         else:
-            read(listening, response)
-    except HungUp:
-        return listening.answer(hung_up=True)
+            read(incoming, response)
+    except HungUpError:
+        return incoming.answer(hung_up=True)
     except (OSError, http.client.HTTPException, EOFError, wave.Error) as error:
-        listening.failed(f"{type(error).__name__}: {error}")
+        incoming.failed(f"{type(error).__name__}: {error}")
     finally:
         connection.close()
-    return listening.answer()
+    return incoming.answer()
 
 
 def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ from PIL import Image
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from testbed.clients.audio import Answer, HungUp, Listening
+from testbed.clients.audio import Answer, HungUpError, IncomingAnswer
 
 _SECONDS = 120.0
 #: Events that carry sound, and those that end it; each was "response.audio..." up to 0.28.
@@ -29,7 +29,7 @@ def speech(
     hang_up_after_packets: int | None = None,
 ) -> Answer:
     """``/v1/audio/speech/stream``: one utterance, its audio as it comes."""
-    listening = Listening(hang_up_after_packets)
+    incoming = IncomingAnswer(hang_up_after_packets)
 
     def talk(connection: ClientConnection) -> None:
         config = {
@@ -42,50 +42,50 @@ def speech(
         }
         for message in (config, {"type": "input.text", "text": text}):
             connection.send(json.dumps(message))
-        listening.start()
+        incoming.start()
         connection.send(json.dumps({"type": "input.done"}))
         while True:
             received = connection.recv(_SECONDS)
             if isinstance(received, bytes):
-                listening.pcm(received)
+                incoming.pcm(received)
                 continue
             event = json.loads(received)
             if event["type"] == "error":
-                listening.failed(str(event))
+                incoming.failed(str(event))
             if event["type"] in ("session.done", "error"):
                 return
 
-    return _converse(url, "/v1/audio/speech/stream", listening, talk)
+    return _converse(url, "/v1/audio/speech/stream", incoming, talk)
 
 
 def realtime(url: str, model: str, *, hang_up_after_packets: int | None = None) -> Answer:
     """``/v1/realtime``: half a second of sound in, audio out."""
-    listening = Listening(hang_up_after_packets)
+    incoming = IncomingAnswer(hang_up_after_packets)
 
     def talk(connection: ClientConnection) -> None:
         connection.send(json.dumps({"type": "session.update", "model": model}))
         sound = base64.b64encode(_tone(0.5)).decode()
         connection.send(json.dumps({"type": "input_audio_buffer.append", "audio": sound}))
-        listening.start()
+        incoming.start()
         for final in (False, True):
             message = {"type": "input_audio_buffer.commit", "final": final}
             connection.send(json.dumps(message))
         while True:
             event = json.loads(connection.recv(_SECONDS))
             if event["type"] in _AUDIO:
-                listening.pcm(base64.b64decode(event["audio"]), event["sample_rate_hz"])
+                incoming.pcm(base64.b64decode(event["audio"]), event["sample_rate_hz"])
             elif event["type"] == "error":
-                listening.failed(str(event))
+                incoming.failed(str(event))
                 return
             elif event["type"] in _AUDIO_DONE:
                 return
 
-    return _converse(url, "/v1/realtime", listening, talk)
+    return _converse(url, "/v1/realtime", incoming, talk)
 
 
 def video_chat(url: str, *, hang_up_after_packets: int | None = None) -> Answer:
     """``/v1/video/chat/stream``: a question about one picture, audio out."""
-    listening = Listening(hang_up_after_packets)
+    incoming = IncomingAnswer(hang_up_after_packets)
 
     def talk(connection: ClientConnection) -> None:
         config = {"type": "session.config", "modalities": ["text", "audio"]}
@@ -96,34 +96,34 @@ def video_chat(url: str, *, hang_up_after_packets: int | None = None) -> Answer:
             connection.send(json.dumps(message))
         while json.loads(connection.recv(_SECONDS))["type"] != "video.frame.ack":
             pass  # the server looks at the frame when it comes, not when it is asked about
-        listening.start()
+        incoming.start()
         connection.send(json.dumps(query))
         while True:
             event = json.loads(connection.recv(_SECONDS))
             if event["type"] in _AUDIO:
-                listening.wav(base64.b64decode(event["data"]))
+                incoming.wav(base64.b64decode(event["data"]))
             elif event["type"] == "error":
-                listening.failed(str(event))
+                incoming.failed(str(event))
                 return
             elif event["type"] in _AUDIO_DONE:
                 return
 
-    return _converse(url, "/v1/video/chat/stream", listening, talk)
+    return _converse(url, "/v1/video/chat/stream", incoming, talk)
 
 
 def _converse(
-    url: str, path: str, listening: Listening, talk: Callable[[ClientConnection], None]
+    url: str, path: str, incoming: IncomingAnswer, talk: Callable[[ClientConnection], None]
 ) -> Answer:
     address = url.replace("http", "ws", 1) + path
     try:
         with connect(address, max_size=None, compression=None) as connection:
-            listening.status = 101
+            incoming.status = 101
             talk(connection)
-    except HungUp:
-        return listening.answer(hung_up=True)
+    except HungUpError:
+        return incoming.answer(hung_up=True)
     except (InvalidStatus, ConnectionClosed, OSError) as error:
-        listening.failed(f"{type(error).__name__}: {error}")
-    return listening.answer()
+        incoming.failed(f"{type(error).__name__}: {error}")
+    return incoming.answer()
 
 
 def _tone(seconds: float, rate: int = 16000) -> bytes:

@@ -91,8 +91,8 @@ def chat(
     url: str, text: str = "a red cube", *, n: int = 1, size: str = "64x64", steps: int = 2
 ) -> Answer:
     """``/v1/chat/completions`` of a model that answers in pictures."""
-    wanted = {"num_outputs_per_prompt": n, "size": size, "num_inference_steps": steps, "seed": 1}
-    body = {"messages": [{"role": "user", "content": text}], "extra_body": wanted}
+    settings = {"num_outputs_per_prompt": n, "size": size, "num_inference_steps": steps, "seed": 1}
+    body = {"messages": [{"role": "user", "content": text}], "extra_body": settings}
     answer, content = _post(f"{url}/v1/chat/completions", json=body)
     if not content:
         return answer

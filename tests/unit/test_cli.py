@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -114,7 +117,37 @@ def test_command_without_a_word_says_what_there_is(capsys: pytest.CaptureFixture
     assert all(command in said for command in ("doctor", "families", "hooks"))
 
 
+@pytest.mark.parametrize("command", [[], ["compare"], ["doctor"], ["families"], ["hooks"]])
+def test_help_is_written_for_a_terminal(
+    capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command, "--help"])
+    assert ended.value.code == 0
+    assert "``" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [["--help"], ["families"], ["families", "--json"], ["hooks"]])
+def test_reader_who_has_seen_enough_ends_the_command_quietly(options: list[str]) -> None:
+    command = [sys.executable, "-m", "vllm_omni_metrics_plugin.cli", *options]
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120, check=False
+        )
+    finally:
+        os.close(write)
+    assert done.stderr == ""
+    assert done.returncode == 141 or "--help" in options, "argparse ends with 0 by itself"
+
+
 # families
+
+
+@pytest.fixture(autouse=True)
+def _no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 @pytest.fixture
@@ -148,6 +181,29 @@ def test_catalogue_is_listed_with_the_releases_that_lack_a_family(
     assert [line.split(None, 3) for line in reasons.splitlines()[1:]] == [
         ["audio_rtf", "0.1.0,", "0.2.0", "its stages have no clock"]
     ]
+
+
+@pytest.mark.usefixtures("lacking")
+@pytest.mark.parametrize("columns", [80, 100, 120])
+def test_catalogue_fits_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    whole = shown(capsys)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    narrow = shown(capsys)
+    assert max(map(len, narrow.splitlines())) <= columns
+    first, table, reasons = narrow.split("\n\n")
+    assert f"begin with {catalog.PREFIX}" in first
+    words = " ".join(table.split())
+    for family in catalog.FAMILIES:
+        assert f"{family.stem} {family.kind} " in words
+    last = catalog.FAMILIES[-1]
+    described = " ".join(table[table.index(f"\n{last.stem} ") :].split())
+    assert described == f"{last.stem} {last.kind} {last.help}"
+    assert "no clock" in reasons
+    assert shown(capsys, "--wide") == whole, "for who asks"
+    monkeypatch.setenv("COLUMNS", "1000")
+    assert shown(capsys) == whole, "where there is room"
 
 
 @pytest.mark.usefixtures("lacking")

@@ -23,6 +23,7 @@ class CompareError(Exception):
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Make the command known to the parser."""
     parser = commands.add_parser(
         "compare",
         help="what `vllm bench serve --omni` measured beside what the server counted",

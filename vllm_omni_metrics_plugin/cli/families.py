@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +22,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="as JSON, with formulas and buckets")
     form.add_argument("--markdown", action="store_true", help="as tables in Markdown")
+    form.add_argument(
+        "--wide",
+        action="store_true",
+        help="with labels and units on one long line each, as where the output is no terminal",
+    )
     parser.set_defaults(run=run)
 
 
@@ -28,20 +36,31 @@ def run(options: argparse.Namespace) -> int:
     elif options.markdown:
         print(in_markdown(), end="")
     else:
-        print(as_text())
+        print(as_text(None if options.wide else _columns()))
     return 0
 
 
-def as_text() -> str:
-    """A line per family, and beneath them why a release lacks one."""
+def as_text(columns: int | None = None) -> str:
+    """A line per family, and beneath them why a release lacks one.
+
+    Where there are only ``columns`` characters in a line, names lack their prefix, labels and units
+    are left out and descriptions are wrapped.
+    """
     rows = [
         (f.name, f.kind, ",".join(f.labels), f.unit, ", ".join(unavailable(f)) or "-", f.help)
         for f in catalog.FAMILIES
     ]
-    parts = [aligned(("FAMILY", "TYPE", "LABELS", "UNIT", "NOT ON", "DESCRIPTION"), rows)]
+    families = aligned(("FAMILY", "TYPE", "LABELS", "UNIT", "NOT ON", "DESCRIPTION"), rows)
+    if columns is not None and max(map(len, families.splitlines())) > columns:
+        short = [(f.stem, f.kind, f.help) for f in catalog.FAMILIES]
+        families = (
+            f"All names begin with {catalog.PREFIX}; --wide shows labels and units, too.\n\n"
+            + aligned(("FAMILY", "TYPE", "DESCRIPTION"), short, width=columns)
+        )
+    parts = [families]
     lacking = _lacking()
     if lacking:
-        parts.append(aligned(("FAMILY", "NOT ON VLLM-OMNI", "AS"), lacking))
+        parts.append(aligned(("FAMILY", "NOT ON VLLM-OMNI", "AS"), lacking, width=columns))
     return "\n\n".join(parts)
 
 
@@ -87,6 +106,13 @@ def unavailable(family: Family) -> dict[str, str]:
         for release in RELEASES
         if family.stem in release.unavailable
     }
+
+
+def _columns() -> int | None:
+    """How many characters fit into a line of the output; None if it is no terminal."""
+    if sys.stdout.isatty() or "COLUMNS" in os.environ:
+        return shutil.get_terminal_size().columns
+    return None
 
 
 def _lacking() -> list[tuple[str, str, str]]:
