@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from testbed.paths import ROOT
@@ -39,6 +40,7 @@ def claimed_pythons() -> list[str]:
     return [f"3.{minor}" for minor in minors]
 
 
-def pyproject() -> dict[str, Any]:
-    data: dict[str, Any] = tomllib.loads(PYPROJECT.read_text())
+def pyproject(path: Path = PYPROJECT) -> dict[str, Any]:
+    """The content of this project's file, or another's."""
+    data: dict[str, Any] = tomllib.loads(path.read_text())
     return data

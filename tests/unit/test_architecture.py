@@ -74,7 +74,7 @@ MAY_IMPORT = {
         *{"", "internal_errors", "api_servers", "settings", "hooks", "requests", "channel"},
         *{"exporters", "patches"},
     },
-    "testing": {"hooks", "settings"},
+    "testing": {"", "hooks", "settings"},
     "pytest_fixtures": {"testing"},
     "doctor": {
         *{"", "api_servers", "catalog", "channel", "exporters", "hooks", "patches", "scrape"},

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from vllm_omni_metrics_plugin import __version__
 from vllm_omni_metrics_plugin.hooks import Event, events, renamed, specs
 from vllm_omni_metrics_plugin.settings import Settings
 
@@ -22,7 +23,7 @@ EVENTS: dict[str, type[Event]] = {
 _USUAL: dict[str, Any] = {
     "settings": Settings(enabled=True),
     "role": "server",
-    "versions": {"vllm-omni-metrics-plugin": "0.1.0", "vllm-omni": "0.30.0", "vllm": "0.30.0"},
+    "versions": {"vllm-omni-metrics-plugin": __version__, "vllm-omni": "0.30.0", "vllm": "0.30.0"},
     "name": "generate",
     "target": "vllm_omni.entrypoints.async_omni:AsyncOmni.generate",
     "status": "applied",
