@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from testbed.pages.readme import fill
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.doctor.rules import REASONS, RULES, TALLIES, Count, Measure
 from vllm_omni_metrics_plugin.tables import markdown
-
-
-def render(text: str) -> str:
-    """The page with its tables renewed."""
-    return fill(text, (rules, tallies, reasons))
 
 
 def rules() -> str:
