@@ -122,7 +122,7 @@ def recorder() -> Iterator[Recorder]:
 
 @pytest.fixture
 def new_recorder() -> type[Recorder]:
-    """For managers of a test's own."""
+    """For registries of a test's own."""
     return Recorder
 
 

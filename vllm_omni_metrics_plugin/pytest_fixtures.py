@@ -19,5 +19,5 @@ def omni_hooks() -> Iterator[HookHarness]:
     """Hooks of a server that is not there: register a vllm-omni hook plugin, fire events."""
     from vllm_omni_metrics_plugin.testing import HookHarness
 
-    with HookHarness() as stage:
-        yield stage
+    with HookHarness() as harness:
+        yield harness

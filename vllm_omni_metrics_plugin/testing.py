@@ -1,4 +1,4 @@
-"""For tests of hook plugins: events without an engine, a listener that keeps them, a stage.
+"""For tests of hook plugins: events without an engine, hooks without a server, a recorder of all.
 
 ::
 
@@ -15,14 +15,15 @@ would contain, such as an exception of the plugin, fails the test here.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from vllm_omni_metrics_plugin.hooks import Event, HookRegistry, events, hookimpl, specs
+from vllm_omni_metrics_plugin.hooks import Event, HookRegistry, events, hookimpl, renamed, specs
 from vllm_omni_metrics_plugin.settings import Settings
 
-__all__ = ["EVENTS", "HookHarness", "Recorder", "make", "speech_request"]
+__all__ = ["EVENTS", "HookHarness", "Recorder", "make_event", "speech_request"]
 
 AnyEvent = TypeVar("AnyEvent", bound=Event)
 AnyPlugin = TypeVar("AnyPlugin")
@@ -82,7 +83,6 @@ _USUAL: dict[str, Any] = {
     "key": "request-1-0123abcd_0_0",
     "connector": "SharedMemoryConnector",
     "size_bytes": 298,
-    "seconds": 0.001,
     "sent_at": 100.1,
     "received_at": 100.11,
     "clock": "host",
@@ -90,19 +90,30 @@ _USUAL: dict[str, Any] = {
     "reason": "refused",
     "count": 1,
 }
+#: Where events mean different things by one name.
+_USUAL_OF: dict[tuple[type[Event], str], Any] = {
+    (events.AudioFinished, "samples"): 48_000,
+    (events.TransferSent, "duration_seconds"): 0.001,
+    (events.TransferReceived, "duration_seconds"): 0.001,
+}
 #: By type, for fields that are not in the list.
 _PLAIN: dict[Any, Any] = {int: 0, float: 1.0, str: "text", bool: True}
 
 
-def make(kind: type[AnyEvent], **fields: Any) -> AnyEvent:
+def make_event(kind: type[AnyEvent], **fields: Any) -> AnyEvent:
     """An event of this class; fields that are not given are those of an ordinary speech request.
 
-    Raises TypeError for a field that the event does not have.
+    Raises TypeError for a field that the event does not have, and names the new one where a field
+    was renamed.
     """
+    for name in fields:
+        field = vars(kind).get(name)
+        if isinstance(field, renamed.RenamedField):
+            raise TypeError(f"{kind.__name__} has no field {name!r} any more; it is {field.new!r}")
     hints = get_type_hints(kind)
-    for field in msgspec.structs.fields(kind):
-        if field.name not in fields and field.required:
-            fields[field.name] = _usual(field.name, hints[field.name])
+    for known in msgspec.structs.fields(kind):
+        if known.name not in fields and known.required:
+            fields[known.name] = _usual(kind, known.name, hints[known.name])
     return kind(**fields)
 
 
@@ -138,10 +149,9 @@ def speech_request(
         events.RequestArrived(**about, external_request_id=request_id, arrived_at=arrived_at)
     ]
     for stage, member in ((0, 0), (1, replica)):
-        given = events.StageSubmitted(
-            **same, stage=stage, replica=member, submitted_at=submitted_at
+        story.append(
+            events.StageSubmitted(**same, stage=stage, replica=member, submitted_at=submitted_at)
         )
-        story.append(given)
     for index in range(packets):
         since = first_packet_seconds + packet_seconds * index if streamed else ended - arrived_at
         story.append(
@@ -172,15 +182,15 @@ def speech_request(
                     finish_reason=outcome if stage == 0 else "stop",
                 )
             )
-        frames = packets * samples
+        total = packets * samples
         story.append(
             events.AudioFinished(
                 **about,
                 stage=1,
                 replica=replica,
-                frames=frames,
+                samples=total,
                 sample_rate=sample_rate,
-                duration_seconds=frames / sample_rate if frames else None,
+                duration_seconds=total / sample_rate if total else None,
                 generation_seconds=ended - submitted_at,
                 first_packet_seconds=first_packet_seconds if streamed and packets else None,
                 streamed=streamed,
@@ -198,12 +208,20 @@ def speech_request(
 
 
 class Recorder:
-    """A hook plugin that implements every hook and keeps the events in order."""
+    """A hook plugin that implements every hook and keeps the events in order.
+
+    ::
+
+        recorder = omni_hooks.register(Recorder())
+        omni_hooks.fire(*speech_request(packets=3))
+        assert len(recorder.of(MediaPacket)) == 3
+    """
 
     def __init__(self) -> None:
         self.events: list[Event] = []
 
     def of(self, kind: type[AnyEvent]) -> list[AnyEvent]:
+        """The events of this kind, in the order in which they came."""
         return [event for event in self.events if isinstance(event, kind)]
 
     def only(self, kind: type[AnyEvent]) -> AnyEvent:
@@ -216,53 +234,70 @@ class Recorder:
         self.events.clear()
 
 
-def _hear(self: Recorder, event: Event) -> None:
+def _record(self: Recorder, event: Event) -> None:
     self.events.append(event)
 
 
 for _hook in EVENTS:
-    setattr(Recorder, _hook, hookimpl(_hear))
+    setattr(Recorder, _hook, hookimpl(_record))
 
 
 class HookHarness:
-    """A server's hooks without the server: what is registered here hears what is fired here.
+    """A server's hooks without the server: what is registered here is called with what fires here.
 
-    Use it as a context manager where there is no pytest; leaving it unregisters everything.
+    ``hooks`` has the hooks to call, as code takes them that is given its hooks; ``registry`` is
+    what they belong to, apart from the process's own. Use it as a context manager where there is no
+    pytest; leaving it unregisters everything::
+
+        with HookHarness() as harness:
+            mine = harness.register(MyPlugin())
+            harness.fire(make_event(RequestFinished, outcome="abort"))
     """
 
     def __init__(self) -> None:
         self._raised: list[BaseException] = []
-        self.manager = HookRegistry(notice=self._raised.append)
+        self.registry = HookRegistry(on_error=self._raised.append)
         self._names: list[str] = []
+
+    @property
+    def hooks(self) -> SimpleNamespace:
+        """The hooks of :attr:`registry`: one attribute for each, of the hook's name."""
+        return self.registry.hooks
+
+    @property
+    def manager(self) -> HookRegistry:
+        """The earlier name of :attr:`registry`."""
+        renamed.warn("HookHarness.manager", "HookHarness.registry", above=1)
+        return self.registry
 
     def __enter__(self) -> HookHarness:
         return self
 
     def __exit__(self, *_: object) -> None:
         while self._names:
-            self.manager.unregister(self._names.pop())
+            self.registry.unregister(self._names.pop())
 
     def register(self, plugin: AnyPlugin, name: str | None = None) -> AnyPlugin:
         """Register a plugin as the server would, and return it; raises ValueError for a misfit.
 
-        A plugin that comes after events of historic hooks is told them now.
+        A plugin that comes after events of historic hooks is called with them now.
         """
-        self._names.append(self.manager.register(plugin, name))
+        self._names.append(self.registry.register(plugin, name))
         self._raise()
         return plugin
 
     def fire(self, *fired: Event, seconds: float = 30.0) -> None:
-        """Fire each event on its hook and wait until slow listeners have heard it, too.
+        """Fire each event on its hook and wait until slow implementations were called, too.
 
         Raises the first thing that a plugin raised, which a server would have contained and
         counted, and TimeoutError for a slow one that takes longer than ``seconds``.
         """
         for event in fired:
-            getattr(self.manager.hooks, _HOOKS[type(event)])(event)
-        heard = self.manager.flush(seconds)
+            getattr(self.hooks, _HOOKS[type(event)])(event)
+        finished = self.registry.flush(seconds)
         self._raise()
-        if not heard:
-            raise TimeoutError(f"a slow listener has not heard everything after {seconds:.0f} s")
+        if not finished:
+            raise TimeoutError(f"slow implementations are not done after {seconds:.0f} s")
 
     def _raise(self) -> None:
         if self._raised:
@@ -271,7 +306,9 @@ class HookHarness:
             raise first
 
 
-def _usual(field: str, hint: Any) -> Any:
+def _usual(kind: type[Event], field: str, hint: Any) -> Any:
+    if (kind, field) in _USUAL_OF:
+        return _USUAL_OF[kind, field]
     if field in _USUAL:
         return _USUAL[field]
     if get_origin(hint) is Literal:
@@ -280,3 +317,9 @@ def _usual(field: str, hint: Any) -> Any:
         return None
     plain = get_origin(hint) or hint
     return plain() if plain in (dict, list, tuple) else _PLAIN.get(plain)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = renamed.module_getattr(
+        __name__, {"HookStage": "HookHarness", "make": "make_event"}
+    )

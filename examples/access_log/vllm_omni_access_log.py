@@ -86,7 +86,7 @@ class AccessLog:
     def omni_audio_finished(self, event: AudioFinished) -> None:
         request = self._open.get(event.request_id)
         if request is not None:
-            request["audio"].append(_without_names(event) | {"rtf": _rtf(event)})
+            request["audio"].append(_without_names(event) | {"rtf": event.rtf})
 
     @hookimpl(slow=True)
     def omni_request_finished(self, event: RequestFinished) -> None:
@@ -140,12 +140,6 @@ def _number(environ: Mapping[str, str], name: str, default: int) -> int:
 def _without_names(event: Event) -> dict[str, Any]:
     fields = msgspec.structs.asdict(event)
     return {name: fields[name] for name in fields if name not in ("request_id", "model_name")}
-
-
-def _rtf(event: AudioFinished) -> float | None:
-    if event.generation_seconds is None or event.duration_seconds is None:
-        return None
-    return event.generation_seconds / event.duration_seconds
 
 
 plugin = AccessLog()

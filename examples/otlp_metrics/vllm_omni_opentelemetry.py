@@ -91,7 +91,7 @@ class OpenTelemetry:
         self._rtf = histogram(
             "vllm_omni.server.audio.real_time_factor",
             "1",
-            "VisualOutput time over the length of the audio; above 1 it has gaps.",
+            "Generation time over the length of the audio; above 1 it has gaps.",
             RTF,
         )
         self._tokens = histogram(
@@ -123,8 +123,8 @@ class OpenTelemetry:
         if self.provider is None or event.duration_seconds is None:
             return
         self._audio.record(event.duration_seconds, _stage(event))
-        if event.generation_seconds is not None:
-            self._rtf.record(event.generation_seconds / event.duration_seconds, _stage(event))
+        if event.rtf is not None:
+            self._rtf.record(event.rtf, _stage(event))
 
     @hookimpl(slow=True)
     def omni_stage_finished(self, event: StageFinished) -> None:

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 
@@ -110,10 +110,7 @@ class SloJudge:
     @hookimpl
     def omni_audio_finished(self, event: AudioFinished) -> None:
         if self._objectives:
-            rtf = None
-            if event.generation_seconds is not None and event.duration_seconds is not None:
-                rtf = event.generation_seconds / event.duration_seconds
-            known = {"first_packet_seconds": event.first_packet_seconds, "rtf": rtf}
+            known = {"first_packet_seconds": event.first_packet_seconds, "rtf": event.rtf}
             self._remember(event.request_id, known)
 
     @hookimpl
@@ -207,7 +204,7 @@ def _objective(table: Any) -> Objective:
     return Objective(name, float(target), limits, frozenset(models))
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

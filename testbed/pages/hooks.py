@@ -18,8 +18,9 @@ from testbed.pages.markup import in_page
 from testbed.paths import ROOT
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.hooks import Event, events, specs
+from vllm_omni_metrics_plugin.hooks.since import since
 from vllm_omni_metrics_plugin.tables import markdown
-from vllm_omni_metrics_plugin.testing import EVENTS, HookHarness, make
+from vllm_omni_metrics_plugin.testing import EVENTS, HookHarness, make_event
 
 EXAMPLES = ROOT / "docs" / "examples"
 
@@ -31,7 +32,7 @@ def conventions() -> str:
 
 def hooks() -> str:
     rows = (
-        (f"[`{name}(event)`](#{name})", f"`{kind.__name__}`", _called_when(name).rstrip("."))
+        (f"[`{name}(event)`](#{name})", f"`{kind.__name__}`", _summary(name))
         for name, kind in EVENTS.items()
     )
     return markdown(("hook", "event", "called when"), rows)
@@ -53,7 +54,7 @@ def output(hook: str) -> str:
     printed = io.StringIO()
     with HookHarness() as harness, contextlib.redirect_stdout(printed):
         harness.register(module)
-        harness.fire(make(EVENTS[hook]))
+        harness.fire(make_event(EVENTS[hook]))
     return printed.getvalue()
 
 
@@ -74,27 +75,28 @@ def comments(kind: type[Event]) -> dict[str, str]:
     return found
 
 
-def since(hook: str) -> str | None:
-    """The release of the plugin that brought the hook, where the specification says so."""
-    version: str | None = getattr(getattr(specs, hook), "since", None)
-    return version
-
-
 def _called_when(hook: str) -> str:
     return in_page(inspect.getdoc(getattr(specs, hook)) or "")
 
 
+def _summary(hook: str) -> str:
+    """The first paragraph, on one line."""
+    return " ".join(_called_when(hook).partition("\n\n")[0].split()).rstrip(".")
+
+
 def _section(hook: str, kind: type[Event]) -> str:
-    version = since(hook)
     parts = [
         f"### {hook}\n",
         f"```python\n{hook}(event: {kind.__name__}) -> None\n```\n",
-        _called_when(hook) + (f" Since {version}." if version else ""),
+        f"{_called_when(hook)}\n\nSince {since(hook)}.",
         "",
         f"`{kind.__name__}`: {in_page(inspect.getdoc(kind) or '')}",
         "",
-        markdown(("field", "type", "meaning"), _fields(kind)),
+        markdown(("field", "type", "meaning"), _fields(hook, kind)),
     ]
+    computed = [f"- `{name}`: {meaning}\n" for name, meaning in _properties(kind)]
+    if computed:
+        parts.append(f"Computed from these:\n\n{''.join(computed)}")
     fed = [f"`{f.stem}`" for f in catalog.FAMILIES if f.event == hook]
     if fed:
         parts.append(f"Feeds {', '.join(fed)}.\n")
@@ -102,11 +104,19 @@ def _section(hook: str, kind: type[Event]) -> str:
     return "\n".join(parts)
 
 
-def _fields(kind: type[Event]) -> Iterable[tuple[str, str, str]]:
+def _fields(hook: str, kind: type[Event]) -> Iterable[tuple[str, str, str]]:
     own = comments(kind)
     for field in msgspec.structs.fields(kind):
         meaning = own.get(field.name) or COMMON_FIELDS.get(field.name, "")
-        yield f"`{field.name}`", _type(kind, field.name), in_page(meaning)
+        came = since(hook, field.name)
+        newer = f" Since {came}." if came != since(hook) else ""
+        yield f"`{field.name}`", _type(kind, field.name), in_page(meaning) + newer
+
+
+def _properties(kind: type[Event]) -> Iterable[tuple[str, str]]:
+    for name, value in vars(kind).items():
+        if isinstance(value, property):
+            yield name, in_page(" ".join((inspect.getdoc(value) or "").split()))
 
 
 def _type(kind: type[Event], field: str) -> str:

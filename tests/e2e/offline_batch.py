@@ -13,7 +13,7 @@ from typing import Any
 
 from vllm_omni.entrypoints.omni import Omni
 
-from vllm_omni_metrics_plugin.hooks import plugins
+from vllm_omni_metrics_plugin.hooks import AudioFinished, plugins
 from vllm_omni_metrics_plugin.testing import Recorder
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "offline" / "batch.py"
@@ -52,7 +52,7 @@ def main() -> None:
             "hook": type(event).__name__,
             "id": getattr(event, "request_id", None),
             "outcome": getattr(event, "outcome", None),
-            "frames": getattr(event, "frames", None),
+            "frames": event.samples if isinstance(event, AudioFinished) else None,
         }
         for event in heard.events
     ]

@@ -321,7 +321,7 @@ def test_access_log_has_one_line_per_request_with_the_clients_numbers(served: Se
     answers = audio.together(calls, at_once=3)
     assert eventually(lambda: len(lines()) == before + 3)
     written = lines()[before:]
-    frames = sorted(line["audio"][0]["frames"] for line in written)
+    frames = sorted(line["audio"][0]["samples"] for line in written)
     assert frames == sorted(answer.samples for answer in answers)
     for line in written:
         assert line["outcome"] in ("stop", "length")

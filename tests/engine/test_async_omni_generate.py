@@ -242,7 +242,7 @@ def test_streamed_request_is_followed_from_arrival_to_natural_end(
     assert [packet.samples for packet in packets] == [1920, 7680, 480]
     assert all(packet.streamed and packet.replica == 0 for packet in packets)
     audio = recorder.only(AudioFinished)
-    assert (audio.frames, audio.sample_rate, audio.stage) == (10080, 24000, VOCODER)
+    assert (audio.samples, audio.sample_rate, audio.stage) == (10080, 24000, VOCODER)
     assert audio.first_packet_seconds is not None
     finished = recorder.only(RequestFinished)
     assert finished.outcome == "length", "the talker's limit cut the sentence short"
@@ -274,7 +274,7 @@ def test_concurrent_requests_with_one_id_go_to_replicas_of_their_own(
 
     serve(speak, both)
     assert len({event.request_id for event in recorder.of(RequestArrived)}) == 2
-    frames = {done.replica: done.frames for done in recorder.of(AudioFinished)}
+    frames = {done.replica: done.samples for done in recorder.of(AudioFinished)}
     assert frames == {0: 10080, 1: 10080}
     assert [event.outcome for event in recorder.of(RequestFinished)] == ["length"] * 2
 
@@ -298,7 +298,7 @@ def test_listener_who_hangs_up_after_the_last_packet_heard_everything(
 ) -> None:
     serve(speak, listener(leave_after=3))
     assert recorder.only(RequestFinished).outcome == "length"
-    assert recorder.only(AudioFinished).frames == 10080
+    assert recorder.only(AudioFinished).samples == 10080
 
 
 def test_cancelled_request_is_an_abort(serve: Callable[..., Any], recorder: Any) -> None:

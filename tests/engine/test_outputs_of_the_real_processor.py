@@ -87,7 +87,7 @@ def test_each_way_of_delivery_counts_every_sample_once(
     }
     assert {packet.streamed for packet in packets} == {kind != "FINAL_ONLY"}
     done = recorder.only(AudioFinished)
-    assert (done.frames, done.sample_rate, done.replica) == (FRAMES, 24000, 2)
+    assert (done.samples, done.sample_rate, done.replica) == (FRAMES, 24000, 2)
     assert done.duration_seconds == FRAMES / 24000
     assert (done.first_packet_seconds is None) == (kind == "FINAL_ONLY")
     assert recorder.only(RequestFinished).outcome == "stop"
@@ -121,7 +121,7 @@ def test_stage_that_made_no_sound_finishes_with_no_frames(
     request_.end(None)
     assert recorder.of(MediaPacket) == []
     done = recorder.only(AudioFinished)
-    assert (done.frames, done.duration_seconds) == (0, None)
+    assert (done.samples, done.duration_seconds) == (0, None)
 
 
 def test_audio_of_a_diffusion_stage_lies_on_the_output_itself(

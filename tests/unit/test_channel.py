@@ -304,7 +304,7 @@ def test_frame_that_is_none_is_counted_and_the_next_one_is_taken(
         {"to_stage": 70_000},
         {"from_replica": -1},
         {"size_bytes": -5},
-        {"seconds": -0.1},
+        {"duration_seconds": -0.1},
         {"key": "k" * 513},
     ],
 )

@@ -14,9 +14,9 @@ from testbed.pages.places import DOCS
 from tests.unit.conftest import serving
 from vllm_omni_metrics_plugin import catalog, cli
 from vllm_omni_metrics_plugin.hooks import Event, RequestArrived, hookimpl, plugins
-from vllm_omni_metrics_plugin.hooks.registry import ENTRY_POINT_GROUP
+from vllm_omni_metrics_plugin.hooks.loading import ENTRY_POINT_GROUP
 from vllm_omni_metrics_plugin.patches.seams.releases import Release
-from vllm_omni_metrics_plugin.testing import EVENTS, make
+from vllm_omni_metrics_plugin.testing import EVENTS, make_event
 
 
 class Faulty:
@@ -30,7 +30,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """One hook plugin besides the built-in exporter."""
     entry = EntryPoint("faulty", f"{__name__}:FAULTY", ENTRY_POINT_GROUP)
     monkeypatch.setattr(
-        "vllm_omni_metrics_plugin.hooks.registry.entry_points", lambda group: [entry]
+        "vllm_omni_metrics_plugin.hooks.loading.entry_points", lambda group: [entry]
     )
 
 
@@ -77,7 +77,7 @@ def test_calls_errors_and_states_are_the_servers(
     try:
         exposed.join()
         for _ in range(12):
-            plugins.hooks.omni_request_arrived(make(RequestArrived))
+            plugins.hooks.omni_request_arrived(make_event(RequestArrived))
         text = generate_latest(exposed.registry)
     finally:
         plugins.unregister(FAULTY)

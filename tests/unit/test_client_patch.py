@@ -275,7 +275,7 @@ def test_concurrent_calls_with_the_same_external_id_are_kept_apart(recorder: Any
     assert {event.external_request_id for event in recorder.of(RequestArrived)} == {"the same"}
     outcomes = {event.request_id: event.outcome for event in recorder.of(RequestFinished)}
     assert [outcomes[request_id] for request_id in ids] == ["stop", "stop", "error"]
-    frames = {done.request_id: done.frames for done in recorder.of(AudioFinished)}
+    frames = {done.request_id: done.samples for done in recorder.of(AudioFinished)}
     assert [frames.get(request_id) for request_id in ids] == [200, 14, None]
     assert open_requests.by_id == {}
 
@@ -322,7 +322,7 @@ def test_audio_of_each_output_is_observed_with_its_stage_and_replica(recorder: A
     assert [
         (packet.samples, packet.stage, packet.replica) for packet in recorder.of(MediaPacket)
     ] == [(480, 1, 2), (20, 1, 0)]
-    assert recorder.only(AudioFinished).frames == 500
+    assert recorder.only(AudioFinished).samples == 500
 
 
 def test_audio_on_the_output_itself_is_found_and_counted_once(recorder: Any) -> None:
@@ -602,4 +602,4 @@ def test_listener_who_leaves_after_the_last_result_heard_everything(recorder: An
 
     leave_after(Engine(speech(480), last_result, speech(20, finished=True)), 2)
     assert recorder.only(RequestFinished).outcome == "stop"
-    assert recorder.only(AudioFinished).frames == 500
+    assert recorder.only(AudioFinished).samples == 500

@@ -82,7 +82,7 @@ def test_payload_that_is_put_is_sent_by_this_replica(make: Any, recorder: Any) -
     assert (event.from_stage, event.from_replica) == (1, 2)
     assert (event.to_stage, event.to_replica) == (2, None)
     assert (event.key, event.connector, event.size_bytes) == ("speech_1_0", "Connector", 298)
-    assert event.seconds >= 0.0
+    assert event.duration_seconds >= 0.0
 
 
 def test_payload_that_is_got_is_received_by_this_replica(make: Any, recorder: Any) -> None:

@@ -17,7 +17,7 @@ from testbed.pages.places import DOCS, PLACES, README, render
 from testbed.paths import ROOT
 from vllm_omni_metrics_plugin import catalog, settings
 from vllm_omni_metrics_plugin.hooks import hookimpl, plugins
-from vllm_omni_metrics_plugin.hooks.listener import FAULTS_IN_A_ROW, HELD_UP_SECONDS
+from vllm_omni_metrics_plugin.hooks.listener import BLOCKED_SECONDS, FAULTS_IN_A_ROW
 from vllm_omni_metrics_plugin.hooks.worker import CAPACITY
 from vllm_omni_metrics_plugin.patches.seams.releases import RELEASES
 from vllm_omni_metrics_plugin.testing import EVENTS
@@ -138,7 +138,7 @@ def test_options_of_hookimpl_are_explained() -> None:
 def test_rules_name_the_limits_that_the_code_has() -> None:
     rules = (REFERENCE / "hook-rules.md").read_text()
     words = {10: "ten times in a row", 0.5: "half a second"}
-    for text in (words[FAULTS_IN_A_ROW], words[HELD_UP_SECONDS], f"{CAPACITY:,} wait"):
+    for text in (words[FAULTS_IN_A_ROW], words[BLOCKED_SECONDS], f"{CAPACITY:,} wait"):
         assert text in rules
 
 

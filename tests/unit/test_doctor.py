@@ -23,7 +23,7 @@ from vllm_omni_metrics_plugin import __version__, catalog, cli, doctor
 from vllm_omni_metrics_plugin.doctor import Report, examine, installation, seams
 from vllm_omni_metrics_plugin.doctor.report import SeamState
 from vllm_omni_metrics_plugin.hooks import Event, hookimpl
-from vllm_omni_metrics_plugin.hooks.registry import ENTRY_POINT_GROUP
+from vllm_omni_metrics_plugin.hooks.loading import ENTRY_POINT_GROUP
 from vllm_omni_metrics_plugin.patches import dry_run
 from vllm_omni_metrics_plugin.patches.seams.releases import Release
 from vllm_omni_metrics_plugin.patches.seams.seam import Seam
@@ -61,7 +61,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Installed:
     monkeypatch.setattr(doctor.seams, "tried", lambda places: (everything.states, []))
     monkeypatch.setattr(installation, "entry_points", everything.entry_points)
     monkeypatch.setattr(
-        "vllm_omni_metrics_plugin.hooks.registry.entry_points", everything.entry_points
+        "vllm_omni_metrics_plugin.hooks.loading.entry_points", everything.entry_points
     )
     names = {OURS.name, ENGINES.name, PLATFORM}
     monkeypatch.setattr(installation, "_engine_plugins", lambda: set(names))

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from vllm_omni_metrics_plugin.hooks import HookRegistry, RequestArrived, RequestFinished, hookimpl
-from vllm_omni_metrics_plugin.hooks.listener import FAULTS_IN_A_ROW, HELD_UP_SECONDS
-from vllm_omni_metrics_plugin.hooks.registry import Account
+from vllm_omni_metrics_plugin.hooks.listener import BLOCKED_SECONDS, FAULTS_IN_A_ROW
+from vllm_omni_metrics_plugin.hooks.stats import HookStats
 from vllm_omni_metrics_plugin.hooks.worker import Worker
 
 #: Longer than anything here takes on the slowest machine; nothing waits for it to pass.
@@ -27,7 +27,7 @@ FINISHED = RequestFinished(
 
 
 @pytest.fixture
-def manager() -> Iterator[HookRegistry]:
+def registry() -> Iterator[HookRegistry]:
     hooks = HookRegistry()
     yield hooks
     for name in list(hooks._registered):
@@ -35,10 +35,10 @@ def manager() -> Iterator[HookRegistry]:
 
 
 @pytest.fixture
-def good(manager: HookRegistry, new_recorder: Any) -> Any:
+def good(registry: HookRegistry, new_recorder: Any) -> Any:
     """A listener that does everything right; it is called after those registered later."""
     recorder = new_recorder()
-    manager.register(recorder, "good")
+    registry.register(recorder, "good")
     return recorder
 
 
@@ -53,8 +53,8 @@ def plugin(function: Callable[[RequestArrived], object], **options: Any) -> Any:
     return Plugin()
 
 
-def account(manager: HookRegistry, name: str, hook: str = "omni_request_arrived") -> Account:
-    [found] = [a for a in manager.accounts() if (a.plugin, a.hook) == (name, hook)]
+def account(registry: HookRegistry, name: str, hook: str = "omni_request_arrived") -> HookStats:
+    [found] = [a for a in registry.stats() if (a.plugin, a.hook) == (name, hook)]
     return found
 
 
@@ -92,29 +92,29 @@ FAULTS = [fail, leave, recurse, fail_badly, coroutine, generator]
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 @pytest.mark.parametrize("slow", [False, True], ids=["inline", "slow"])
 def test_fault_is_counted_each_time_logged_once_and_switches_off_in_the_end(
-    manager: HookRegistry, good: Any, log: Any, fault: Any, slow: bool
+    registry: HookRegistry, good: Any, log: Any, fault: Any, slow: bool
 ) -> None:
-    manager.register(plugin(fault, slow=slow), "bad")
+    registry.register(plugin(fault, slow=slow), "bad")
     calls = FAULTS_IN_A_ROW + 5
     for _ in range(calls):
-        manager.hooks.omni_request_arrived(ARRIVED)
-    assert manager.flush(PATIENCE)
+        registry.hooks.omni_request_arrived(ARRIVED)
+    assert registry.flush(PATIENCE)
 
     assert good.events == [ARRIVED] * calls
-    bad = account(manager, "bad")
+    bad = account(registry, "bad")
     assert (bad.errors, bad.is_on) == (FAULTS_IN_A_ROW, False)
     assert bad.calls == FAULTS_IN_A_ROW, "what was queued when it was switched off is dropped"
-    assert account(manager, "good") == ("good", "omni_request_arrived", calls, 0, 0, True)
+    assert account(registry, "good") == ("good", "omni_request_arrived", calls, 0, 0, True)
     warnings = [message for message in log.messages if "lost an event" not in message]
     assert len(warnings) == 2, warnings
     assert all("'bad'" in message and "omni_request_arrived" in message for message in warnings)
     assert "switch_on('bad')" in warnings[1]
-    names = [listener.plugin for listener in manager.hooks.omni_request_arrived.listeners]
+    names = [listener.plugin for listener in registry.hooks.omni_request_arrived.listeners]
     assert names == ["good"], "a hook that nobody hears costs nothing again"
 
 
 def test_switched_off_listener_listens_again_when_it_is_switched_on(
-    manager: HookRegistry, log: Any
+    registry: HookRegistry, log: Any
 ) -> None:
     broken = [True]
     heard = []
@@ -124,23 +124,23 @@ def test_switched_off_listener_listens_again_when_it_is_switched_on(
             raise RuntimeError
         heard.append(event)
 
-    manager.register(plugin(listen), "bad")
+    registry.register(plugin(listen), "bad")
     for _ in range(FAULTS_IN_A_ROW + 1):
-        manager.hooks.omni_request_arrived(ARRIVED)
+        registry.hooks.omni_request_arrived(ARRIVED)
     broken.clear()
-    manager.hooks.omni_request_arrived(ARRIVED)
+    registry.hooks.omni_request_arrived(ARRIVED)
     assert heard == []
-    manager.switch_on("bad")
-    manager.hooks.omni_request_arrived(ARRIVED)
+    registry.switch_on("bad")
+    registry.hooks.omni_request_arrived(ARRIVED)
     assert heard == [ARRIVED]
-    assert account(manager, "bad").is_on
+    assert account(registry, "bad").is_on
     with pytest.raises(ValueError, match="'bat' is not registered; did you mean bad"):
-        manager.switch_on("bat")
+        registry.switch_on("bat")
 
 
 @pytest.mark.parametrize("slow", [False, True], ids=["inline", "slow"])
 def test_listener_that_succeeds_in_between_stays_on(
-    manager: HookRegistry, log: Any, slow: bool
+    registry: HookRegistry, log: Any, slow: bool
 ) -> None:
     outcomes = iter(([True] * (FAULTS_IN_A_ROW - 1) + [False]) * 3)
 
@@ -148,16 +148,16 @@ def test_listener_that_succeeds_in_between_stays_on(
         if next(outcomes):
             raise RuntimeError
 
-    manager.register(plugin(listen, slow=slow), "moody")
+    registry.register(plugin(listen, slow=slow), "moody")
     for _ in range(3 * FAULTS_IN_A_ROW):
-        manager.hooks.omni_request_arrived(ARRIVED)
-    assert manager.flush(PATIENCE)
-    moody = account(manager, "moody")
+        registry.hooks.omni_request_arrived(ARRIVED)
+    assert registry.flush(PATIENCE)
+    moody = account(registry, "moody")
     assert (moody.errors, moody.is_on) == (3 * (FAULTS_IN_A_ROW - 1), True)
     assert len(log.messages) == 1
 
 
-def test_faults_in_one_hook_leave_the_plugins_other_hooks_on(manager: HookRegistry) -> None:
+def test_faults_in_one_hook_leave_the_plugins_other_hooks_on(registry: HookRegistry) -> None:
     heard = []
 
     class Half:
@@ -169,24 +169,24 @@ def test_faults_in_one_hook_leave_the_plugins_other_hooks_on(manager: HookRegist
         def omni_request_finished(self, event: RequestFinished) -> None:
             heard.append(event)
 
-    manager.register(Half(), "half")
+    registry.register(Half(), "half")
     for _ in range(FAULTS_IN_A_ROW):
-        manager.hooks.omni_request_arrived(ARRIVED)
-    manager.hooks.omni_request_finished(FINISHED)
+        registry.hooks.omni_request_arrived(ARRIVED)
+    registry.hooks.omni_request_finished(FINISHED)
     assert heard == [FINISHED]
-    assert not account(manager, "half").is_on
-    assert account(manager, "half", "omni_request_finished").is_on
+    assert not account(registry, "half").is_on
+    assert account(registry, "half", "omni_request_finished").is_on
 
 
 @pytest.mark.parametrize("garbage", ["text", 0, False, object(), [1]], ids=repr)
 def test_returned_garbage_is_said_once_and_is_no_error(
-    manager: HookRegistry, good: Any, log: Any, garbage: object
+    registry: HookRegistry, good: Any, log: Any, garbage: object
 ) -> None:
-    manager.register(plugin(lambda event: garbage), "bad")
+    registry.register(plugin(lambda event: garbage), "bad")
     for _ in range(FAULTS_IN_A_ROW + 1):
-        assert manager.hooks.omni_request_arrived(ARRIVED) is None
+        assert registry.hooks.omni_request_arrived(ARRIVED) is None
     assert good.events == [ARRIVED] * (FAULTS_IN_A_ROW + 1)
-    assert account(manager, "bad") == (
+    assert account(registry, "bad") == (
         ("bad", "omni_request_arrived", FAULTS_IN_A_ROW + 1, 0, 0, True)
     )
     [warning] = log.messages
@@ -196,25 +196,25 @@ def test_returned_garbage_is_said_once_and_is_no_error(
 
 @pytest.mark.parametrize("slow", [False, True], ids=["inline", "slow"])
 def test_listener_that_calls_its_own_hook_is_not_obeyed(
-    manager: HookRegistry, good: Any, log: Any, slow: bool
+    registry: HookRegistry, good: Any, log: Any, slow: bool
 ) -> None:
-    manager.register(plugin(lambda event: manager.hooks.omni_request_arrived(event), slow=slow))
+    registry.register(plugin(lambda event: registry.hooks.omni_request_arrived(event), slow=slow))
     for _ in range(FAULTS_IN_A_ROW):
-        manager.hooks.omni_request_arrived(ARRIVED)
-    assert manager.flush(PATIENCE)
+        registry.hooks.omni_request_arrived(ARRIVED)
+    assert registry.flush(PATIENCE)
     assert good.events == [ARRIVED] * FAULTS_IN_A_ROW, "once each"
-    [bad] = [a for a in manager.accounts() if a.plugin != "good"]
+    [bad] = [a for a in registry.stats() if a.plugin != "good"]
     assert (bad.errors, bad.is_on) == (FAULTS_IN_A_ROW, False)
 
 
-def test_listener_may_fire_another_hook(manager: HookRegistry, good: Any) -> None:
-    manager.register(plugin(lambda event: manager.hooks.omni_request_finished(FINISHED)))
-    manager.hooks.omni_request_arrived(ARRIVED)
+def test_listener_may_fire_another_hook(registry: HookRegistry, good: Any) -> None:
+    registry.register(plugin(lambda event: registry.hooks.omni_request_finished(FINISHED)))
+    registry.hooks.omni_request_arrived(ARRIVED)
     assert good.events == [FINISHED, ARRIVED]
 
 
 def test_hook_called_by_two_threads_at_once_is_no_recursion(
-    manager: HookRegistry, good: Any
+    registry: HookRegistry, good: Any
 ) -> None:
     inside, go_on = threading.Event(), threading.Event()
 
@@ -223,20 +223,20 @@ def test_hook_called_by_two_threads_at_once_is_no_recursion(
             inside.set()
             assert go_on.wait(PATIENCE)
 
-    manager.register(plugin(wait), "waiting")
-    other = threading.Thread(target=manager.hooks.omni_request_arrived, args=(ARRIVED,))
+    registry.register(plugin(wait), "waiting")
+    other = threading.Thread(target=registry.hooks.omni_request_arrived, args=(ARRIVED,))
     other.start()
     assert inside.wait(PATIENCE)
-    manager.hooks.omni_request_arrived(ARRIVED)
+    registry.hooks.omni_request_arrived(ARRIVED)
     go_on.set()
     other.join()
     assert len(good.events) == 2
-    assert [a.errors for a in manager.accounts() if a.errors] == []
+    assert [a.errors for a in registry.stats() if a.errors] == []
 
 
-def test_calls_are_counted_exactly_when_threads_compete(manager: HookRegistry) -> None:
-    manager.register(plugin(lambda event: None), "counted")
-    hook = manager.hooks.omni_request_arrived
+def test_calls_are_counted_exactly_when_threads_compete(registry: HookRegistry) -> None:
+    registry.register(plugin(lambda event: None), "counted")
+    hook = registry.hooks.omni_request_arrived
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -249,7 +249,7 @@ def test_calls_are_counted_exactly_when_threads_compete(manager: HookRegistry) -
             thread.join()
     finally:
         sys.setswitchinterval(interval)
-    assert account(manager, "counted").calls == 20000
+    assert account(registry, "counted").calls == 20000
     assert hook.busy == 0
 
 
@@ -257,7 +257,7 @@ def test_calls_are_counted_exactly_when_threads_compete(manager: HookRegistry) -
 
 
 def test_slow_listener_hears_every_event_in_order_on_a_thread_of_its_own(
-    manager: HookRegistry,
+    registry: HookRegistry,
 ) -> None:
     heard: list[tuple[Any, int]] = []
 
@@ -270,11 +270,11 @@ def test_slow_listener_hears_every_event_in_order_on_a_thread_of_its_own(
         def omni_request_finished(self, event: RequestFinished) -> None:
             heard.append((event, threading.get_ident()))
 
-    manager.register(Slow(), "slow")
+    registry.register(Slow(), "slow")
     for _ in range(50):
-        manager.hooks.omni_request_arrived(ARRIVED)
-        manager.hooks.omni_request_finished(FINISHED)
-    assert manager.flush(PATIENCE)
+        registry.hooks.omni_request_arrived(ARRIVED)
+        registry.hooks.omni_request_finished(FINISHED)
+    assert registry.flush(PATIENCE)
     assert [event for event, _ in heard] == [ARRIVED, FINISHED] * 50
     threads = {thread for _, thread in heard}
     assert len(threads) == 1
@@ -282,7 +282,7 @@ def test_slow_listener_hears_every_event_in_order_on_a_thread_of_its_own(
 
 
 def test_full_queue_drops_exactly_what_it_has_no_room_for(
-    manager: HookRegistry, good: Any, log: Any, monkeypatch: pytest.MonkeyPatch
+    registry: HookRegistry, good: Any, log: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         "vllm_omni_metrics_plugin.hooks.registry.Worker", lambda name: Worker(name, 5)
@@ -295,33 +295,33 @@ def test_full_queue_drops_exactly_what_it_has_no_room_for(
         assert go_on.wait(PATIENCE)
         heard.append(event)
 
-    manager.register(plugin(wait, slow=True), "slow")
-    manager.hooks.omni_request_arrived(ARRIVED)
+    registry.register(plugin(wait, slow=True), "slow")
+    registry.hooks.omni_request_arrived(ARRIVED)
     assert inside.wait(PATIENCE)  # it holds the first event, and its queue is empty
     for _ in range(12):
-        manager.hooks.omni_request_arrived(ARRIVED)
+        registry.hooks.omni_request_arrived(ARRIVED)
     assert len(good.events) == 13, "nobody waited for it"
     go_on.set()
-    assert manager.flush(PATIENCE)
-    assert account(manager, "slow") == ("slow", "omni_request_arrived", 6, 0, 7, True)
+    assert registry.flush(PATIENCE)
+    assert account(registry, "slow") == ("slow", "omni_request_arrived", 6, 0, 7, True)
     assert len(heard) == 6
     [warning] = log.messages
     assert "queue of 5 events is full" in warning
 
 
-def test_one_slow_plugin_does_not_keep_another_one_waiting(manager: HookRegistry) -> None:
+def test_one_slow_plugin_does_not_keep_another_one_waiting(registry: HookRegistry) -> None:
     go_on, heard = threading.Event(), threading.Event()
-    manager.register(plugin(lambda event: go_on.wait(PATIENCE) and None, slow=True), "stuck")
-    manager.register(plugin(lambda event: heard.set(), slow=True), "free")
-    manager.hooks.omni_request_arrived(ARRIVED)
+    registry.register(plugin(lambda event: go_on.wait(PATIENCE) and None, slow=True), "stuck")
+    registry.register(plugin(lambda event: heard.set(), slow=True), "free")
+    registry.hooks.omni_request_arrived(ARRIVED)
     assert heard.wait(PATIENCE)
-    assert not manager.flush(0.0), "the stuck one has not got there"
+    assert not registry.flush(0.0), "the stuck one has not got there"
     go_on.set()
-    assert manager.flush(PATIENCE)
+    assert registry.flush(PATIENCE)
 
 
 def test_listener_that_holds_the_server_up_is_moved_to_a_thread_with_its_whole_plugin(
-    manager: HookRegistry, good: Any, log: Any
+    registry: HookRegistry, good: Any, log: Any
 ) -> None:
     heard: list[tuple[str, bool]] = []
     main = threading.get_ident()
@@ -330,17 +330,17 @@ def test_listener_that_holds_the_server_up_is_moved_to_a_thread_with_its_whole_p
         @hookimpl
         def omni_request_arrived(self, event: RequestArrived) -> None:
             heard.append(("arrived", threading.get_ident() == main))
-            time.sleep(HELD_UP_SECONDS / 2)
+            time.sleep(BLOCKED_SECONDS / 2)
 
         @hookimpl
         def omni_request_finished(self, event: RequestFinished) -> None:
             heard.append(("finished", threading.get_ident() == main))
 
-    manager.register(Sleepy(), "sleepy")
+    registry.register(Sleepy(), "sleepy")
     for _ in range(5):
-        manager.hooks.omni_request_arrived(ARRIVED)
-    manager.hooks.omni_request_finished(FINISHED)
-    assert manager.flush(PATIENCE)
+        registry.hooks.omni_request_arrived(ARRIVED)
+    registry.hooks.omni_request_finished(FINISHED)
+    assert registry.flush(PATIENCE)
     arrived = [inline for name, inline in heard if name == "arrived"]
     assert 1 <= arrived.count(True) <= 3
     assert len(arrived) == 5, "nothing is lost"
@@ -352,7 +352,7 @@ def test_listener_that_holds_the_server_up_is_moved_to_a_thread_with_its_whole_p
 
 
 def test_short_delays_are_forgiven_with_time(
-    manager: HookRegistry, log: Any, monkeypatch: pytest.MonkeyPatch
+    registry: HookRegistry, log: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
     monkeypatch.setattr("vllm_omni_metrics_plugin.hooks.dispatch.monotonic", lambda: now[0])
@@ -361,22 +361,22 @@ def test_short_delays_are_forgiven_with_time(
     def busy(event: RequestArrived) -> None:
         now[0] += 0.02
 
-    manager.register(plugin(busy), "busy")
+    registry.register(plugin(busy), "busy")
     for _ in range(100):
-        manager.hooks.omni_request_arrived(ARRIVED)
+        registry.hooks.omni_request_arrived(ARRIVED)
         now[0] += 1.0
     assert log.messages == []
     for _ in range(30):
-        manager.hooks.omni_request_arrived(ARRIVED)
+        registry.hooks.omni_request_arrived(ARRIVED)
     assert len(log.messages) == 1
 
 
 def test_operator_can_vouch_for_a_plugin_that_it_waits_for_nothing(
-    manager: HookRegistry, log: Any
+    registry: HookRegistry, log: Any
 ) -> None:
-    manager.register(plugin(lambda event: time.sleep(HELD_UP_SECONDS)), "vouched", timed=False)
-    manager.hooks.omni_request_arrived(ARRIVED)
-    manager.hooks.omni_request_arrived(ARRIVED)
+    registry.register(plugin(lambda event: time.sleep(BLOCKED_SECONDS)), "vouched", timed=False)
+    registry.hooks.omni_request_arrived(ARRIVED)
+    registry.hooks.omni_request_arrived(ARRIVED)
     assert log.messages == []
 
 
@@ -384,7 +384,7 @@ def test_end_of_a_script_waits_for_what_is_queued() -> None:
     script = """
 import time
 from vllm_omni_metrics_plugin.hooks import RequestFinished, hookimpl, plugins
-from vllm_omni_metrics_plugin.testing import make
+from vllm_omni_metrics_plugin.testing import make_event
 
 class Slow:
     @hookimpl(slow=True)
@@ -394,7 +394,7 @@ class Slow:
 
 plugins.register(Slow())
 for _ in range(20):
-    plugins.hooks.omni_request_finished(make(RequestFinished))
+    plugins.hooks.omni_request_finished(make_event(RequestFinished))
 """
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
@@ -406,7 +406,7 @@ for _ in range(20):
 
 
 def test_unregistered_slow_plugin_is_still_told_what_was_queued_and_its_counts_stay(
-    manager: HookRegistry,
+    registry: HookRegistry,
 ) -> None:
     go_on = threading.Event()
     heard = []
@@ -415,51 +415,51 @@ def test_unregistered_slow_plugin_is_still_told_what_was_queued_and_its_counts_s
         assert go_on.wait(PATIENCE)
         heard.append(event)
 
-    manager.register(plugin(listen, slow=True), "slow")
+    registry.register(plugin(listen, slow=True), "slow")
     for _ in range(3):
-        manager.hooks.omni_request_arrived(ARRIVED)
-    [worker] = [registered.worker for registered in manager._registered.values()]
-    manager.unregister("slow")
-    manager.hooks.omni_request_arrived(ARRIVED)
+        registry.hooks.omni_request_arrived(ARRIVED)
+    [worker] = [registered.worker for registered in registry._registered.values()]
+    registry.unregister("slow")
+    registry.hooks.omni_request_arrived(ARRIVED)
     go_on.set()
     assert worker._thread is not None
     worker._thread.join(PATIENCE)
     assert heard == [ARRIVED] * 3
-    assert account(manager, "slow") == ("slow", "omni_request_arrived", 3, 0, 0, False)
+    assert account(registry, "slow") == ("slow", "omni_request_arrived", 3, 0, 0, False)
 
-    manager.register(plugin(listen, slow=True), "slow")
-    manager.hooks.omni_request_arrived(ARRIVED)
-    assert manager.flush(PATIENCE)
-    assert account(manager, "slow").calls == 4, "counters go on, they never begin anew"
+    registry.register(plugin(listen, slow=True), "slow")
+    registry.hooks.omni_request_arrived(ARRIVED)
+    assert registry.flush(PATIENCE)
+    assert account(registry, "slow").calls == 4, "counters go on, they never begin anew"
 
 
-def test_plugin_is_unregistered_by_itself_or_by_its_name(manager: HookRegistry) -> None:
+def test_plugin_is_unregistered_by_itself_or_by_its_name(registry: HookRegistry) -> None:
     mine = plugin(lambda event: None)
-    assert manager.register(mine, "mine") == "mine"
-    manager.unregister("mine")
-    manager.register(mine, "mine")
-    manager.unregister(mine)
-    assert manager.hooks.omni_request_arrived.listeners == ()
+    assert registry.register(mine, "mine") == "mine"
+    registry.unregister("mine")
+    registry.register(mine, "mine")
+    registry.unregister(mine)
+    assert registry.hooks.omni_request_arrived.listeners == ()
     with pytest.raises(ValueError, match="not registered"):
-        manager.unregister(mine)
+        registry.unregister(mine)
     with pytest.raises(ValueError, match="'mine' is not registered"):
-        manager.unregister("mine")
+        registry.unregister("mine")
 
 
-def test_nothing_of_an_unregistered_plugin_is_kept(manager: HookRegistry) -> None:
+def test_nothing_of_an_unregistered_plugin_is_kept(registry: HookRegistry) -> None:
     import gc
     import weakref
 
     mine = plugin(lambda event: None, slow=True)
     gone = weakref.ref(mine)
-    manager.register(mine, "mine")
-    manager.hooks.omni_request_arrived(ARRIVED)
-    assert manager.flush(PATIENCE)
-    [worker] = [registered.worker for registered in manager._registered.values()]
-    manager.unregister(mine)
+    registry.register(mine, "mine")
+    registry.hooks.omni_request_arrived(ARRIVED)
+    assert registry.flush(PATIENCE)
+    [worker] = [registered.worker for registered in registry._registered.values()]
+    registry.unregister(mine)
     assert worker._thread is not None
     worker._thread.join(PATIENCE)
-    manager.accounts()
+    registry.stats()
     del mine, worker
     gc.collect()
     assert gone() is None
@@ -470,13 +470,13 @@ def test_nothing_of_an_unregistered_plugin_is_kept(manager: HookRegistry) -> Non
 
 @pytest.mark.parametrize("slow", [False, True], ids=["inline", "slow"])
 def test_tracing_logs_each_call_with_plugin_hook_and_event(
-    manager: HookRegistry, log: Any, slow: bool
+    registry: HookRegistry, log: Any, slow: bool
 ) -> None:
-    manager.register(plugin(lambda event: None, slow=slow), "early")
-    manager.trace()
-    manager.register(plugin(lambda event: None, slow=slow), "late")
-    manager.hooks.omni_request_arrived(ARRIVED)
-    assert manager.flush(PATIENCE)
+    registry.register(plugin(lambda event: None, slow=slow), "early")
+    registry.trace()
+    registry.register(plugin(lambda event: None, slow=slow), "late")
+    registry.hooks.omni_request_arrived(ARRIVED)
+    assert registry.flush(PATIENCE)
     lines = sorted(log.messages)
     assert len(lines) == 2
     for line, name in zip(lines, ("early", "late"), strict=True):

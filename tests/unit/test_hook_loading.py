@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vllm_omni_metrics_plugin.hooks import Event, HookRegistry, hookimpl
-from vllm_omni_metrics_plugin.hooks.registry import ENTRY_POINT_GROUP
+from vllm_omni_metrics_plugin.hooks.loading import ENTRY_POINT_GROUP, load_installed
 from vllm_omni_metrics_plugin.settings import parse
 
 
@@ -92,9 +92,9 @@ def test_hook_of_another_version_can_be_optional() -> None:
         @hookimpl(optionalhook=True)
         def omni_of_next_year(self, event: Event) -> None: ...
 
-    manager = HookRegistry()
-    manager.register(Ahead())
-    assert len(manager.hooks.omni_media_packet.listeners) == 1
+    registry = HookRegistry()
+    registry.register(Ahead())
+    assert len(registry.hooks.omni_media_packet.listeners) == 1
 
 
 def test_additional_arguments_with_defaults_are_fine() -> None:
@@ -105,9 +105,9 @@ def test_additional_arguments_with_defaults_are_fine() -> None:
         def omni_media_packet(self, event: Any, note: str = "note") -> None:
             heard.append((event, note))
 
-    manager = HookRegistry()
-    manager.register(More())
-    manager.hooks.omni_media_packet("packet")
+    registry = HookRegistry()
+    registry.register(More())
+    registry.hooks.omni_media_packet("packet")
     assert heard == [("packet", "note")]
 
 
@@ -127,10 +127,10 @@ def test_plugin_without_any_hook_is_pointed_out(log: Any) -> None:
 
 
 def test_objects_without_a_name_of_their_own_are_called_after_their_class() -> None:
-    manager = HookRegistry()
-    assert [manager.register(Quiet()) for _ in range(3)] == ["Quiet", "Quiet-2", "Quiet-3"]
-    manager.unregister("Quiet-2")
-    assert manager.register(Quiet()) == "Quiet-2"
+    registry = HookRegistry()
+    assert [registry.register(Quiet()) for _ in range(3)] == ["Quiet", "Quiet-2", "Quiet-3"]
+    registry.unregister("Quiet-2")
+    assert registry.register(Quiet()) == "Quiet-2"
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             EntryPoint(name, f"installed_hooks:{name}", ENTRY_POINT_GROUP) for name in plugins
         ]
         monkeypatch.setattr(
-            "vllm_omni_metrics_plugin.hooks.registry.entry_points", lambda group: entries
+            "vllm_omni_metrics_plugin.hooks.loading.entry_points", lambda group: entries
         )
 
     return pretend
@@ -168,7 +168,7 @@ def test_variable_chooses_the_installed_plugins(
 ) -> None:
     install(alpha=Quiet(), beta=Quiet(), gamma=Quiet())
     environ = {} if value is None else {"VLLM_OMNI_METRICS_HOOKS": value}
-    assert HookRegistry().load_installed(parse(environ)) == loaded
+    assert load_installed(HookRegistry(), parse(environ)) == loaded
     assert log.messages == []
 
 
@@ -177,7 +177,7 @@ def test_wrong_name_in_the_variable_gets_the_nearest_installed_one(
 ) -> None:
     install(access_log=Quiet())
     settings = parse({"VLLM_OMNI_METRICS_HOOKS": "acces-log,-acess_log"})
-    assert HookRegistry().load_installed(settings) == []
+    assert load_installed(HookRegistry(), settings) == []
     assert len(log.messages) == 2
     for warning, name in zip(log.messages, ("acces-log", "acess_log"), strict=True):
         assert f"{name!r}" in warning
@@ -192,10 +192,10 @@ def test_two_packages_with_one_name_do_not_replace_each_other(
     other = EntryPoint("twin", "installed_hooks:Quiet", ENTRY_POINT_GROUP)
     sys.modules["installed_hooks"].Quiet = Quiet()  # type: ignore[attr-defined]
     monkeypatch.setattr(
-        "vllm_omni_metrics_plugin.hooks.registry.entry_points", lambda group: [entry, other]
+        "vllm_omni_metrics_plugin.hooks.loading.entry_points", lambda group: [entry, other]
     )
-    manager = HookRegistry()
-    assert manager.load_installed(parse({})) == ["twin"]
+    registry = HookRegistry()
+    assert load_installed(registry, parse({})) == ["twin"]
     [warning] = log.messages
     assert "'twin' (installed_hooks:Quiet) was skipped" in warning
     assert "the name is taken" in warning

@@ -20,7 +20,7 @@ from vllm_omni_metrics_plugin.hooks import (
     RequestFinished,
     hookimpl,
 )
-from vllm_omni_metrics_plugin.hooks.registry import ENTRY_POINT_GROUP
+from vllm_omni_metrics_plugin.hooks.loading import ENTRY_POINT_GROUP, load_installed
 from vllm_omni_metrics_plugin.hooks.specs import PROJECT
 from vllm_omni_metrics_plugin.settings import Settings
 
@@ -41,7 +41,7 @@ CONFIGURED = Configured(settings=Settings(enabled=True), role="server", versions
 
 
 @pytest.fixture
-def manager() -> HookRegistry:
+def registry() -> HookRegistry:
     return HookRegistry()
 
 
@@ -50,7 +50,7 @@ def heard() -> list[tuple[str, Event]]:
     return []
 
 
-def listener(heard: list[tuple[str, Event]], name: str, **options: bool) -> Any:
+def listener(heard: list[tuple[str, Event]], name: str, **options: Any) -> Any:
     """A plugin that notes under ``name`` what arrives."""
 
     class Listening:
@@ -73,23 +73,23 @@ def raising(error: BaseException) -> Any:
 # Registering
 
 
-def test_object_listens_until_it_is_unregistered(manager: HookRegistry, heard: list[Any]) -> None:
+def test_object_listens_until_it_is_unregistered(registry: HookRegistry, heard: list[Any]) -> None:
     plugin = listener(heard, "mine")
-    assert manager.register(plugin, "mine") == "mine"
-    manager.hooks.omni_request_arrived(ARRIVED)
-    manager.hooks.omni_request_finished(FINISHED)  # it does not implement this one
-    manager.unregister(plugin)
-    manager.hooks.omni_request_arrived(ARRIVED)
+    assert registry.register(plugin, "mine") == "mine"
+    registry.hooks.omni_request_arrived(ARRIVED)
+    registry.hooks.omni_request_finished(FINISHED)  # it does not implement this one
+    registry.unregister(plugin)
+    registry.hooks.omni_request_arrived(ARRIVED)
     assert heard == [("mine", ARRIVED)]
 
 
-def test_listener_gets_the_very_event(manager: HookRegistry, heard: list[Any]) -> None:
-    manager.register(listener(heard, "mine"))
-    manager.hooks.omni_request_arrived(ARRIVED)
+def test_listener_gets_the_very_event(registry: HookRegistry, heard: list[Any]) -> None:
+    registry.register(listener(heard, "mine"))
+    registry.hooks.omni_request_arrived(ARRIVED)
     assert heard[0][1] is ARRIVED
 
 
-def test_module_listens(manager: HookRegistry, heard: list[Any]) -> None:
+def test_module_listens(registry: HookRegistry, heard: list[Any]) -> None:
     module = ModuleType("listening_module")
 
     @hookimpl
@@ -97,48 +97,50 @@ def test_module_listens(manager: HookRegistry, heard: list[Any]) -> None:
         heard.append(("module", event))
 
     module.omni_request_arrived = omni_request_arrived  # type: ignore[attr-defined]
-    assert manager.register(module) == "listening_module"
-    manager.hooks.omni_request_arrived(ARRIVED)
+    assert registry.register(module) == "listening_module"
+    registry.hooks.omni_request_arrived(ARRIVED)
     assert heard == [("module", ARRIVED)]
 
 
-def test_class_with_static_functions_listens(manager: HookRegistry, heard: list[Any]) -> None:
+def test_class_with_static_functions_listens(registry: HookRegistry, heard: list[Any]) -> None:
     class Listening:
         @staticmethod
         @hookimpl
         def omni_request_arrived(event: RequestArrived) -> None:
             heard.append(("class", event))
 
-    manager.register(Listening)
-    manager.hooks.omni_request_arrived(ARRIVED)
+    registry.register(Listening)
+    registry.hooks.omni_request_arrived(ARRIVED)
     assert heard == [("class", ARRIVED)]
 
 
-def test_unmarked_functions_are_left_alone(manager: HookRegistry) -> None:
+def test_unmarked_functions_are_left_alone(registry: HookRegistry) -> None:
     class Unmarked:
         def omni_request_arrived(self, event: RequestArrived) -> None:
             raise AssertionError("not marked, not called")
 
-    manager.register(Unmarked())
-    assert manager.hooks.omni_request_arrived.listeners == ()
+    registry.register(Unmarked())
+    assert registry.hooks.omni_request_arrived.listeners == ()
 
 
-def test_hook_under_another_function_name_is_heard(manager: HookRegistry, heard: list[Any]) -> None:
+def test_hook_under_another_function_name_is_heard(
+    registry: HookRegistry, heard: list[Any]
+) -> None:
     class Listening:
         @hookimpl(specname="omni_request_arrived")
         def note(self, event: RequestArrived) -> None:
             heard.append(("note", event))
 
-    manager.register(Listening())
-    manager.hooks.omni_request_arrived(ARRIVED)
+    registry.register(Listening())
+    registry.hooks.omni_request_arrived(ARRIVED)
     assert heard == [("note", ARRIVED)]
 
 
-def test_every_hook_reaches_a_listener_of_all(manager: HookRegistry, new_recorder: Any) -> None:
+def test_every_hook_reaches_a_listener_of_all(registry: HookRegistry, new_recorder: Any) -> None:
     recorder = new_recorder()
-    manager.register(recorder)
-    sent = [object() for _ in vars(manager.hooks)]
-    for hook, event in zip(vars(manager.hooks).values(), sent, strict=True):
+    registry.register(recorder)
+    sent = [object() for _ in vars(registry.hooks)]
+    for hook, event in zip(vars(registry.hooks).values(), sent, strict=True):
         assert len(hook.listeners) == 1, hook.name
         hook(event)
     assert recorder.events == sent
@@ -216,7 +218,7 @@ def _historic_wrapper() -> Any:
     ],
 )
 def test_plugin_that_does_not_fit_is_refused_as_a_whole(
-    manager: HookRegistry, heard: list[Any], make: Callable[[], Any], fault: str
+    registry: HookRegistry, heard: list[Any], make: Callable[[], Any], fault: str
 ) -> None:
     class Mixed(type(make())):  # type: ignore[misc]
         """The fault beside an implementation without one."""
@@ -227,47 +229,47 @@ def test_plugin_that_does_not_fit_is_refused_as_a_whole(
 
     plugin = Mixed()
     with pytest.raises(ValueError, match=fault) as refused:
-        manager.register(plugin, "misfit")
+        registry.register(plugin, "misfit")
     assert "misfit" in str(refused.value)
 
     other = listener(heard, "other")
-    manager.register(other)
-    manager.hooks.omni_request_arrived(ARRIVED)
+    registry.register(other)
+    registry.hooks.omni_request_arrived(ARRIVED)
     assert heard == [("other", ARRIVED)], "nothing of it is registered, others still can be"
-    assert manager.register(listener(heard, "mended"), "misfit") == "misfit", "its name is free"
+    assert registry.register(listener(heard, "mended"), "misfit") == "misfit", "its name is free"
 
 
-def test_plugin_is_not_registered_twice(manager: HookRegistry, heard: list[Any]) -> None:
+def test_plugin_is_not_registered_twice(registry: HookRegistry, heard: list[Any]) -> None:
     plugin = listener(heard, "mine")
-    manager.register(plugin, "mine")
+    registry.register(plugin, "mine")
     with pytest.raises(ValueError, match="mine"):
-        manager.register(plugin, "mine")
+        registry.register(plugin, "mine")
     with pytest.raises(ValueError, match="another"):
-        manager.register(plugin, "another")
-    manager.hooks.omni_request_arrived(ARRIVED)
+        registry.register(plugin, "another")
+    registry.hooks.omni_request_arrived(ARRIVED)
     assert heard == [("mine", ARRIVED)]
 
 
-def test_name_is_given_to_one_plugin_only(manager: HookRegistry, heard: list[Any]) -> None:
-    manager.register(listener(heard, "first"), "mine")
+def test_name_is_given_to_one_plugin_only(registry: HookRegistry, heard: list[Any]) -> None:
+    registry.register(listener(heard, "first"), "mine")
     with pytest.raises(ValueError, match="mine"):
-        manager.register(listener(heard, "second"), "mine")
-    manager.hooks.omni_request_arrived(ARRIVED)
+        registry.register(listener(heard, "second"), "mine")
+    registry.hooks.omni_request_arrived(ARRIVED)
     assert heard == [("first", ARRIVED)]
 
 
 # Order
 
 
-def test_listeners_are_called_in_pluggys_order(manager: HookRegistry, heard: list[Any]) -> None:
+def test_listeners_are_called_in_pluggys_order(registry: HookRegistry, heard: list[Any]) -> None:
     for name, options in (
         ("first of all", {"tryfirst": True}),
         ("last of all", {"trylast": True}),
         ("registered early", {}),
         ("registered late", {}),
     ):
-        manager.register(listener(heard, name, **options))
-    manager.hooks.omni_request_arrived(ARRIVED)
+        registry.register(listener(heard, name, **options))
+    registry.hooks.omni_request_arrived(ARRIVED)
     assert [name for name, _ in heard] == [
         "first of all",
         "registered late",
@@ -280,29 +282,29 @@ def test_listeners_are_called_in_pluggys_order(manager: HookRegistry, heard: lis
 
 
 def test_late_listener_is_told_past_events_of_historic_hooks_once(
-    manager: HookRegistry, new_recorder: Any
+    registry: HookRegistry, new_recorder: Any
 ) -> None:
     early, late = new_recorder(), new_recorder()
-    manager.register(early)
-    manager.hooks.omni_configured(CONFIGURED)
-    manager.hooks.omni_request_arrived(ARRIVED)
-    manager.register(late)
+    registry.register(early)
+    registry.hooks.omni_configured(CONFIGURED)
+    registry.hooks.omni_request_arrived(ARRIVED)
+    registry.register(late)
     assert late.events == [CONFIGURED], "what is not historic is over"
-    manager.register(new_recorder())
+    registry.register(new_recorder())
     assert early.events == [CONFIGURED, ARRIVED]
     assert late.events == [CONFIGURED]
-    manager.hooks.omni_configured(CONFIGURED)
+    registry.hooks.omni_configured(CONFIGURED)
     assert late.events == [CONFIGURED, CONFIGURED]
 
 
-def test_fault_of_a_late_listener_stays_its_own(manager: HookRegistry, log: Any) -> None:
+def test_fault_of_a_late_listener_stays_its_own(registry: HookRegistry, log: Any) -> None:
     class Broken:
         @hookimpl
         def omni_configured(self, event: Configured) -> None:
             raise RuntimeError("broken")
 
-    manager.hooks.omni_configured(CONFIGURED)
-    assert manager.register(Broken(), "broken") == "broken"
+    registry.hooks.omni_configured(CONFIGURED)
+    assert registry.register(Broken(), "broken") == "broken"
     assert len(log.messages) == 1
 
 
@@ -310,16 +312,16 @@ def test_fault_of_a_late_listener_stays_its_own(manager: HookRegistry, log: Any)
 
 
 def test_without_listeners_a_hook_is_false_before_any_event_is_built(
-    manager: HookRegistry, heard: list[Any]
+    registry: HookRegistry, heard: list[Any]
 ) -> None:
-    for hook in vars(manager.hooks).values():
+    for hook in vars(registry.hooks).values():
         assert hook.listeners == ()
         assert isinstance(hook.listeners, tuple)
     plugin = listener(heard, "mine")
-    manager.register(plugin)
-    assert manager.hooks.omni_request_arrived.listeners
-    manager.unregister(plugin)
-    assert not manager.hooks.omni_request_arrived.listeners
+    registry.register(plugin)
+    assert registry.hooks.omni_request_arrived.listeners
+    registry.unregister(plugin)
+    assert not registry.hooks.omni_request_arrived.listeners
 
 
 @pytest.mark.parametrize(
@@ -328,18 +330,18 @@ def test_without_listeners_a_hook_is_false_before_any_event_is_built(
     ids=repr,
 )
 def test_listener_that_raises_stops_nobody_and_is_counted_each_time_and_logged_once(
-    manager: HookRegistry,
+    registry: HookRegistry,
     heard: list[Any],
     log: Any,
     error: BaseException,
 ) -> None:
-    manager.register(listener(heard, "after"))
-    manager.register(raising(error), "broken")
-    manager.register(listener(heard, "before"))
+    registry.register(listener(heard, "after"))
+    registry.register(raising(error), "broken")
+    registry.register(listener(heard, "before"))
     for _ in range(3):
-        manager.hooks.omni_request_arrived(ARRIVED)
+        registry.hooks.omni_request_arrived(ARRIVED)
     assert [name for name, _ in heard] == ["before", "after"] * 3
-    [account] = [account for account in manager.accounts() if account.errors]
+    [account] = [account for account in registry.stats() if account.errors]
     assert account == ("broken", "omni_request_arrived", 3, 3, 0, True)
     [record] = log.records
     assert record.exc_info[1] is error
@@ -347,18 +349,18 @@ def test_listener_that_raises_stops_nobody_and_is_counted_each_time_and_logged_o
     assert "omni_request_arrived" in record.getMessage()
 
 
-def test_each_faulty_plugin_is_logged_by_its_own_name(manager: HookRegistry, log: Any) -> None:
+def test_each_faulty_plugin_is_logged_by_its_own_name(registry: HookRegistry, log: Any) -> None:
     for name in ("one", "two"):
-        manager.register(raising(RuntimeError()), name)
-    manager.hooks.omni_request_arrived(ARRIVED)
+        registry.register(raising(RuntimeError()), name)
+    registry.hooks.omni_request_arrived(ARRIVED)
     assert sorted("'one'" in message for message in log.messages) == [False, True]
     assert sorted("'two'" in message for message in log.messages) == [False, True]
 
 
-def test_operators_interrupt_is_not_swallowed(manager: HookRegistry, log: Any) -> None:
-    manager.register(raising(KeyboardInterrupt()))
+def test_operators_interrupt_is_not_swallowed(registry: HookRegistry, log: Any) -> None:
+    registry.register(raising(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
-        manager.hooks.omni_request_arrived(ARRIVED)
+        registry.hooks.omni_request_arrived(ARRIVED)
     assert log.messages == []
 
 
@@ -381,7 +383,7 @@ def install(monkeypatch: pytest.MonkeyPatch, heard: list[Any]) -> Callable[..., 
                 monkeypatch.setitem(sys.modules, module, ModuleType(module))
                 sys.modules[module].plugin = plugin  # type: ignore[attr-defined]
         monkeypatch.setattr(
-            "vllm_omni_metrics_plugin.hooks.registry.entry_points",
+            "vllm_omni_metrics_plugin.hooks.loading.entry_points",
             lambda group: entries if group == ENTRY_POINT_GROUP else [],
         )
 
@@ -399,13 +401,13 @@ class _RaisingFinder:
 
 
 def test_installed_plugins_are_loaded_under_their_entry_points_names(
-    manager: HookRegistry, install: Callable[..., None], heard: list[Any]
+    registry: HookRegistry, install: Callable[..., None], heard: list[Any]
 ) -> None:
     install(alpha=listener(heard, "alpha"), beta=listener(heard, "beta"))
-    assert manager.load_installed(Settings()) == ["alpha", "beta"]
-    manager.hooks.omni_request_arrived(ARRIVED)
+    assert load_installed(registry, Settings()) == ["alpha", "beta"]
+    registry.hooks.omni_request_arrived(ARRIVED)
     assert sorted(name for name, _ in heard) == ["alpha", "beta"]
-    plugins = {listening.plugin for listening in manager.hooks.omni_request_arrived.listeners}
+    plugins = {listening.plugin for listening in registry.hooks.omni_request_arrived.listeners}
     assert plugins == {"alpha", "beta"}
 
 
@@ -420,7 +422,7 @@ def test_installed_plugins_are_loaded_under_their_entry_points_names(
     ],
 )
 def test_operator_chooses_which_installed_plugins_load(
-    manager: HookRegistry,
+    registry: HookRegistry,
     install: Callable[..., None],
     heard: list[Any],
     allowed: set[str] | None,
@@ -432,15 +434,15 @@ def test_operator_chooses_which_installed_plugins_load(
         hooks_allowed=None if allowed is None else frozenset(allowed),
         hooks_blocked=frozenset(blocked),
     )
-    assert manager.load_installed(settings) == loaded
+    assert load_installed(registry, settings) == loaded
 
 
 def test_plugin_that_was_asked_for_and_is_not_there_is_named(
-    manager: HookRegistry, install: Callable[..., None], heard: list[Any], log: Any
+    registry: HookRegistry, install: Callable[..., None], heard: list[Any], log: Any
 ) -> None:
     install(alpha=listener(heard, "alpha"))
     settings = Settings(hooks_allowed=frozenset({"alpha", "gone"}))
-    assert manager.load_installed(settings) == ["alpha"]
+    assert load_installed(registry, settings) == ["alpha"]
     [warning] = log.messages
     assert "'gone'" in warning
 
@@ -458,24 +460,24 @@ def test_plugin_that_was_asked_for_and_is_not_there_is_named(
     ids=["ImportError", "RuntimeError", "SystemExit", "unknown hook", "argument", "wrapper"],
 )
 def test_broken_package_is_skipped_by_name_and_the_others_load(
-    manager: HookRegistry,
+    registry: HookRegistry,
     install: Callable[..., None],
     heard: list[Any],
     log: Any,
     broken: Any,
 ) -> None:
     install(alpha=broken, beta=listener(heard, "beta"))
-    assert manager.load_installed(Settings()) == ["beta"]
+    assert load_installed(registry, Settings()) == ["beta"]
     [warning] = log.messages
     assert "'alpha'" in warning
     assert "installed_alpha" in warning
-    manager.hooks.omni_request_arrived(ARRIVED)
+    registry.hooks.omni_request_arrived(ARRIVED)
     assert [name for name, _ in heard] == ["beta"]
 
 
 def test_operators_interrupt_ends_the_loading(
-    manager: HookRegistry, install: Callable[..., None]
+    registry: HookRegistry, install: Callable[..., None]
 ) -> None:
     install(alpha=KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        manager.load_installed(Settings())
+        load_installed(registry, Settings())

@@ -85,7 +85,7 @@ def finish_audio(**changes: Any) -> None:
         "model_name": "tiny",
         "stage": 1,
         "replica": 3,
-        "frames": 48000,
+        "samples": 48000,
         "sample_rate": 24000,
         "duration_seconds": 2.0,
         "generation_seconds": 1.5,
@@ -224,7 +224,7 @@ EDGE = {
 
 
 def send(**changed: Any) -> None:
-    known = {"model_name": "tiny", "to_replica": 3, "size_bytes": 300, "seconds": 0.002}
+    known = {"model_name": "tiny", "to_replica": 3, "size_bytes": 300, "duration_seconds": 0.002}
     plugins.hooks.omni_transfer_sent(sent(**known | changed))
 
 
@@ -232,7 +232,7 @@ def receive(**changed: Any) -> None:
     known = {
         "model_name": "tiny",
         "from_replica": 1,
-        "seconds": 0.003,
+        "duration_seconds": 0.003,
         "in_flight_seconds": 0.25,
     }
     plugins.hooks.omni_transfer_received(received(**known | changed))
@@ -485,7 +485,7 @@ def test_generation_of_0_seconds_is_a_measurement(exposed: Any) -> None:
 
 
 UNKNOWN_RATE = {"sample_rate": None, "duration_seconds": None}
-EMPTY = {"frames": 0, "duration_seconds": None, "first_packet_seconds": None}
+EMPTY = {"samples": 0, "duration_seconds": None, "first_packet_seconds": None}
 
 
 @pytest.mark.parametrize(

@@ -301,7 +301,7 @@ def test_engines_versions_are_found_under_each_of_its_names(
 
 LISTENERS = """
 from vllm_omni_metrics_plugin.hooks import plugins
-print("plugins", *sorted({account.plugin for account in plugins.accounts()}))
+print("plugins", *sorted({account.plugin for account in plugins.stats()}))
 """
 
 

@@ -230,7 +230,7 @@ def test_sample_rate_may_come_with_a_later_packet(streamed: OpenRequest, recorde
     streamed.end(None)
     assert [packet.sample_rate for packet in recorder.of(MediaPacket)] == [None, 16000, 16000]
     audio_finished = recorder.only(AudioFinished)
-    assert (audio_finished.frames, audio_finished.sample_rate) == (24000, 16000)
+    assert (audio_finished.samples, audio_finished.sample_rate) == (24000, 16000)
     assert audio_finished.duration_seconds == 1.5
 
 
@@ -247,7 +247,7 @@ def test_audio_without_a_sample_rate_has_no_duration(streamed: OpenRequest, reco
     streamed.delivered = True
     streamed.end(None)
     audio_finished = recorder.only(AudioFinished)
-    assert audio_finished.frames == 8000
+    assert audio_finished.samples == 8000
     assert (audio_finished.sample_rate, audio_finished.duration_seconds) == (None, None)
 
 
@@ -258,7 +258,7 @@ def test_audio_stage_that_said_nothing_finishes_with_no_frames(
     streamed.delivered = True
     streamed.end(None)
     audio_finished = recorder.only(AudioFinished)
-    assert (audio_finished.frames, audio_finished.duration_seconds) == (0, None)
+    assert (audio_finished.samples, audio_finished.duration_seconds) == (0, None)
     assert audio_finished.first_packet_seconds is None
     assert audio_finished.streamed
 
@@ -307,7 +307,7 @@ def test_each_audio_stage_of_a_request_finishes_by_itself(
     request_.audio_output(audio(200), 1, 0, finished=True)
     request_.delivered = True
     request_.end(None)
-    assert {(done.stage, done.replica): done.frames for done in recorder.of(AudioFinished)} == {
+    assert {(done.stage, done.replica): done.samples for done in recorder.of(AudioFinished)} == {
         (1, 0): 300,
         (2, 1): 7,
     }
@@ -346,7 +346,7 @@ def test_listener_who_leaves_after_the_last_output_got_everything(
     streamed.complete = True
     end(streamed, error)
     assert recorder.only(RequestFinished).outcome == "length"
-    assert recorder.only(AudioFinished).frames == 480
+    assert recorder.only(AudioFinished).samples == 480
 
 
 @pytest.mark.parametrize("delivered", [False, True])
@@ -521,4 +521,4 @@ def test_any_interleaving_ends_each_request_once_with_every_frame_counted(
             frames[packet.stage] += packet.samples
         assert frames == +account.frames, f"packets of {name}: {packets}"
         for done in (event for event in recorder.of(AudioFinished) if event.request_id == name):
-            assert done.frames == account.frames[done.stage]
+            assert done.samples == account.frames[done.stage]

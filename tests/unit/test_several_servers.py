@@ -23,7 +23,7 @@ from vllm_omni_metrics_plugin import api_servers, catalog
 from vllm_omni_metrics_plugin.channel.endpoint import Endpoint
 from vllm_omni_metrics_plugin.channel.sender import Sender
 from vllm_omni_metrics_plugin.hooks import TransferReceived, TransferSent
-from vllm_omni_metrics_plugin.testing import make
+from vllm_omni_metrics_plugin.testing import make_event
 
 SECONDS = 60.0
 
@@ -39,10 +39,10 @@ register()
 from vllm_omni_metrics_plugin.hooks import *
 from vllm_omni_metrics_plugin.hooks import plugins
 from vllm_omni_metrics_plugin.patches.state import before_engine, transfers
-from vllm_omni_metrics_plugin.testing import make
+from vllm_omni_metrics_plugin.testing import make_event
 
 def tell(kind, **fields):
-    getattr(plugins.hooks, hook_of[kind])(make(kind, **fields))
+    getattr(plugins.hooks, hook_of[kind])(make_event(kind, **fields))
 
 from vllm_omni_metrics_plugin.testing import EVENTS
 hook_of = {kind: name for name, kind in EVENTS.items()}
@@ -320,8 +320,8 @@ def test_another_server_hears_of_transfers_when_the_one_that_did_has_ended(
     counts = [name("transfer_size_bytes_count"), name("transfer_rx_decode_time_ms_count")]
 
     def hop(key: str) -> None:
-        sender.send(make(TransferSent, key=key, from_replica=0))
-        sender.send(make(TransferReceived, key=key, to_replica=0))
+        sender.send(make_event(TransferSent, key=key, from_replica=0))
+        sender.send(make_event(TransferReceived, key=key, to_replica=0))
 
     try:
         for number in range(3):

@@ -20,7 +20,13 @@ from vllm_omni_metrics_plugin.hooks import (
     hookimpl,
     plugins,
 )
-from vllm_omni_metrics_plugin.testing import EVENTS, HookHarness, Recorder, make, speech_request
+from vllm_omni_metrics_plugin.testing import (
+    EVENTS,
+    HookHarness,
+    Recorder,
+    make_event,
+    speech_request,
+)
 
 
 class Listening:
@@ -42,7 +48,7 @@ class ListeningSlowly(Listening):
 
 @pytest.mark.parametrize("kind", EVENTS.values(), ids=lambda kind: kind.__name__)
 def test_every_event_can_be_made_with_values_of_the_right_types(kind: type[Event]) -> None:
-    event = make(kind)
+    event = make_event(kind)
     for name, hint in get_type_hints(kind).items():
         if hint is not Any:
             msgspec.convert(getattr(event, name), hint, from_attributes=True)
@@ -52,12 +58,12 @@ def test_every_event_can_be_made_with_values_of_the_right_types(kind: type[Event
 def test_fields_that_a_test_gives_are_kept(kind: type[Event]) -> None:
     for name in kind.__struct_fields__:
         given = object()
-        assert getattr(make(kind, **{name: given}), name) is given
+        assert getattr(make_event(kind, **{name: given}), name) is given
 
 
 def test_field_that_does_not_exist_is_refused() -> None:
     with pytest.raises(TypeError, match="seconds"):
-        make(RequestFinished, seconds=1.0)
+        make_event(RequestFinished, seconds=1.0)
 
 
 def test_speech_request_tells_one_consistent_story(omni_hooks: HookHarness) -> None:
@@ -68,7 +74,7 @@ def test_speech_request_tells_one_consistent_story(omni_hooks: HookHarness) -> N
     packets = heard.of(MediaPacket)
     assert [packet.index for packet in packets] == [0, 1, 2, 3]
     audio = heard.only(AudioFinished)
-    assert audio.frames == sum(packet.samples for packet in packets)
+    assert audio.samples == sum(packet.samples for packet in packets)
     assert audio.duration_seconds == pytest.approx(0.2)
     assert audio.first_packet_seconds == packets[0].since_arrival_seconds
     last = heard.only(RequestFinished)
@@ -98,21 +104,21 @@ def test_what_a_plugin_raises_fails_its_test(
 
     omni_hooks.register(kind(fail))
     with pytest.raises(type(error)):
-        omni_hooks.fire(make(RequestFinished))
-    omni_hooks.fire(make(RequestArrived))
+        omni_hooks.fire(make_event(RequestFinished))
+    omni_hooks.fire(make_event(RequestArrived))
 
 
 def test_plugin_that_calls_its_own_hook_fails_its_test(omni_hooks: HookHarness) -> None:
-    hook = omni_hooks.manager.hooks.omni_request_finished
+    hook = omni_hooks.hooks.omni_request_finished
     omni_hooks.register(Listening(hook))
     with pytest.raises(RecursionError, match="omni_request_finished"):
-        omni_hooks.fire(make(RequestFinished))
+        omni_hooks.fire(make_event(RequestFinished))
 
 
 def test_slow_plugin_has_heard_the_event_when_fire_returns(omni_hooks: HookHarness) -> None:
     heard: list[Event] = []
     omni_hooks.register(ListeningSlowly(heard.append))
-    event = make(RequestFinished)
+    event = make_event(RequestFinished)
     omni_hooks.fire(event)
     assert heard == [event]
 
@@ -121,16 +127,42 @@ def test_slow_plugin_that_hangs_fails_its_test(omni_hooks: HookHarness) -> None:
     go_on = threading.Event()
     omni_hooks.register(ListeningSlowly(lambda event: go_on.wait(60) and None))
     with pytest.raises(TimeoutError):
-        omni_hooks.fire(make(RequestFinished), seconds=0.01)
+        omni_hooks.fire(make_event(RequestFinished), seconds=0.01)
     go_on.set()
 
 
 def test_what_happens_on_the_stage_is_not_heard_by_the_process(
     omni_hooks: HookHarness, recorder: Recorder
 ) -> None:
-    omni_hooks.fire(make(RequestFinished))
-    plugins.hooks.omni_request_arrived(make(RequestArrived))
+    omni_hooks.fire(make_event(RequestFinished))
+    plugins.hooks.omni_request_arrived(make_event(RequestArrived))
     assert [type(event) for event in recorder.events] == [RequestArrived]
+
+
+def test_hooks_of_a_harness_are_its_own_and_can_be_given_to_others(omni_hooks: HookHarness) -> None:
+    class Greeter:
+        def __init__(self, hooks: Any) -> None:
+            self.finished = hooks.omni_request_finished
+
+        def greet(self, event: RequestFinished) -> None:
+            if self.finished.listeners:
+                self.finished(event)
+
+    greeter = Greeter(omni_hooks.hooks)
+    greeter.greet(make_event(RequestFinished))
+    heard = omni_hooks.register(Recorder())
+    event = make_event(RequestFinished)
+    greeter.greet(event)
+    assert heard.events == [event]
+    assert omni_hooks.hooks is omni_hooks.registry.hooks is not plugins.hooks
+    assert omni_hooks.registry.names == ["Recorder"]
+
+
+def test_two_harnesses_do_not_hear_each_other(omni_hooks: HookHarness) -> None:
+    heard = omni_hooks.register(Recorder())
+    with HookHarness() as other:
+        other.fire(make_event(RequestFinished))
+    assert heard.events == []
 
 
 def test_pytest_finds_the_fixture_by_itself_and_pays_nothing_for_it(tmp_path: Path) -> None:
@@ -143,9 +175,9 @@ def test_nothing_is_imported_for_those_who_do_not_ask():
     assert "prometheus_client" not in sys.modules
 
 def test_fixture_is_there(omni_hooks):
-    from vllm_omni_metrics_plugin.testing import Recorder, make, EVENTS
+    from vllm_omni_metrics_plugin.testing import Recorder, make_event, EVENTS
     heard = omni_hooks.register(Recorder())
-    omni_hooks.fire(*map(make, EVENTS.values()))
+    omni_hooks.fire(*map(make_event, EVENTS.values()))
     assert len(heard.events) == len(EVENTS)
 """
     )

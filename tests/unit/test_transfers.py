@@ -22,7 +22,7 @@ def sent(key: str = "speech_0_0", **changed: Any) -> TransferSent:
         key=key,
         connector="SharedMemoryConnector",
         size_bytes=298,
-        seconds=0.001,
+        duration_seconds=0.001,
         sent_at=100.0,
         clock="here",
     )
@@ -37,7 +37,7 @@ def received(key: str = "speech_0_0", **changed: Any) -> TransferReceived:
         key=key,
         connector="SharedMemoryConnector",
         size_bytes=298,
-        seconds=0.002,
+        duration_seconds=0.002,
         received_at=100.010,
         clock="here",
     )
@@ -63,8 +63,8 @@ def test_both_halves_together_say_who_sent_to_whom(
     for event in (out, in_):
         assert (event.model_name, event.from_stage, event.from_replica) == ("tiny", 0, 1)
         assert (event.to_stage, event.to_replica) == (1, 3)
-    assert (out.size_bytes, out.seconds) == (298, 0.001)
-    assert in_.seconds == 0.002
+    assert (out.size_bytes, out.duration_seconds) == (298, 0.001)
+    assert in_.duration_seconds == 0.002
     assert in_.in_flight_seconds == pytest.approx(0.008)
 
 
@@ -72,10 +72,10 @@ def test_receiver_that_was_there_first_received_since_the_sender_was_done(
     joining: Transfers, recorder: Any
 ) -> None:
     joining.report(sent(sent_at=100.0))
-    joining.report(received(received_at=100.004, seconds=5.0))
+    joining.report(received(received_at=100.004, duration_seconds=5.0))
     event = recorder.only(TransferReceived)
     assert event.in_flight_seconds == 0.0
-    assert event.seconds == pytest.approx(0.004)
+    assert event.duration_seconds == pytest.approx(0.004)
 
 
 def test_time_in_flight_between_hosts_is_not_made_up(joining: Transfers, recorder: Any) -> None:
@@ -83,7 +83,7 @@ def test_time_in_flight_between_hosts_is_not_made_up(joining: Transfers, recorde
     joining.report(received())
     event = recorder.only(TransferReceived)
     assert event.in_flight_seconds is None
-    assert (event.from_replica, event.seconds) == (1, 0.002)
+    assert (event.from_replica, event.duration_seconds) == (1, 0.002)
 
 
 def test_payload_of_another_stage_with_the_same_key_is_another(

@@ -113,14 +113,16 @@ class Transfers:
 def _completed(sent: TransferSent, received: TransferReceived) -> TransferReceived:
     if sent.clock != received.clock:
         return structs.replace(received, from_replica=sent.from_replica)
-    waited = received.received_at - received.seconds - sent.sent_at
+    waited = received.received_at - received.duration_seconds - sent.sent_at
     # A receiver that was there before the payload has received since the sender was done.
-    taken = max(0.0, received.received_at - sent.sent_at) if waited < 0 else received.seconds
+    taken = (
+        max(0.0, received.received_at - sent.sent_at) if waited < 0 else received.duration_seconds
+    )
     return structs.replace(
         received,
         from_replica=sent.from_replica,
         in_flight_seconds=max(0.0, waited),
-        seconds=taken,
+        duration_seconds=taken,
     )
 
 

@@ -15,7 +15,7 @@ from vllm_omni_metrics_plugin.channel.endpoint import Endpoint, private_endpoint
 from vllm_omni_metrics_plugin.doctor.report import Finding, HookPlugin
 from vllm_omni_metrics_plugin.exporters.prometheus.exporter import PrometheusExporter
 from vllm_omni_metrics_plugin.hooks import HookRegistry
-from vllm_omni_metrics_plugin.hooks.registry import BUILT_IN, ENTRY_POINT_GROUP
+from vllm_omni_metrics_plugin.hooks.loading import BUILT_IN, ENTRY_POINT_GROUP, load_installed
 from vllm_omni_metrics_plugin.patches.seams.releases import BY_VERSION, RELEASES
 from vllm_omni_metrics_plugin.settings import Settings
 
@@ -128,13 +128,13 @@ def check_engine(versions: Mapping[str, str]) -> list[Finding]:
 
 def load_hooks(wanted: Settings) -> dict[str, list[str]]:
     """By hook, the installed plugins that a server would call; logs what it would log of them."""
-    manager = HookRegistry()
+    registry = HookRegistry()
     if BUILT_IN not in wanted.hooks_blocked:
-        manager.register(PrometheusExporter({}, CollectorRegistry()), BUILT_IN)
-    manager.load_installed(wanted)
+        registry.register(PrometheusExporter({}, CollectorRegistry()), BUILT_IN)
+    load_installed(registry, wanted)
     return {
         name: [listener.plugin for listener in hook.listeners]
-        for name, hook in vars(manager.hooks).items()
+        for name, hook in vars(registry.hooks).items()
     }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.doctor.report import Severity
-from vllm_omni_metrics_plugin.hooks.registry import BUILT_IN
+from vllm_omni_metrics_plugin.hooks.loading import BUILT_IN
 from vllm_omni_metrics_plugin.scrape import Scrape
 
 

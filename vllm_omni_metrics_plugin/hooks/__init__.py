@@ -15,6 +15,8 @@ point group ``vllm_omni_metrics_plugin.hooks`` or registered at run time::
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vllm_omni_metrics_plugin.hooks.events import (
     AudioFinished,
     Configured,
@@ -36,11 +38,12 @@ from vllm_omni_metrics_plugin.hooks.events import (
     TransferSent,
     VideoFinished,
 )
-from vllm_omni_metrics_plugin.hooks.registry import Account, HookRegistry
+from vllm_omni_metrics_plugin.hooks.registry import HookRegistry
+from vllm_omni_metrics_plugin.hooks.renamed import module_getattr
 from vllm_omni_metrics_plugin.hooks.specs import hookimpl
+from vllm_omni_metrics_plugin.hooks.stats import HookStats
 
 __all__ = [
-    "Account",
     "AudioFinished",
     "Configured",
     "DiffusionWork",
@@ -48,6 +51,7 @@ __all__ = [
     "Event",
     "EventsDropped",
     "HookRegistry",
+    "HookStats",
     "ImageFinished",
     "MediaPacket",
     "PatchReported",
@@ -67,3 +71,6 @@ __all__ = [
 
 #: The hook plugins of this process.
 plugins = HookRegistry()
+
+if not TYPE_CHECKING:
+    __getattr__ = module_getattr(__name__, {"HookManager": "HookRegistry", "Account": "HookStats"})

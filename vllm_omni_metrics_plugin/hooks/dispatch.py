@@ -1,4 +1,4 @@
-"""Calling the listeners of one hook: nearly free without any, isolated with them.
+"""Calling the implementations of one hook: nearly free without any, isolated with them.
 
 pluggy finds, validates and orders the implementations; calling them goes over a cached tuple, as
 pluggy's own call path lets one implementation's exception end the call for all.
@@ -16,7 +16,7 @@ from vllm_omni_metrics_plugin.hooks.listener import LONG_CALL_SECONDS, Listener
 
 
 class Hook:
-    """One hook's listeners.
+    """One hook, with its implementations in the order of calling.
 
     The caller checks :attr:`listeners` before it builds an event, then calls the hook with it::
 
@@ -33,10 +33,11 @@ class Hook:
         self.busy = 0
 
     def __call__(self, event: Event, to: Iterable[Listener] | None = None) -> None:
-        """Tell every listener, or those of ``to``; what one of them raises stays here.
+        """Call every implementation, or those of ``to``; what one of them raises stays here.
 
-        Never raises. A listener that calls the hook it is called by is not obeyed: the event would
-        reach the others twice, and itself without end.
+        Raises nothing but the operator's KeyboardInterrupt. An implementation that calls the hook
+        that is calling it is refused: the event would reach the others twice, and itself without
+        end.
         """
         if self.busy and (caller := self._caller()) is not None:
             caller.refuse_recursion()
@@ -44,30 +45,30 @@ class Hook:
         self.busy += 1  # += on an attribute never lets go of the GIL, so these need no lock
         try:
             for listener in self.listeners if to is None else to:
-                listener.told += 1
+                listener.received += 1
                 began = monotonic() if listener.timed else 0.0
                 try:
                     returned = listener.call(event)
                     if returned is not None:
                         listener.refuse_result(returned)
-                    elif listener.in_doubt and listener.inline:
+                    elif listener.failing and listener.inline:
                         listener.succeeded()
                 except BaseException as error:  # SystemExit too: it must not end the server
                     if listener.failed(error):
                         raise
                 if began and (seconds := monotonic() - began) > LONG_CALL_SECONDS:
-                    listener.held_up(seconds)
+                    listener.blocked_for(seconds)
         finally:
             self.busy -= 1
 
-    def tell_later(self, listener: Listener, event: Event) -> None:
-        """Tell one listener of an event that it was given before, in a thread of its own."""
+    def call_queued(self, listener: Listener, event: Event) -> None:
+        """Call one implementation with an event from its queue, in a thread of its own."""
         self.busy += 1
         try:
             returned = listener.function(event)
             if returned is not None:
                 listener.refuse_result(returned)
-            elif listener.in_doubt:
+            elif listener.failing:
                 listener.succeeded()
         except BaseException as error:  # a thread that ends would leave its queue to fill up
             listener.failed(error)
@@ -89,11 +90,11 @@ class Hook:
 
 
 #: The functions in which a listener is being called.
-_CALLING = (Hook.__call__.__code__, Hook.tell_later.__code__)
+_CALLING = (Hook.__call__.__code__, Hook.call_queued.__code__)
 
 
 class HistoricHook(Hook):
-    """A hook that also tells its past events to those who come later."""
+    """A hook that is called with its past events for implementations that come later."""
 
     __slots__ = ("_lock", "history")
 
@@ -109,8 +110,8 @@ class HistoricHook(Hook):
                 to = self.listeners
         super().__call__(event, to)
 
-    def welcome(self, listeners: tuple[Listener, ...]) -> tuple[Event, ...]:
-        """Replace the listeners; returns what those among them who are new have missed."""
+    def replace(self, listeners: tuple[Listener, ...]) -> tuple[Event, ...]:
+        """Replace the listeners; returns the past events, which the new ones have missed."""
         with self._lock:
             self.listeners = listeners
             return tuple(self.history)

@@ -19,44 +19,43 @@ FAULTS_IN_A_ROW = 10
 #: Calls that take longer count against the plugin ...
 LONG_CALL_SECONDS = 0.005
 #: ... which is moved to a thread of its own when they add up to this ...
-HELD_UP_SECONDS = 0.5
-#: ... less what is forgiven with time, in seconds per second.
-FORGIVEN = 0.05
+BLOCKED_SECONDS = 0.5
+#: ... less this share of the time since the last long call.
+FORGIVEN_SHARE = 0.05
 
 #: How much of an event, or of a stranger's text, a log line shows.
 _SHOWN = 300
 
-_lock = threading.Lock()
-
 
 class Listener:
-    """One implementation, with its account; both live as long as it is registered.
+    """One implementation of one hook, with its counts; it lives as long as it is registered.
 
-    ``told`` counts the events it was given, ``dropped`` those of them that a full queue lost,
-    ``errors`` its faults. :attr:`call` is what a hook calls: the function itself, or the
-    queue before it.
+    ``received`` counts the events it was given, ``dropped`` those of them that a full queue lost,
+    ``errors`` what it raised and what counts as such. :attr:`call` is what a hook calls: the
+    function itself, or the queue before it.
     """
 
     __slots__ = (
-        "_held_up_at",
-        "_held_up_seconds",
+        "_blocked_at",
+        "_blocked_seconds",
         "_in_a_row",
-        "_leave",
+        "_lock",
         "_move",
-        "_notice",
+        "_on_error",
         "_refused",
+        "_remove",
         "_returned",
         "call",
         "dropped",
         "errors",
+        "failing",
         "function",
         "hook",
-        "in_doubt",
         "inline",
         "is_on",
         "plugin",
+        "received",
         "timed",
-        "told",
     )
 
     def __init__(
@@ -66,38 +65,39 @@ class Listener:
         function: Callable[[Any], object],
         *,
         timed: bool,
-        leave: Callable[[Listener], None],
+        remove: Callable[[Listener], None],
         move: Callable[[Listener], None],
-        notice: Callable[[BaseException], None] | None = None,
+        on_error: Callable[[BaseException], None] | None = None,
     ) -> None:
-        """``leave`` takes the listener off its hook, ``move`` puts it on a thread of its own.
+        """``remove`` takes the listener off its hook, ``move`` puts it on a thread of its own.
 
-        ``notice`` is told of every fault.
+        ``on_error`` is called with every error.
         """
         self.plugin = plugin
         self.hook = hook
         self.function = function
         self.call = function
         self.inline = True
-        #: Whether the time that it holds up its callers counts against it.
+        #: Whether the time for which it blocks its callers counts against it.
         self.timed = timed
         self.is_on = True
-        self.told = self.dropped = self.errors = 0
+        self.received = self.dropped = self.errors = 0
         #: Whether the last call was no plain success.
-        self.in_doubt = False
+        self.failing = False
+        self._lock = threading.Lock()
         self._in_a_row = 0
         self._refused = False
         self._returned = False
-        self._held_up_seconds = 0.0
-        self._held_up_at = 0.0
-        self._leave = leave
+        self._blocked_seconds = 0.0
+        self._blocked_at = 0.0
+        self._remove = remove
         self._move = move
-        self._notice = notice
+        self._on_error = on_error
 
     @property
     def calls(self) -> int:
         """Events that reached it, or will when its queue has come to them."""
-        return self.told - self.dropped
+        return self.received - self.dropped
 
     def trace(self) -> None:
         """Log every call from now on."""
@@ -123,22 +123,22 @@ class Listener:
 
     def succeeded(self) -> None:
         """A call went well after one that did not."""
-        with _lock:
+        with self._lock:
             if not self._refused:
                 self._in_a_row = 0
-                self.in_doubt = False
+                self.failing = False
             self._refused = False
 
     def failed(self, error: BaseException) -> bool:
-        """Account for what the implementation raised; whether it is not ours to keep.
+        """Count what the implementation raised; True for what the caller has to raise again.
 
-        An interrupt of the operator arrives in whatever the main thread is doing.
+        That is an interrupt of the operator, which arrives in whatever the main thread is doing.
         """
         in_main_thread = threading.current_thread() is threading.main_thread()
         if isinstance(error, KeyboardInterrupt) and in_main_thread:
             return True
-        with internal_errors.suppressed("accounting for a hook plugin's error"):
-            self._fault(error)
+        with internal_errors.suppressed("counting a hook plugin's error"):
+            self._count(error)
         return False
 
     def refuse_recursion(self) -> None:
@@ -156,27 +156,27 @@ class Listener:
             self._returned = True
             logger.warning(
                 "omni-metrics: hook plugin %r returned a %.*s from %s; what hooks return is not "
-                "used. Said once",
+                "used. This is logged once",
                 self.plugin,
                 _SHOWN,
                 type(result).__name__,
                 self.hook,
             )
-        if self.in_doubt:
+        if self.failing:
             self.succeeded()
 
-    def held_up(self, seconds: float) -> None:
-        """A call kept one of the server's threads waiting for that long."""
+    def blocked_for(self, seconds: float) -> None:
+        """A call blocked one of the server's threads for that long."""
         now = monotonic()
-        with _lock:
-            forgiven = FORGIVEN * (now - self._held_up_at)
-            self._held_up_seconds = max(0.0, self._held_up_seconds - forgiven) + seconds
-            self._held_up_at = now
-            if self._held_up_seconds < HELD_UP_SECONDS or not self.inline:
+        with self._lock:
+            forgiven = FORGIVEN_SHARE * (now - self._blocked_at)
+            self._blocked_seconds = max(0.0, self._blocked_seconds - forgiven) + seconds
+            self._blocked_at = now
+            if self._blocked_seconds < BLOCKED_SECONDS or not self.inline:
                 return
             self.inline = False
         logger.warning(
-            "omni-metrics: hook plugin %r held the server up in %s, the last time for %.3f s; from "
+            "omni-metrics: hook plugin %r blocked the server in %s, the last time for %.3f s; from "
             "now on it is called on a thread of its own. Mark such functions with "
             "@hookimpl(slow=True)",
             self.plugin,
@@ -186,8 +186,8 @@ class Listener:
         self._move(self)
 
     def drop(self, why: str) -> None:
-        """An event is lost to this listener; ``why`` is logged the first time."""
-        with _lock:
+        """An event is lost to this implementation; ``why`` is logged the first time."""
+        with self._lock:
             self.dropped += 1
             first = self.dropped == 1
         if first:
@@ -200,32 +200,32 @@ class Listener:
             )
 
     def switch_on(self) -> None:
-        with _lock:
+        with self._lock:
             self._in_a_row = 0
             self.is_on = True
 
-    def _fault(self, error: BaseException) -> None:
-        with _lock:
+    def _count(self, error: BaseException) -> None:
+        with self._lock:
             self.errors += 1
             self._in_a_row += 1
-            self.in_doubt = True
+            self.failing = True
             first = self.errors == 1
             switch_off = self.is_on and self._in_a_row >= FAULTS_IN_A_ROW
             if switch_off:
                 self.is_on = False
-        if self._notice is not None:
-            self._notice(error)
+        if self._on_error is not None:
+            self._on_error(error)
         if first:
             logger.error(
                 "omni-metrics: hook plugin %r failed in %s: %s; the event reached the other "
-                "listeners. Further errors there are counted, not logged",
+                "implementations. Further errors there are counted, not logged",
                 self.plugin,
                 self.hook,
                 type(error).__name__,
                 exc_info=(type(error), error, error.__traceback__),
             )
         if switch_off:
-            self._leave(self)
+            self._remove(self)
             logger.warning(
                 "omni-metrics: hook plugin %r failed %d times in a row in %s and was switched off "
                 "there. To switch it on again, mend it and restart the server, or call "

@@ -1,45 +1,23 @@
-"""Who listens: registering hook plugins, finding the installed ones, and keeping their accounts."""
+"""Registering hook plugins: which implementations each hook calls, and in which order."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pluggy
 
-from vllm_omni_metrics_plugin.hooks import checks, specs
+from vllm_omni_metrics_plugin.hooks import checks, renamed, specs
 from vllm_omni_metrics_plugin.hooks.dispatch import HistoricHook, Hook
 from vllm_omni_metrics_plugin.hooks.listener import Listener
+from vllm_omni_metrics_plugin.hooks.stats import HookStats, Totals
 from vllm_omni_metrics_plugin.hooks.worker import Worker, flush_all
-from vllm_omni_metrics_plugin.settings import Settings
 
 logger = logging.getLogger("vllm.omni_metrics")
-
-ENTRY_POINT_GROUP = f"{specs.PROJECT}.hooks"
-
-#: The plugin that is there without being installed; it can be blocked like the others.
-BUILT_IN = "prometheus"
-
-
-class Account(NamedTuple):
-    """What one plugin's implementations of one hook did since the process began."""
-
-    plugin: str
-    hook: str
-    #: Events that it was called with, or will be when its queue has come to them.
-    calls: int
-    #: Exceptions, attempts to call the hook from inside, coroutines that nobody awaits.
-    errors: int
-    #: Events that its queue had no room for.
-    dropped: int
-    #: False once it is switched off or unregistered.
-    is_on: bool
 
 
 @dataclass
@@ -55,9 +33,9 @@ class _Registered:
 class HookRegistry:
     """The registered hook plugins. ``hooks.omni_...`` are the hooks to call."""
 
-    def __init__(self, notice: Callable[[BaseException], None] | None = None) -> None:
-        """``notice`` is told of every fault of a plugin, which is contained all the same."""
-        self._notice = notice
+    def __init__(self, on_error: Callable[[BaseException], None] | None = None) -> None:
+        """``on_error`` is called with every error of a plugin, which is contained all the same."""
+        self._on_error = on_error
         self._pluggy = pluggy.PluginManager(specs.PROJECT)
         self._pluggy.add_hookspecs(specs)
         callers = self._pluggy.hook
@@ -66,15 +44,22 @@ class HookRegistry:
             for name in vars(specs)
             if name.startswith("omni_")
         }
-        self.hooks: Any = SimpleNamespace(**self._hooks)
+        #: One attribute for each hook, of the hook's name.
+        self.hooks = SimpleNamespace(**self._hooks)
         self._registered: dict[str, _Registered] = {}
-        #: Unregistered, and perhaps still telling what was queued.
+        #: Unregistered, and perhaps still being called with what was queued.
         self._leaving: list[_Registered] = []
-        #: Calls, errors and drops of those who have left, by plugin and hook.
-        self._past: dict[tuple[str, str], Counter[str]] = {}
+        #: Of those that have left.
+        self._past = Totals()
         self._trace = False
         #: Held while the lists of listeners change, never while one of them is called.
         self._lock = threading.RLock()
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the registered plugins."""
+        with self._lock:
+            return list(self._registered)
 
     def register(self, plugin: object, name: str | None = None, *, timed: bool = True) -> str:
         """Add a module or object whose ``@hookimpl`` functions are to be called.
@@ -82,7 +67,7 @@ class HookRegistry:
         Returns the name it is registered under. Raises ValueError for what is registered already,
         for a hook that does not exist and for a function that cannot be called; nothing of the
         plugin is registered then. ``timed=False``: whoever registers it vouches that it waits for
-        nothing, so it is spared the watch of its time.
+        nothing, so the time that its calls take is not watched.
         """
         with self._lock:
             known = name or self._free_name(plugin)
@@ -106,7 +91,7 @@ class HookRegistry:
                 for listener in registered.listeners.values()
                 if listener.hook == hook.name
             ]
-        self._warn_of_silence(plugin, known, registered)
+        self._warn_of_no_hooks(plugin, known, registered)
         for hook, event, listeners in missed:
             hook(event, listeners)
         return known
@@ -130,7 +115,7 @@ class HookRegistry:
             self._settle()
 
     def switch_on(self, name: str) -> None:
-        """Call those implementations of a plugin again that were switched off for their faults.
+        """Call those implementations of a plugin again that were switched off for their errors.
 
         Raises ValueError for a plugin that is not registered.
         """
@@ -144,7 +129,7 @@ class HookRegistry:
                 self._refresh(hook)
 
     def trace(self) -> None:
-        """Log every call of every listener from now on (``VLLM_OMNI_METRICS_TRACE=1``)."""
+        """Log every call of a hook implementation from now on (``VLLM_OMNI_METRICS_TRACE=1``)."""
         with self._lock:
             if self._trace:
                 return
@@ -154,68 +139,29 @@ class HookRegistry:
                     listener.trace()
 
     def flush(self, seconds: float = 5.0) -> bool:
-        """Wait until slow listeners were told what is queued now; False if that takes longer."""
+        """Wait until slow implementations were called with all that is queued now.
+
+        Returns False if that takes longer than ``seconds``.
+        """
         with self._lock:
             workers = [r.worker for r in (*self._registered.values(), *self._leaving)]
         return flush_all(workers, seconds)
 
-    def accounts(self) -> list[Account]:
+    def stats(self) -> list[HookStats]:
         """What every plugin did with every hook that it implements or implemented."""
         with self._lock:
             self._settle()
-            totals = {key: Counter(counts) for key, counts in self._past.items()}
-            on: Counter[tuple[str, str]] = Counter()
+            totals = self._past.copy()
             for registered in self._leaving:
-                _add(totals, registered)
+                totals.add(registered.listeners.values(), registered=False)
             for registered in self._registered.values():
-                _add(totals, registered)
-                for listener in registered.listeners.values():
-                    on[listener.plugin, listener.hook] += listener.is_on
-        return [
-            Account(*key, counts["calls"], counts["errors"], counts["dropped"], bool(on[key]))
-            for key, counts in totals.items()
-        ]
+                totals.add(registered.listeners.values(), registered=True)
+        return totals.stats()
 
-    def load_installed(
-        self, settings: Settings, warn: Callable[..., None] = logger.warning
-    ) -> list[str]:
-        """Register every installed hook plugin that ``settings`` allow; a broken one is skipped.
-
-        Returns the names of those that listen now. ``warn`` is called as a logger's method.
-        """
-        loaded = []
-        installed = entry_points(group=ENTRY_POINT_GROUP)
-        for entry in installed:
-            if not settings.allows_hooks_of(entry.name):
-                continue
-            try:
-                loaded.append(self.register(entry.load(), entry.name))
-            except BaseException as error:  # a plugin's module may raise anything, SystemExit too
-                if isinstance(error, KeyboardInterrupt):
-                    raise
-                warn(
-                    "omni-metrics: hook plugin %r (%s) was skipped: %s: %s",
-                    entry.name,
-                    entry.value,
-                    type(error).__name__,
-                    error,
-                )
-        names = sorted({entry.name for entry in installed} | {BUILT_IN, *self._registered})
-        asked_for = settings.hooks_allowed or frozenset()
-        for missing in sorted((asked_for - set(self._registered)) - settings.hooks_blocked):
-            warn(
-                "omni-metrics: VLLM_OMNI_METRICS_HOOKS names %r, which did not load%s; "
-                "the others are used",
-                missing,
-                "" if missing in names else checks.nearest(missing, names),
-            )
-        for unknown in sorted(settings.hooks_blocked.difference(names)):
-            warn(
-                "omni-metrics: VLLM_OMNI_METRICS_HOOKS blocks %r, which is not installed%s",
-                unknown,
-                checks.nearest(unknown, names),
-            )
-        return loaded
+    def accounts(self) -> list[HookStats]:
+        """The earlier name of :meth:`stats`."""
+        renamed.warn("HookRegistry.accounts()", "HookRegistry.stats()", above=1)
+        return self.stats()
 
     def _refuse_misfits(self, plugin: object, name: str) -> None:
         refused = f"hook plugin {name!r} was not registered: "
@@ -237,12 +183,12 @@ class HookRegistry:
     def _listener(
         self, name: str, hook: Hook, implementation: pluggy.HookImpl, registered: _Registered
     ) -> Listener:
-        def leave(listener: Listener) -> None:
+        def remove(listener: Listener) -> None:
             with self._lock:
                 self._refresh(hook)
 
         def move(listener: Listener) -> None:
-            # With all of its plugin, which would else hear of things in another order.
+            # With all of its plugin, whose calls would else come in another order.
             for other in list(registered.listeners.values()):
                 registered.worker.take(self._hooks[other.hook], other)
 
@@ -252,9 +198,9 @@ class HookRegistry:
             hook.name,
             function,
             timed=registered.timed,
-            leave=leave,
+            remove=remove,
             move=move,
-            notice=self._notice,
+            on_error=self._on_error,
         )
         if self._trace:
             listener.trace()
@@ -276,17 +222,17 @@ class HookRegistry:
             and listener.is_on
         )
         if isinstance(hook, HistoricHook):
-            return hook.welcome(listeners)
+            return hook.replace(listeners)
         hook.listeners = listeners
         return ()
 
     def _settle(self) -> None:
-        """Close the accounts of those who have left for good."""
+        """Keep nothing but the counts of those whose queues are empty."""
         for registered in [r for r in self._leaving if r.worker.is_done()]:
             self._leaving.remove(registered)
-            _add(self._past, registered)
+            self._past.add(registered.listeners.values(), registered=False)
 
-    def _warn_of_silence(self, plugin: object, name: str, registered: _Registered) -> None:
+    def _warn_of_no_hooks(self, plugin: object, name: str, registered: _Registered) -> None:
         forgotten = checks.unmarked(self._pluggy, plugin, list(self._hooks))
         if forgotten:
             logger.warning(
@@ -296,11 +242,3 @@ class HookRegistry:
             )
         elif not registered.listeners:
             logger.warning("omni-metrics: hook plugin %r implements no hook", name)
-
-
-def _add(totals: dict[tuple[str, str], Counter[str]], registered: _Registered) -> None:
-    for listener in registered.listeners.values():
-        counts = totals.setdefault((listener.plugin, listener.hook), Counter())
-        counts["calls"] += listener.calls
-        counts["errors"] += listener.errors
-        counts["dropped"] += listener.dropped

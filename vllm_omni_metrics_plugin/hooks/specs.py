@@ -19,11 +19,26 @@ PROJECT = "vllm_omni_metrics_plugin"
 
 #: Set on implementations that declare themselves slow.
 SLOW = f"{PROJECT}_slow"
+#: Set on hooks: the version with which each came.
+SINCE = f"{PROJECT}_since"
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
-hookspec = HookspecMarker(PROJECT)
+_mark_spec = HookspecMarker(PROJECT)
 _mark = HookimplMarker(PROJECT)
+
+
+def hookspec(*, since: str, historic: bool = False) -> Callable[[Function], Function]:
+    """Mark a function as a hook, which came with version ``since`` of this package.
+
+    ``historic``: implementations that are registered later are called with its past events, too.
+    """
+
+    def mark(spec: Function) -> Function:
+        setattr(spec, SINCE, since)
+        return _mark_spec(spec, historic=historic)
+
+    return mark
 
 
 @overload
@@ -74,86 +89,89 @@ def hookimpl(
     return mark if function is None else mark(function)
 
 
-@hookspec(historic=True)
+@hookspec(since="0.1", historic=True)
 def omni_configured(event: events.Configured) -> None:
-    """The plugin is ready in this process. Also told to listeners that register later."""
+    """The plugin is ready in this process. Implementations that register later are called, too."""
 
 
-@hookspec(historic=True)
+@hookspec(since="0.1", historic=True)
 def omni_patch_reported(event: events.PatchReported) -> None:
-    """A seam was applied, deferred, skipped or failed. Also told to listeners that come later."""
+    """A patch was applied, deferred, skipped or failed.
+
+    Implementations that register later are called with what became of each, too.
+    """
 
 
-@hookspec
+@hookspec(since="0.1")
 def omni_replica_joined(event: events.ReplicaJoined) -> None:
     """A replica became a member of its stage."""
 
 
-@hookspec
+@hookspec(since="0.1")
 def omni_replica_left(event: events.ReplicaLeft) -> None:
     """A replica left its stage, or died."""
 
 
-@hookspec
+@hookspec(since="0.1")
 def omni_engine_stats(event: events.EngineStats) -> None:
     """A stage engine's statistics were recorded, with every batch."""
 
 
-@hookspec
+@hookspec(since="0.1")
 def omni_request_arrived(event: events.RequestArrived) -> None:
     """The client-facing engine took a request in."""
 
 
-@hookspec
+@hookspec(since="0.1")
 def omni_stage_submitted(event: events.StageSubmitted) -> None:
     """A stage replica was given the request."""
 
 
-@hookspec
+@hookspec(since="0.1")
 def omni_stage_finished(event: events.StageFinished) -> None:
     """A stage replica finished the request."""
 
 
-@hookspec
+@hookspec(since="0.1")
 def omni_media_packet(event: events.MediaPacket) -> None:
     """A packet of media leaves the engine for the client."""
 
 
-@hookspec
+@hookspec(since="0.1")
 def omni_audio_finished(event: events.AudioFinished) -> None:
     """A request's audio output is complete."""
 
 
-@hookspec
+@hookspec(since="0.1")
 def omni_image_finished(event: events.ImageFinished) -> None:
     """A request's images are complete."""
 
 
-@hookspec
+@hookspec(since="0.1")
 def omni_video_finished(event: events.VideoFinished) -> None:
     """A request's videos are complete, and their frame rate is known if it ever will be."""
 
 
-@hookspec
+@hookspec(since="0.1")
 def omni_request_finished(event: events.RequestFinished) -> None:
     """A request ended; exactly once per arrived request."""
 
 
-@hookspec
+@hookspec(since="0.1")
 def omni_transfer_sent(event: events.TransferSent) -> None:
-    """A payload left one stage for the next."""
+    """A payload left one stage for the next. In the server only, once for each payload."""
 
 
-@hookspec
+@hookspec(since="0.1")
 def omni_transfer_received(event: events.TransferReceived) -> None:
-    """A payload arrived at a stage."""
+    """A payload arrived at a stage. In the server only, once for each arrival."""
 
 
-@hookspec
+@hookspec(since="0.1")
 def omni_transfer_failed(event: events.TransferFailed) -> None:
-    """A payload could not be sent or received."""
+    """A payload could not be sent or received. In the server only, once for each failure."""
 
 
-@hookspec
+@hookspec(since="0.1")
 def omni_events_dropped(event: events.EventsDropped) -> None:
     """Events of the stage engines' processes did not arrive in the server."""

@@ -32,7 +32,7 @@ class Worker:
         self._closed = False
 
     def take(self, hook: Hook, listener: Listener) -> None:
-        """Have ``listener`` of ``hook`` called here; its hook then only fills the queue."""
+        """Call ``listener`` of ``hook`` here from now on; its hook only fills the queue."""
         listener.inline = listener.timed = False
         listener.call = self._queueing(hook, listener)
 
@@ -52,7 +52,7 @@ class Worker:
         return enqueue
 
     def flush(self, seconds: float) -> bool:
-        """Wait until what is queued now has been told; False if that takes longer."""
+        """Wait until the calls that are queued now were made; False if that takes longer."""
         thread = self._thread
         if thread is None or thread is threading.current_thread():
             return thread is None
@@ -61,13 +61,13 @@ class Worker:
         return reached.wait(seconds)
 
     def close(self) -> None:
-        """Take nothing more; what is queued is still told."""
+        """Take nothing more; calls that are queued are still made."""
         self._closed = True
         self._queue.put(None)
         atexit.unregister(self._finish)
 
     def is_done(self) -> bool:
-        """Whether it is closed and has told everything."""
+        """Whether it is closed and has made all calls."""
         return self._closed and (self._thread is None or not self._thread.is_alive())
 
     def _start(self) -> None:
@@ -89,7 +89,7 @@ class Worker:
             hook, listener, event = entry
             del entry  # the next one may be long in coming
             if listener.is_on:
-                hook.tell_later(listener, event)
+                hook.call_queued(listener, event)
             else:
                 listener.drop("it was switched off")
             del hook, listener, event

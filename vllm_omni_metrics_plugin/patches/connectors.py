@@ -130,7 +130,7 @@ def _report_sent(
             **_about(connector, from_stage, to_stage, key),
             from_replica=_own_replica(),
             size_bytes=size_bytes,
-            seconds=ended - began,
+            duration_seconds=ended - began,
             sent_at=ended,
             clock=_clock(),
         )
@@ -151,7 +151,7 @@ def _report_received(
             **_about(connector, from_stage, to_stage, key),
             to_replica=_own_replica(),
             size_bytes=size_bytes,
-            seconds=ended - began,
+            duration_seconds=ended - began,
             received_at=ended,
             clock=_clock(),
         )

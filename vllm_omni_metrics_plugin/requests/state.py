@@ -231,7 +231,7 @@ class OpenRequest:
                     model_name=self.model_name,
                     stage=stage,
                     replica=audio.replica,
-                    frames=audio.frames,
+                    samples=audio.frames,
                     sample_rate=audio.sample_rate,
                     duration_seconds=audio.duration_seconds,
                     generation_seconds=work.generation_seconds if work else None,

@@ -19,7 +19,7 @@ from vllm_omni_metrics_plugin.channel.receiver import Receiver
 from vllm_omni_metrics_plugin.channel.sender import Sender
 from vllm_omni_metrics_plugin.hooks import Configured, TransferFailed, plugins
 from vllm_omni_metrics_plugin.hooks.events import Role
-from vllm_omni_metrics_plugin.hooks.registry import BUILT_IN
+from vllm_omni_metrics_plugin.hooks.loading import BUILT_IN, load_installed
 from vllm_omni_metrics_plugin.patches import Patches, process
 from vllm_omni_metrics_plugin.patches.seams.releases import BY_VERSION
 from vllm_omni_metrics_plugin.patches.state import before_engine, transfers
@@ -68,7 +68,7 @@ def start(environ: Mapping[str, str]) -> None:
 
         plugins.register(PrometheusExporter(wanted.buckets), BUILT_IN, timed=False)
     _open_channel(wanted, role)
-    plugins.load_installed(wanted, warn)
+    load_installed(plugins, wanted, warn)
     Patches(seam for seam in seams_of(versions["vllm-omni"]) if role in seam.roles).install()
     plugins.hooks.omni_configured(
         Configured(

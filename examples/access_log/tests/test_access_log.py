@@ -10,7 +10,7 @@ import pytest
 from vllm_omni_access_log import AccessLog, plugin
 
 from vllm_omni_metrics_plugin.hooks import RequestFinished
-from vllm_omni_metrics_plugin.testing import HookHarness, make, speech_request
+from vllm_omni_metrics_plugin.testing import HookHarness, make_event, speech_request
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_one_line_holds_everything_about_a_request(omni_hooks: HookHarness, path
     ]
     assert line["stages"][1]["submitted_seconds"] == pytest.approx(0.01)
     [audio] = line["audio"]
-    assert audio["frames"] == 72_000
+    assert audio["samples"] == 72_000
     assert audio["first_packet_seconds"] == 0.25
     assert audio["rtf"] == pytest.approx(0.84 / 3.0)
 
@@ -70,7 +70,7 @@ def test_end_of_a_request_whose_beginning_was_lost_says_null(
     omni_hooks: HookHarness, path: Path
 ) -> None:
     omni_hooks.register(AccessLog({"VLLM_OMNI_ACCESS_LOG": str(path)}))
-    omni_hooks.fire(make(RequestFinished))
+    omni_hooks.fire(make_event(RequestFinished))
     [line] = lines(path)
     assert line["request_id"] is None
     assert line["stages"] == []

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from vllm_omni_opentelemetry import OpenTelemetry
 
 from vllm_omni_metrics_plugin.hooks import Configured
-from vllm_omni_metrics_plugin.testing import HookHarness, make, speech_request
+from vllm_omni_metrics_plugin.testing import HookHarness, make_event, speech_request
 
 
 class Receiver:
@@ -82,7 +82,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
 @pytest.fixture
 def plugin(receiver: Receiver, omni_hooks: HookHarness) -> Iterator[OpenTelemetry]:
     registered = omni_hooks.register(OpenTelemetry())
-    omni_hooks.fire(make(Configured))
+    omni_hooks.fire(make_event(Configured))
     yield registered
     assert registered.provider is not None
     registered.provider.shutdown()
@@ -164,7 +164,7 @@ def test_without_an_endpoint_nothing_is_sent_and_one_line_says_so(
     omni_hooks: HookHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     registered = omni_hooks.register(OpenTelemetry({}))
-    omni_hooks.fire(make(Configured), *speech_request())
+    omni_hooks.fire(make_event(Configured), *speech_request())
     assert registered.provider is None
     [message] = caplog.messages
     assert "OTEL_EXPORTER_OTLP_ENDPOINT is not set" in message
@@ -172,5 +172,5 @@ def test_without_an_endpoint_nothing_is_sent_and_one_line_says_so(
 
 def test_engines_other_processes_send_nothing(omni_hooks: HookHarness, receiver: Receiver) -> None:
     registered = omni_hooks.register(OpenTelemetry())
-    omni_hooks.fire(make(Configured, role="worker"))
+    omni_hooks.fire(make_event(Configured, role="worker"))
     assert registered.provider is None

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from vllm_omni_slo_judge import SloJudge
 
 from vllm_omni_metrics_plugin.hooks import Configured, RequestFinished
-from vllm_omni_metrics_plugin.testing import HookHarness, make, speech_request
+from vllm_omni_metrics_plugin.testing import HookHarness, make_event, speech_request
 
 SPEECH = """
 [[objective]]
@@ -50,7 +50,7 @@ def judge(omni_hooks: HookHarness, tmp_path: Path) -> Callable[[str], Verdicts]:
         path.write_text(text)
         registry = CollectorRegistry()
         omni_hooks.register(SloJudge({"VLLM_OMNI_SLO": str(path)}, registry))
-        omni_hooks.fire(make(Configured))
+        omni_hooks.fire(make_event(Configured))
         return Verdicts(registry)
 
     return start
@@ -92,8 +92,8 @@ def test_request_without_audio_is_not_judged_as_speech(
 ) -> None:
     text = '[[objective]]\nname = "all"\ntarget = 0.9\nend_to_end_seconds = 2\n'
     verdicts = judge(SPEECH + text)
-    omni_hooks.fire(make(RequestFinished, end_to_end_seconds=1.0))
-    omni_hooks.fire(make(RequestFinished, end_to_end_seconds=2.0))
+    omni_hooks.fire(make_event(RequestFinished, end_to_end_seconds=1.0))
+    omni_hooks.fire(make_event(RequestFinished, end_to_end_seconds=2.0))
     assert verdicts() == {}
     assert verdicts("all") == {"good": 1, "bad": 1}
 
@@ -112,7 +112,7 @@ def test_judge_keeps_nothing_of_a_request_that_has_ended(
     path = tmp_path / "slo.toml"
     path.write_text(SPEECH)
     judge = omni_hooks.register(SloJudge({"VLLM_OMNI_SLO": str(path)}, CollectorRegistry()))
-    omni_hooks.fire(make(Configured), *speech_request(), *speech_request(outcome="abort"))
+    omni_hooks.fire(make_event(Configured), *speech_request(), *speech_request(outcome="abort"))
     assert not judge._audio
 
 
@@ -157,12 +157,12 @@ def test_judge_without_a_file_says_so_once(
     omni_hooks: HookHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     omni_hooks.register(SloJudge({}, CollectorRegistry()))
-    omni_hooks.fire(make(Configured), *speech_request())
+    omni_hooks.fire(make_event(Configured), *speech_request())
     assert caplog.messages == ["VLLM_OMNI_SLO is not set to a TOML file; nothing is judged"]
 
 
 def test_engines_other_processes_judge_nothing(omni_hooks: HookHarness, tmp_path: Path) -> None:
     registry = CollectorRegistry()
     omni_hooks.register(SloJudge({"VLLM_OMNI_SLO": str(tmp_path / "gone.toml")}, registry))
-    omni_hooks.fire(make(Configured, role="stage_engine"))
+    omni_hooks.fire(make_event(Configured, role="stage_engine"))
     assert list(registry.collect()) == []

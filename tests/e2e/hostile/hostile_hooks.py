@@ -155,7 +155,7 @@ class Control:
 
     def report(self) -> dict[str, Any]:
         return {
-            "accounts": [account._asdict() for account in plugins.accounts()],
+            "accounts": [account._asdict() for account in plugins.stats()],
             "heard": self.good.heard if self.good else {},
             "frames": self.good.frames if self.good else 0,
             "inline": self.inline,

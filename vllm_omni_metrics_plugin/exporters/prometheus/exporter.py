@@ -106,7 +106,7 @@ class PrometheusExporter(VisualSamples, TransferSamples):
             family.stem: _metric(family, buckets.get(family.stem, family.buckets), registry)
             for family in catalog.FAMILIES
         }
-        self._hook_accounts = HookStatsSamples(self._families, plugins.accounts)
+        self._hook_accounts = HookStatsSamples(self._families, plugins.stats)
         self._window = RegistryCollector(registry, self._hook_accounts.publish)
         self._publish_in = publish_in
         self._published = False
@@ -189,7 +189,7 @@ class PrometheusExporter(VisualSamples, TransferSamples):
 
     @hookimpl
     def omni_audio_finished(self, event: AudioFinished) -> None:
-        if event.frames == 0 and event.streamed:
+        if event.samples == 0 and event.streamed:
             self._missing("audio_ttfp_seconds", "empty_audio")
         if event.duration_seconds is None or event.replica is None:
             reason = _why_no_duration(event)
@@ -267,7 +267,7 @@ def _withdraw(info: Gauge, labels: tuple[str, ...]) -> None:
 
 
 def _why_no_duration(event: AudioFinished) -> str:
-    if event.frames == 0:
+    if event.samples == 0:
         return "empty_audio"
     return "no_sample_rate" if event.sample_rate is None else "unknown_replica"
 

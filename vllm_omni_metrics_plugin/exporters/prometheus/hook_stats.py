@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from vllm_omni_metrics_plugin import api_servers, internal_errors
-from vllm_omni_metrics_plugin.hooks import Account
+from vllm_omni_metrics_plugin.hooks import HookStats
 
 #: How often the counts are published where no scrape asks for it.
 _PUBLISH_EVERY_SECONDS = 1.0
@@ -28,7 +28,7 @@ class HookStatsSamples:
     """Publishes the accounts of the hook plugins; any thread may ask it to."""
 
     def __init__(
-        self, families: Mapping[str, Any], accounts: Callable[[], Iterable[Account]]
+        self, families: Mapping[str, Any], accounts: Callable[[], Iterable[HookStats]]
     ) -> None:
         self._families = families
         self._accounts = accounts
@@ -64,7 +64,7 @@ class HookStatsSamples:
         while not self._closing.wait(_PUBLISH_EVERY_SECONDS):
             self.publish()
 
-    def _publish(self, account: Account) -> None:
+    def _publish(self, account: HookStats) -> None:
         labels = (account.plugin, account.hook)
         self._families["metrics_hook_listening"].labels(*labels).set(account.is_on)
         before = self._published.get(labels, (0, 0, 0))

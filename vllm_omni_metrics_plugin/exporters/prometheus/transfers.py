@@ -47,7 +47,7 @@ class TransferSamples:
             self._missing("transfer_tx_time_ms", reason)
             return
         children.size.observe(event.size_bytes)
-        children.send.observe(1000.0 * event.seconds)
+        children.send.observe(1000.0 * event.duration_seconds)
 
     @hookimpl
     def omni_transfer_received(self, event: TransferReceived) -> None:
@@ -57,7 +57,7 @@ class TransferSamples:
             self._missing("transfer_rx_decode_time_ms", reason)
             self._missing("transfer_in_flight_time_ms", reason)
             return
-        children.receive.observe(1000.0 * event.seconds)
+        children.receive.observe(1000.0 * event.duration_seconds)
         if event.in_flight_seconds is None:
             self._missing("transfer_in_flight_time_ms", "other_host")
         else:

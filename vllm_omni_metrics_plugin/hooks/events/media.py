@@ -1,0 +1,115 @@
+"""The events of what a request generates: audio, images, videos."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from vllm_omni_metrics_plugin.hooks.events.base import Event
+from vllm_omni_metrics_plugin.hooks.events.requests import DiffusionWork
+from vllm_omni_metrics_plugin.hooks.renamed import RenamedField
+
+Modality = Literal["audio"]
+
+
+class MediaPacket(Event, frozen=True, kw_only=True):
+    """One packet of media leaves the engine for the client."""
+
+    request_id: str
+    model_name: str
+    modality: Modality
+    #: Counts the request's packets of this modality from 0.
+    index: int
+    #: New samples per channel in this packet, also when the engine repeats earlier ones.
+    samples: int
+    #: Hz.
+    sample_rate: int | None
+    stage: int
+    replica: int | None
+    left_at: float
+    since_arrival_seconds: float
+    #: False when the whole output leaves in one piece because the client did not ask to stream.
+    streamed: bool
+
+
+class AudioFinished(Event, frozen=True, kw_only=True):
+    """A request's audio output is complete. Not sent for requests that were cut short."""
+
+    request_id: str
+    model_name: str
+    stage: int
+    replica: int | None
+    #: Samples per channel; 0 when the engine finished without any audio.
+    samples: int
+    #: Hz.
+    sample_rate: int | None
+    #: ``samples / sample_rate``; None when there are no samples or no sample rate.
+    duration_seconds: float | None
+    #: Stage submit to stage finish, as in :class:`StageFinished`.
+    generation_seconds: float | None
+    #: Arrival to first packet; None for a request that was not streamed.
+    first_packet_seconds: float | None
+    streamed: bool
+
+    frames = RenamedField[int]("samples")
+
+    @property
+    def rtf(self) -> float | None:
+        """Real-time factor: seconds of generation for one second of audio; below 1 has no gaps.
+
+        None when either was not measured and when there is no audio.
+        """
+        return _rtf(self.generation_seconds, self.duration_seconds)
+
+
+class ImageFinished(Event, frozen=True, kw_only=True):
+    """A request's images are complete. Not sent for requests that were cut short."""
+
+    request_id: str
+    model_name: str
+    stage: int
+    replica: int | None
+    images: int
+    #: Width x height of each image, as generated.
+    pixels: tuple[int, ...]
+    #: The stage delivered something whose form does not tell images (latents, for instance).
+    unknown_form: bool
+    #: Arrival to the first output with an image in it; None when there was none.
+    first_image_seconds: float | None
+    #: Stage submit to stage finish, as in :class:`StageFinished`.
+    generation_seconds: float | None
+    diffusion: DiffusionWork | None
+
+
+class VideoFinished(Event, frozen=True, kw_only=True):
+    """A request's videos are complete. Not sent for requests that were cut short."""
+
+    request_id: str
+    model_name: str
+    stage: int
+    replica: int | None
+    videos: int
+    #: Of all videos together; None when the output's form does not tell (latents, for instance).
+    frames: int | None
+    #: Hz, as encoded where the endpoint encodes, else as the output states, else as requested.
+    frame_rate: float | None
+    #: ``frames / frame_rate``; None unless both are known and there are frames.
+    duration_seconds: float | None
+    #: Arrival to the first output with frames in it; None when there was none.
+    first_video_seconds: float | None
+    #: Stage submit to stage finish, as in :class:`StageFinished`.
+    generation_seconds: float | None
+    diffusion: DiffusionWork | None
+
+    @property
+    def rtf(self) -> float | None:
+        """Real-time factor: seconds of generation for one second of video.
+
+        None when either was not measured and when there is no video.
+        """
+        return _rtf(self.generation_seconds, self.duration_seconds)
+
+
+def _rtf(generation_seconds: float | None, duration_seconds: float | None) -> float | None:
+    if generation_seconds is None or not duration_seconds:
+        return None
+    return generation_seconds / duration_seconds

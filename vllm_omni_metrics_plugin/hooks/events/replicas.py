@@ -1,0 +1,41 @@
+"""The events of the stages' replicas and their engines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm_omni_metrics_plugin.hooks.events.base import Event
+
+
+class ReplicaJoined(Event, frozen=True, kw_only=True):
+    """A replica became a member of its stage."""
+
+    model_name: str
+    stage: int
+    replica: int
+    #: The pipeline's own name for the stage (``talker``); its number if it has none.
+    stage_name: str
+    #: ``llm`` or ``diffusion``.
+    stage_type: str
+
+
+class ReplicaLeft(Event, frozen=True, kw_only=True):
+    """A replica left its stage, or died."""
+
+    model_name: str
+    stage: int
+    replica: int
+
+
+class EngineStats(Event, frozen=True, kw_only=True):
+    """A stage engine's statistics were recorded (``PrometheusStatLogger.record``).
+
+    The objects are vLLM's own, of ``vllm.v1.metrics.stats``; do not change them.
+    """
+
+    stage: int
+    replica: int
+    #: ``SchedulerStats``, at most once a second; None for the batches between.
+    scheduler_stats: Any
+    #: ``IterationStats``; None where a batch had no outputs.
+    iteration_stats: Any

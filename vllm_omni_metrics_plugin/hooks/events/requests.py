@@ -1,0 +1,84 @@
+"""The events of a request and of its way through the stages."""
+
+from __future__ import annotations
+
+import msgspec
+
+from vllm_omni_metrics_plugin.hooks.events.base import Event
+
+
+class RequestArrived(Event, frozen=True, kw_only=True):
+    """The client-facing engine took a request in (``AsyncOmni.generate`` began)."""
+
+    request_id: str
+    #: The id under which the endpoint and the client know the request; not always unique.
+    external_request_id: str
+    model_name: str
+    #: Includes what the endpoint did before it called the engine, where the endpoint says so.
+    arrived_at: float
+
+
+class StageSubmitted(Event, frozen=True, kw_only=True):
+    """A stage replica was given the request (``StagePool.submit_initial``)."""
+
+    request_id: str
+    stage: int
+    replica: int
+    submitted_at: float
+    #: Set on the extra requests that guided generation makes: the request they belong to.
+    parent_request_id: str | None = None
+
+
+class DiffusionWork(msgspec.Struct, frozen=True, kw_only=True):
+    """What a diffusion engine did for a request, in its own timings; None where it gave none.
+
+    From the metrics of ``DiffusionEngine.step_streaming``. The steps are counted where they are
+    done, in ``DiffusionModelRunner``, by the calls of the noise schedulers.
+    """
+
+    #: Denoising steps that were executed, whatever was requested.
+    steps: int | None = None
+    #: Preparing the prompt and its pictures; None for pipelines that have nothing to prepare.
+    preprocess_seconds: float | None = None
+    #: Admission to output: waiting for the engine's turn, text encoding, all steps, decoding.
+    exec_seconds: float | None = None
+    #: Decoded tensors to images or video frames.
+    postprocess_seconds: float | None = None
+    #: The engine's step for the request as a whole: the three above and the output's transport.
+    step_seconds: float | None = None
+
+
+class StageFinished(Event, frozen=True, kw_only=True):
+    """A stage replica finished the request (``StagePool.build_stage_metrics``)."""
+
+    request_id: str
+    stage: int
+    replica: int
+    finished_at: float
+    #: Submit to finish. With chunked streaming a later stage is submitted early, so this includes
+    #: its wait for the first chunk.
+    generation_seconds: float | None
+    #: Prompt tokens; 0 for every stage but the first.
+    tokens_in: int | None
+    tokens_out: int | None
+    #: The engine's word for this stage: ``stop``, ``length`` ...; None where it gives none.
+    finish_reason: str | None
+    #: None for a request that did not come through ``AsyncOmni.generate``.
+    model_name: str | None = None
+    #: None for a stage without a diffusion engine.
+    diffusion: DiffusionWork | None = None
+
+
+class RequestFinished(Event, frozen=True, kw_only=True):
+    """The end of a request, exactly once per :class:`RequestArrived`, whatever happened."""
+
+    request_id: str
+    model_name: str
+    #: ``stop``: natural end. ``length``: a token limit cut a stage short. ``abort``: the client
+    #: hung up or cancelled. ``error``: a stage failed. ``rejected``: refused as invalid (HTTP 4xx)
+    #: before anything was generated. Other values are the engine's own finish reasons.
+    outcome: str
+    #: Arrival to the end of the response.
+    end_to_end_seconds: float
+    #: Arrival to the first stage submit; None when no stage was given the request.
+    queue_seconds: float | None

@@ -1,0 +1,17 @@
+"""With which version of this package each hook came, and each field of its event."""
+
+from __future__ import annotations
+
+from vllm_omni_metrics_plugin.hooks import specs
+
+#: Fields that came after the hook whose event has them, by the hook's and the field's name.
+NEWER_FIELDS: dict[tuple[str, str], str] = {}
+
+
+def since(hook: str, field: str | None = None) -> str:
+    """The version with which ``hook``, or this field of its event, came: ``0.1`` for example.
+
+    Raises AttributeError for a hook that does not exist; the field is taken as it is.
+    """
+    came: str = getattr(getattr(specs, hook), specs.SINCE)
+    return came if field is None else NEWER_FIELDS.get((hook, field), came)
