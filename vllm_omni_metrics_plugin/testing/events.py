@@ -1,32 +1,15 @@
-"""For tests of hook plugins: events without an engine, hooks without a server, a recorder of all.
-
-::
-
-    from vllm_omni_metrics_plugin.testing import speech_request
-
-    def test_late_starts_are_counted(omni_hooks):
-        mine = omni_hooks.register(MyPlugin())
-        omni_hooks.fire(*speech_request(first_packet_seconds=2.0))
-        assert mine.late_starts == 1
-
-The fixture ``omni_hooks`` is there wherever this package and pytest are installed. What the server
-would contain, such as an exception of the plugin, fails the test here.
-"""
+"""Events without an engine: any one by itself, and those of a whole request."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from vllm_omni_metrics_plugin.hooks import Event, HookRegistry, events, hookimpl, renamed, specs
+from vllm_omni_metrics_plugin.hooks import Event, events, renamed, specs
 from vllm_omni_metrics_plugin.settings import Settings
 
-__all__ = ["EVENTS", "HookHarness", "Recorder", "make_event", "speech_request"]
-
 AnyEvent = TypeVar("AnyEvent", bound=Event)
-AnyPlugin = TypeVar("AnyPlugin")
 
 #: The event class of each hook.
 EVENTS: dict[str, type[Event]] = {
@@ -34,7 +17,6 @@ EVENTS: dict[str, type[Event]] = {
     for name, spec in vars(specs).items()
     if name.startswith("omni_")
 }
-_HOOKS = {kind: name for name, kind in EVENTS.items()}
 
 #: What a field says where a test does not care, by the field's name.
 _USUAL: dict[str, Any] = {
@@ -207,105 +189,6 @@ def speech_request(
     return story
 
 
-class Recorder:
-    """A hook plugin that implements every hook and keeps the events in order.
-
-    ::
-
-        recorder = omni_hooks.register(Recorder())
-        omni_hooks.fire(*speech_request(packets=3))
-        assert len(recorder.of(MediaPacket)) == 3
-    """
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def of(self, kind: type[AnyEvent]) -> list[AnyEvent]:
-        """The events of this kind, in the order in which they came."""
-        return [event for event in self.events if isinstance(event, kind)]
-
-    def only(self, kind: type[AnyEvent]) -> AnyEvent:
-        """The one event of this kind; raises AssertionError if there is not exactly one."""
-        found = self.of(kind)
-        assert len(found) == 1, f"one {kind.__name__} expected among {self.events}"
-        return found[0]
-
-    def clear(self) -> None:
-        self.events.clear()
-
-
-def _record(self: Recorder, event: Event) -> None:
-    self.events.append(event)
-
-
-for _hook in EVENTS:
-    setattr(Recorder, _hook, hookimpl(_record))
-
-
-class HookHarness:
-    """A server's hooks without the server: what is registered here is called with what fires here.
-
-    ``hooks`` has the hooks to call, as code takes them that is given its hooks; ``registry`` is
-    what they belong to, apart from the process's own. Use it as a context manager where there is no
-    pytest; leaving it unregisters everything::
-
-        with HookHarness() as harness:
-            mine = harness.register(MyPlugin())
-            harness.fire(make_event(RequestFinished, outcome="abort"))
-    """
-
-    def __init__(self) -> None:
-        self._raised: list[BaseException] = []
-        self.registry = HookRegistry(on_error=self._raised.append)
-        self._names: list[str] = []
-
-    @property
-    def hooks(self) -> SimpleNamespace:
-        """The hooks of :attr:`registry`: one attribute for each, of the hook's name."""
-        return self.registry.hooks
-
-    @property
-    def manager(self) -> HookRegistry:
-        """The earlier name of :attr:`registry`."""
-        renamed.warn("HookHarness.manager", "HookHarness.registry", above=1)
-        return self.registry
-
-    def __enter__(self) -> HookHarness:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        while self._names:
-            self.registry.unregister(self._names.pop())
-
-    def register(self, plugin: AnyPlugin, name: str | None = None) -> AnyPlugin:
-        """Register a plugin as the server would, and return it; raises ValueError for a misfit.
-
-        A plugin that comes after events of historic hooks is called with them now.
-        """
-        self._names.append(self.registry.register(plugin, name))
-        self._raise()
-        return plugin
-
-    def fire(self, *fired: Event, seconds: float = 30.0) -> None:
-        """Fire each event on its hook and wait until slow implementations were called, too.
-
-        Raises the first thing that a plugin raised, which a server would have contained and
-        counted, and TimeoutError for a slow one that takes longer than ``seconds``.
-        """
-        for event in fired:
-            getattr(self.hooks, _HOOKS[type(event)])(event)
-        finished = self.registry.flush(seconds)
-        self._raise()
-        if not finished:
-            raise TimeoutError(f"slow implementations are not done after {seconds:.0f} s")
-
-    def _raise(self) -> None:
-        if self._raised:
-            first = self._raised[0]
-            self._raised.clear()
-            raise first
-
-
 def _usual(kind: type[Event], field: str, hint: Any) -> Any:
     if (kind, field) in _USUAL_OF:
         return _USUAL_OF[kind, field]
@@ -317,9 +200,3 @@ def _usual(kind: type[Event], field: str, hint: Any) -> Any:
         return None
     plain = get_origin(hint) or hint
     return plain() if plain in (dict, list, tuple) else _PLAIN.get(plain)
-
-
-if not TYPE_CHECKING:
-    __getattr__ = renamed.module_getattr(
-        __name__, {"HookStage": "HookHarness", "make": "make_event"}
-    )
