@@ -10,7 +10,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import tomllib
 
 from testbed.pages import families, hooks
 from testbed.pages.places import DOCS, PLACES, README, render
@@ -234,8 +233,11 @@ def test_text_refers_to_no_link_that_is_not_defined(page: Path) -> None:
 
 
 def repository() -> str:
-    urls: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
-    return urls["Repository"]
+    """Its address, which stands in the package's metadata."""
+    text = (ROOT / "pyproject.toml").read_text()
+    found = re.search(r'^\[project\.urls\]$[^\[]*?^Repository = "(.+)"$', text, re.MULTILINE)
+    assert found is not None
+    return found[1]
 
 
 def test_links_of_the_readme_work_on_a_package_index_too() -> None:
