@@ -11,16 +11,14 @@ import argparse
 import subprocess
 import sys
 import time
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
+from xml.etree import ElementTree
 
 from testbed.install.environments import DEFAULT, ENVIRONMENTS, Environment
 from testbed.paths import CACHE, ROOT
+from vllm_omni_metrics_plugin import tables
 from vllm_omni_metrics_plugin.patches.seams.releases import BY_VERSION, RELEASES
 
 REPORTS = CACHE / "engines"
@@ -85,27 +83,23 @@ def main() -> int:
         print(f"== {run.suite} on {run.release}", flush=True)
         results.append(_do(run))
         TABLE.write_text(markdown(results))
-    table = Table(*_HEADINGS)
-    for result in results:
-        table.add_row(*result.row(), style="" if result.good else "red")
-    Console().print(table)
+    print(tables.aligned(_HEADINGS, [result.row() for result in results], right=(2, 3, 4, 5)))
     print(f"the same as Markdown: {TABLE.relative_to(ROOT)}")
     return 0 if all(result.good for result in results) else 1
 
 
 def runs(releases: Iterable[str], suites: Sequence[str]) -> list[Run]:
     """All there is to run, the quick ones first."""
-    wanted = []
+    found = []
     for release in releases:
         if "contract" in suites:
-            newest = (
-                release == RELEASES[-1].version
-            )  # the installed one, which they run on as it is
+            # The newest is the installed one, which they run on as it is.
+            newest = release == RELEASES[-1].version
             tests = ("tests/engine",) if newest else ("tests/contract", "-k", release)
-            wanted.append(Run(release, "contract", DEFAULT, tests))
+            found.append(Run(release, "contract", DEFAULT, tests))
         if "e2e" in suites and release in ENVIRONMENTS:
-            wanted.append(Run(release, "e2e", ENVIRONMENTS[release], ("tests/e2e",)))
-    return sorted(wanted, key=lambda run: run.suite)
+            found.append(Run(release, "e2e", ENVIRONMENTS[release], ("tests/e2e",)))
+    return sorted(found, key=lambda run: run.suite)
 
 
 def read(run: Run, seconds: float, status: int) -> Result:
@@ -122,8 +116,7 @@ def read(run: Run, seconds: float, status: int) -> Result:
 
 
 def markdown(results: Iterable[Result]) -> str:
-    rows = [_HEADINGS, ("---",) * len(_HEADINGS), *(result.row() for result in results)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return tables.markdown(_HEADINGS, [result.row() for result in results])
 
 
 def _do(run: Run) -> Result:

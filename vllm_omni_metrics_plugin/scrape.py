@@ -1,16 +1,17 @@
-"""Reading a running server's ``/metrics`` from outside."""
+"""Reading a running server's ``/metrics`` from outside; nothing else in this project does."""
 
 from __future__ import annotations
 
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from vllm_omni_metrics_plugin import catalog
 
-_SECONDS = 5.0
+#: A loaded server takes a while to answer; commands that people wait for ask for less.
+_SECONDS = 30.0
 
 
 class NoAnswerError(Exception):
@@ -18,18 +19,53 @@ class NoAnswerError(Exception):
 
 
 class Sample(NamedTuple):
+    """One line of ``/metrics``."""
+
     name: str
     labels: Mapping[str, str]
     value: float
+    #: The family's type as the page states it: counter, gauge, histogram, ..., or unknown.
+    kind: str = "unknown"
 
 
 class Scrape:
-    """The samples of one look at ``/metrics``."""
+    """The samples of one look at ``/metrics``, or the difference of two; immutable.
 
-    def __init__(self, samples: Iterable[Sample]) -> None:
+    Samples are found by name at once, by labels among those of their name.
+    """
+
+    def __init__(self, samples: Iterable[Sample] = ()) -> None:
         self._by_name: dict[str, list[Sample]] = {}
         for sample in samples:
             self._by_name.setdefault(sample.name, []).append(sample)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for samples in self._by_name.values():
+            yield from samples
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """The one sample with exactly these labels; None if there is none."""
+        return next((s.value for s in self.named(name) if s.labels == labels), None)
+
+    def sum(self, name: str, **labels: str) -> float:
+        """The sum of all samples of this name that have at least these labels; 0 if none."""
+        return sum((sample.value for sample in self._matching(name, labels)), 0.0)
+
+    def by(self, name: str, label: str, **labels: str) -> dict[str, float]:
+        """Like :meth:`sum`, split by the values of ``label``; zeros are left out."""
+        split: dict[str, float] = {}
+        for sample in self._matching(name, labels):
+            if sample.value:
+                key = sample.labels.get(label, "")
+                split[key] = split.get(key, 0.0) + sample.value
+        return split
+
+    def names(self, prefix: str = "") -> set[str]:
+        """Sample names: a histogram's end in ``_bucket``, ``_sum`` and ``_count``."""
+        return {name for name in self._by_name if name.startswith(prefix)}
+
+    def label_sets(self, name: str) -> list[dict[str, str]]:
+        return [dict(sample.labels) for sample in self.named(name)]
 
     def named(self, name: str) -> list[Sample]:
         return self._by_name.get(name, [])
@@ -38,21 +74,42 @@ class Scrape:
         """All samples whose names begin so."""
         return [
             sample
-            for name, samples in self._by_name.items()
+            for name in self._by_name
             if name.startswith(prefix)
-            for sample in samples
+            for sample in self._by_name[name]
         ]
 
     @property
     def has_plugin(self) -> bool:
         """Whether the plugin publishes its families there."""
-        return bool(self.beginning(f"{catalog.PREFIX}metrics_"))
+        return any(name.startswith(f"{catalog.PREFIX}metrics_") for name in self._by_name)
+
+    def __sub__(self, earlier: Scrape) -> Scrape:
+        """What has been added since ``earlier``; meant for counters and histograms."""
+        before = {_series(sample): sample.value for sample in earlier}
+        return Scrape(
+            sample._replace(value=sample.value - before.get(_series(sample), 0.0))
+            for sample in self
+        )
+
+    def __repr__(self) -> str:
+        """The plugin's samples, for the message of a test that fails."""
+        shown = (
+            f"{name}{{{','.join(f'{k}={v}' for k, v in sorted(labels.items()))}}} {value:g}"
+            for name, labels, value, _ in self.beginning(catalog.PREFIX)
+            if not name.endswith(("_bucket", "_created"))
+        )
+        return "\n".join(sorted(shown))
+
+    def _matching(self, name: str, labels: Mapping[str, str]) -> Iterator[Sample]:
+        wanted = labels.items()
+        return (s for s in self.named(name) if wanted <= s.labels.items())
 
 
 def parse(text: str) -> Scrape:
     """Raises ValueError for what is not in Prometheus' text format."""
     return Scrape(
-        Sample(sample.name, sample.labels, sample.value)
+        Sample(sample.name, sample.labels, sample.value, family.type)
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     )
@@ -73,10 +130,14 @@ def fetch(url: str, timeout_seconds: float = _SECONDS) -> str:
     return text
 
 
-def scrape(url: str) -> Scrape:
+def scrape(url: str, timeout_seconds: float = _SECONDS) -> Scrape:
     """Fetch ``url``/metrics; raises :class:`NoAnswerError`."""
-    text = fetch(url)
+    text = fetch(url, timeout_seconds)
     try:
         return parse(text)
     except ValueError as error:
         raise NoAnswerError(f"{address(url)} shows no metrics ({error})") from None
+
+
+def _series(sample: Sample) -> tuple[str, frozenset[tuple[str, str]]]:
+    return sample.name, frozenset(sample.labels.items())

@@ -10,12 +10,10 @@ import sys
 import time
 from collections.abc import Callable
 
-from rich.console import Console
-from rich.table import Table
-
 from testbed.bench import engine, hooks, images, transfers
 from testbed.clients import audio
 from testbed.server import Server
+from vllm_omni_metrics_plugin.tables import aligned
 
 _ROUNDS = 15
 _CALLS = 20_000
@@ -33,10 +31,8 @@ class Figures:
         self.rows.append((name, value, budget, how))
 
     def show(self) -> None:
-        table = Table("figure", "value", "budget", "measured")
-        for name, value, budget, how in self.rows:
-            table.add_row(name, f"{value:.3g}", budget, how)
-        Console().print(table)
+        rows = [(name, f"{value:.3g}", budget, how) for name, value, budget, how in self.rows]
+        print(aligned(("FIGURE", "VALUE", "BUDGET", "MEASURED"), rows, right=(1,)))
         for name, value, _, _ in self.rows:
             print(f"bench {name} {value:.4g}")
 

@@ -1,0 +1,1 @@
+"""A server, requests and a comparison, for people to watch: ``make demo``."""

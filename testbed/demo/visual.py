@@ -5,33 +5,31 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 
-from rich.console import Console
-
 from testbed.clients import visual
 from testbed.clients.visual import Answer
-from testbed.demo.__main__ import Row, gained_row, idle, print_rows, settled
-from testbed.scrape import Scrape
+from testbed.demo.rows import Row, gained_row, idle_rows, settled, table
 from testbed.server import Server
+from vllm_omni_metrics_plugin.scrape import Scrape
 
 Ask = Callable[[], Answer]
 
 
-def show(server: Server, console: Console) -> list[Row]:
+def show(server: Server) -> list[Row]:
     """Ask, and compare /metrics with what is in the files that came back."""
     is_video = server.pipeline.name == "video"
     asks = _videos(server.url) if is_video else _images(server.url)
     for ask, _ in list(asks.values())[:2]:
         ask()  # a replica's first request pays for things that no later one does
     before = settled(server)
-    answers = [_ask(title, ask, console) for title, (ask, _) in asks.items()]
+    answers = [_ask(title, ask) for title, (ask, _) in asks.items()]
     after = settled(server)
     steps = sum(
         count
         for answer, (_, count) in zip(answers, asks.values(), strict=True)
         if answer.status in (101, 200) and not answer.cancelled
     )
-    rows = [*_compare(after - before, answers, steps, is_video), *idle(after)]
-    print_rows(rows, console)
+    rows = [*_compare(after - before, answers, steps, is_video), *idle_rows(after)]
+    print(f"\n{table(rows)}\n")
     return rows
 
 
@@ -69,7 +67,7 @@ def _videos(url: str) -> dict[str, tuple[Ask, int]]:
     }
 
 
-def _ask(title: str, ask: Ask, console: Console) -> Answer:
+def _ask(title: str, ask: Ask) -> Answer:
     answer = ask()
     if answer.cancelled:
         got = "cancelled"
@@ -77,8 +75,7 @@ def _ask(title: str, ask: Ask, console: Console) -> Answer:
         got = f"{answer.frames} frames, {answer.video_seconds:.2f} s"
     else:
         got = ", ".join(f"{width}x{height}" for width, height in answer.sizes) or "nothing"
-    line = f"  {title:<30} {answer.status}  {got}, after {answer.total_seconds:.2f} s"
-    console.print(line, soft_wrap=True, highlight=False)
+    print(f"  {title:<30} {answer.status}  {got}, after {answer.total_seconds:.2f} s", flush=True)
     return answer
 
 

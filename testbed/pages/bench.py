@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from testbed.pages.markup import in_cell
 from vllm_omni_metrics_plugin.compare.figures import AUDIO, BENCH_ONLY, REQUESTS
 from vllm_omni_metrics_plugin.compare.figures.figure import Figure
 from vllm_omni_metrics_plugin.compare.figures.visual import IMAGE, VIDEO
@@ -35,7 +34,7 @@ def videos() -> str:
 
 
 def bench_only() -> str:
-    rows = ((_code(keys), meaning, in_cell(server)) for keys, meaning, server in BENCH_ONLY)
+    rows = ((_code(keys), meaning, server) for keys, meaning, server in BENCH_ONLY)
     return markdown(("in the bench", "meaning", "on the server"), rows)
 
 
@@ -50,9 +49,9 @@ def _table(figures: Sequence[Figure]) -> str:
 def _rows(figures: Iterable[Figure]) -> Iterable[tuple[str, ...]]:
     for figure in figures:
         yield (
-            f"`{in_cell(_name(figure))}`",
+            f"`{_name(figure)}`",
             f"`{figure.bench_formula}`",
-            f"`{in_cell(figure.server_formula)}`",
+            f"`{figure.server_formula}`",
             _JUDGED[figure.judged],
             figure.bench_meaning,
             figure.server_meaning,

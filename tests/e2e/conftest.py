@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from testbed.clients.audio import Answer
-from testbed.scrape import Scrape, scrape
 from testbed.server import Server, binary
+from vllm_omni_metrics_plugin.scrape import Scrape, scrape
 
 ON = {"VLLM_OMNI_METRICS": "1"}
 
@@ -77,8 +77,8 @@ def mortal_server(logs: Path) -> Iterator[Server]:
 class Observation:
     """What /metrics gained while something happened, and what it said in the end."""
 
-    gained: Scrape = field(default_factory=lambda: Scrape({}))
-    after: Scrape = field(default_factory=lambda: Scrape({}))
+    gained: Scrape = field(default_factory=Scrape)
+    after: Scrape = field(default_factory=Scrape)
 
 
 @contextmanager

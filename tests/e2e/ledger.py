@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed.scrape import Scrape, scrape
 from testbed.server import Server
 from tests.e2e.conftest import settled
+from vllm_omni_metrics_plugin.scrape import Scrape, scrape
 
 EDGE_LABELS = ("from_stage", "from_replica", "to_stage", "to_replica")
 TIMES = ("transfer_tx_time_ms", "transfer_in_flight_time_ms", "transfer_rx_decode_time_ms")

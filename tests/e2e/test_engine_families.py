@@ -10,9 +10,9 @@ from collections import Counter
 import pytest
 
 from testbed.clients import audio
-from testbed.scrape import scrape
 from testbed.server import Server
 from tests.e2e.conftest import assert_engines_idle, observing, outcomes, replicas
+from vllm_omni_metrics_plugin.scrape import scrape
 
 #: What the tiny talker's vocoder makes of every codec token but the first.
 SAMPLES_PER_TOKEN = 1920

@@ -25,10 +25,10 @@ from testbed.clients import audio
 from testbed.pages.fences import blocks
 from testbed.pages.places import DOCS
 from testbed.paths import EXAMPLES, ROOT
-from testbed.scrape import scrape
 from testbed.server import Server, binary, free_port
 from tests.e2e.conftest import ON, is_idle, observing, outcomes, settled
 from vllm_omni_metrics_plugin.hooks.listener import FAULTS_IN_A_ROW
+from vllm_omni_metrics_plugin.scrape import scrape
 
 REQUESTS = 6
 #: How often a batch calls each hook; packets are the engine's to divide up.

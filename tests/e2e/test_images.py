@@ -10,7 +10,6 @@ import pytest
 
 from testbed.clients import visual
 from testbed.clients.audio import together
-from testbed.scrape import Scrape, scrape
 from testbed.server import Server
 from tests.e2e.conftest import (
     assert_times_agree,
@@ -19,6 +18,7 @@ from tests.e2e.conftest import (
     outcomes,
     settled,
 )
+from vllm_omni_metrics_plugin.scrape import Scrape, scrape
 
 TIMINGS = ("diffusion_exec_time_ms", "diffusion_postprocess_time_ms", "diffusion_step_time_ms")
 #: The families that have one sample for each request that got its images.
@@ -42,7 +42,7 @@ def counted(gained: Scrape) -> dict[str, float]:
     }
 
 
-NOTHING = dict.fromkeys(counted(Scrape({})), 0)
+NOTHING = dict.fromkeys(counted(Scrape()), 0)
 
 
 def test_images_pixels_and_steps_of_every_endpoint_are_the_clients(image_server: Server) -> None:

@@ -8,9 +8,9 @@ import time
 
 from testbed.clients import audio
 from testbed.clients.audio import Answer
-from testbed.scrape import scrape
 from testbed.server import Server
 from tests.e2e.conftest import assert_engines_idle, is_idle, observing, outcomes
+from vllm_omni_metrics_plugin.scrape import scrape
 
 
 def _load(server: Server, requests: int) -> list[functools.partial[Answer]]:

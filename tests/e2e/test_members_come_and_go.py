@@ -12,10 +12,10 @@ import zmq.auth
 
 from testbed.clients import audio
 from testbed.distributed import DistributedServer
-from testbed.scrape import Scrape, scrape
 from testbed.server import HOST, end_session, free_port
 from tests.e2e.conftest import ON, observing, settled
 from tests.e2e.engine import engine_has
+from vllm_omni_metrics_plugin.scrape import Scrape, scrape
 
 JOIN_SECONDS = 300.0
 LEAVE_SECONDS = 120.0

@@ -19,7 +19,6 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from testbed.clients import audio
 from testbed.clients.audio import Answer
-from testbed.scrape import Scrape, parse, scrape
 from testbed.server import Server
 from tests.e2e.conftest import (
     ON,
@@ -33,6 +32,7 @@ from tests.e2e.conftest import (
 )
 from tests.e2e.engine import RELEASE, TRAITS, engine_has
 from tests.e2e.ledger import COUNTED, Ledger, Seen, edge, edges
+from vllm_omni_metrics_plugin.scrape import Scrape, parse, scrape
 
 SEVERAL = "several API servers"
 pytestmark = pytest.mark.skipif(

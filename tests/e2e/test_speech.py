@@ -10,7 +10,6 @@ import pytest
 
 from testbed.clients import audio, sockets
 from testbed.clients.audio import Answer
-from testbed.scrape import scrape
 from testbed.server import Server
 from tests.e2e.conftest import (
     Observation,
@@ -23,6 +22,7 @@ from tests.e2e.conftest import (
     outcomes,
 )
 from tests.e2e.engine import engine_has
+from vllm_omni_metrics_plugin.scrape import scrape
 
 #: What the speech endpoint answers to a failure of its own.
 FAILED = 500 if engine_has("speech that fails is answered with 500") else 400

@@ -9,9 +9,9 @@ import pytest
 
 from testbed.clients import audio
 from testbed.clients.audio import Answer
-from testbed.scrape import scrape
 from testbed.server import Server
 from tests.e2e.conftest import ON, doctor
+from vllm_omni_metrics_plugin.scrape import scrape
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,13 @@ import pytest
 import zmq
 
 from testbed.clients import audio
-from testbed.scrape import scrape
 from testbed.server import Server
 from tests.e2e.conftest import ON, observing, outcomes, settled
 from tests.e2e.ledger import COUNTED, TIMES, Edge, Ledger, Seen, edge, edges
 from tests.unit.test_transfers import sent
 from vllm_omni_metrics_plugin.channel import frames
 from vllm_omni_metrics_plugin.channel.frames import Frame
+from vllm_omni_metrics_plugin.scrape import scrape
 
 #: Between the plugin's looks at the clock and the ledger's, which are inside of them.
 APART_SECONDS = 0.02

@@ -9,9 +9,9 @@ import pytest
 
 from testbed.clients import visual
 from testbed.clients.audio import together
-from testbed.scrape import Scrape
 from testbed.server import Server
 from tests.e2e.conftest import assert_times_agree, observing, outcomes
+from vllm_omni_metrics_plugin.scrape import Scrape
 
 TIMINGS = ("diffusion_exec_time_ms", "diffusion_postprocess_time_ms", "diffusion_step_time_ms")
 #: The families that have one sample for each request that got its video.
@@ -35,7 +35,7 @@ def counted(gained: Scrape, **labels: str) -> dict[str, float]:
     }
 
 
-NOTHING = dict.fromkeys(counted(Scrape({})), 0)
+NOTHING = dict.fromkeys(counted(Scrape()), 0)
 
 
 def test_frames_and_playing_time_of_every_endpoint_are_the_clients(video_server: Server) -> None:

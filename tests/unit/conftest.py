@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+
+from tests.unit.metrics_page import MetricsPage, building
 
 
 class Clock:
@@ -54,3 +56,11 @@ def serving(text: bytes, status: int = 200) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def metrics_page(
+    expose: Callable[..., AbstractContextManager[Any]],
+) -> Callable[[], AbstractContextManager[MetricsPage]]:
+    """Makes a page of /metrics for the length of a with block; one at a time."""
+    return lambda: building(expose)

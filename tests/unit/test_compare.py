@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from tests.unit.metrics_page import MetricsPage
 from vllm_omni_metrics_plugin import catalog, cli
 from vllm_omni_metrics_plugin.compare import comparison, result, totals
 from vllm_omni_metrics_plugin.compare.comparison import Tolerance
 from vllm_omni_metrics_plugin.compare.figures import FIGURES
 from vllm_omni_metrics_plugin.compare.figures.figure import DUPLEX, Figure
+from vllm_omni_metrics_plugin.hooks import (
+    AudioFinished,
+    MediaPacket,
+    PatchReported,
+    ReplicaJoined,
+    RequestArrived,
+    RequestFinished,
+    StageSubmitted,
+)
+from vllm_omni_metrics_plugin.testing import make
 
 SUCCESSES = 'requests_success_total{finished_reason=~"stop|length"}'
 FAILURES = 'requests_success_total{finished_reason!~"stop|length"}'
@@ -48,52 +59,52 @@ BENCH = {
 }
 
 
-def metrics(
+Metrics = Callable[..., bytes]
+NOBODY_YET: dict[str, Any] = {
+    "latencies": (),
+    "ttfps": (),
+    "rtfs": (),
+    "lengths": (),
+    "frames": 0,
+    "reasons": {},
+}
+
+
+def speak(
+    page: MetricsPage,
     latencies: Sequence[float] = (0.8, 1.0, 1.0, 1.2),
     ttfps: Sequence[float] = (0.08, 0.1, 0.1, 0.12),
     rtfs: Sequence[float] = (0.4, 0.5, 0.5, 0.6),
     lengths: Sequence[float] = (2.0, 2.0, 2.0, 2.0),
     frames: int = 192000,
     reasons: Mapping[str, int] | None = None,
-    missing: Mapping[tuple[str, str], int] | None = None,
+    untimed: int = 0,
     running: int = 0,
     started: float = 1000.0,
-) -> bytes:
-    """What a server says that has spoken four times, half of it by each of two replicas."""
-    registry = CollectorRegistry()
+) -> None:
+    """What a server says that has spoken four times, half of it by each of two replicas.
 
-    def made(stem: str) -> Any:
-        family = catalog.BY_STEM[stem]
-        kinds: dict[str, Callable[..., Any]] = {"counter": Counter, "gauge": Gauge}
-        if family.kind == "histogram":
-            more = {"buckets": family.buckets}
-            return Histogram(family.name, ".", family.labels, registry=registry, **more)
-        return kinds[family.kind](family.name, ".", family.labels, registry=registry)
-
-    for stem, values in (
-        ("e2e_request_latency_seconds", latencies),
-        ("audio_ttfp_seconds", ttfps),
-        ("audio_rtf", rtfs),
-        ("audio_duration_seconds", lengths),
-    ):
-        histogram = made(stem)
-        by_replica = catalog.BY_STEM[stem].labels == catalog.STAGE
-        for n, value in enumerate(values):
-            labels = ("tts", "1", str(n % 2)) if by_replica else ("tts",)
-            histogram.labels(*labels).observe(value)
-    counted = made("audio_frames_total")
-    for replica in "01":
-        counted.labels("tts", "1", replica).inc(frames / 2)
-    finished = made("requests_success_total")
-    for reason, count in (reasons or {"stop": 3, "length": 1}).items():
-        finished.labels("tts", reason).inc(count)
-    missed = made("metrics_missing_samples_total")
-    for (family, reason), count in (missing or {}).items():
-        missed.labels(family, reason).inc(count)
-    made("num_requests_running").labels("tts").set(running)
-    made("metrics_patch_info").labels("generate", "a:b", "applied", "").set(1)
-    Gauge("process_start_time_seconds", ".", registry=registry).set(started)
-    return generate_latest(registry)
+    ``untimed`` more outputs are complete without a generation time.
+    """
+    page.fire(make(PatchReported), make(ReplicaJoined))
+    for n, seconds in enumerate(ttfps):
+        page.fire(make(MediaPacket, replica=n % 2, samples=0, since_arrival_seconds=seconds))
+    for replica in range(2):
+        page.fire(make(MediaPacket, index=1, replica=replica, samples=frames // 2))
+    for n, (rtf, length) in enumerate(zip(rtfs, lengths, strict=True)):
+        audio = {"duration_seconds": length, "generation_seconds": rtf * length}
+        page.fire(make(AudioFinished, replica=n % 2, **audio))
+    for _ in range(untimed):
+        page.fire(make(AudioFinished, replica=0, generation_seconds=None))
+    times = itertools.cycle(latencies)
+    for reason, count in ({"stop": 3, "length": 1} if reasons is None else reasons).items():
+        for _ in range(count):
+            seconds = next(times) if reason in ("stop", "length") else 1.0
+            page.fire(make(RequestFinished, outcome=reason, end_to_end_seconds=seconds))
+    for n in range(running):
+        page.fire(make(RequestArrived, request_id=f"running-{n}"))
+        page.fire(make(StageSubmitted, request_id=f"running-{n}"))
+    page.add_other("process_start_time_seconds", started)
 
 
 class Answering(BaseHTTPRequestHandler):
@@ -117,8 +128,20 @@ def server() -> Iterator[Any]:
 
 
 @pytest.fixture
+def metrics(metrics_page: Any) -> Metrics:
+    """The text of such a server's page; the arguments are those of :func:`speak`."""
+
+    def metrics(**spoken: Any) -> bytes:
+        with metrics_page() as page:
+            speak(page, **spoken)
+            return cast("bytes", page.text())
+
+    return metrics
+
+
+@pytest.fixture
 def compare(
-    server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: Any, metrics: Metrics, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """Runs the command for one bench and one server; gives status, output and complaint."""
 
@@ -186,8 +209,8 @@ def test_duplex_sessions_have_no_figure() -> None:
 # Agreement
 
 
-def test_bench_and_server_that_saw_the_same_agree(compare: Any) -> None:
-    status, out, _ = compare(before=metrics((), (), (), (), 0, {"stop": 0}))
+def test_bench_and_server_that_saw_the_same_agree(compare: Any, metrics: Metrics) -> None:
+    status, out, _ = compare(before=metrics(**NOBODY_YET))
     assert status == 0, out
     said = verdicts(out)
     assert said.pop("audio_ttfp_seconds_count") == "not judged"
@@ -218,7 +241,7 @@ def test_bench_and_server_that_saw_the_same_agree(compare: Any) -> None:
     ],
 )
 def test_figure_that_is_wrong_on_the_server_is_named(
-    compare: Any, after: dict[str, Any], apart: set[str]
+    compare: Any, metrics: Metrics, after: dict[str, Any], apart: set[str]
 ) -> None:
     status, out, _ = compare(after=metrics(**after))
     assert status == 1
@@ -262,7 +285,7 @@ def test_totals_are_exact_whatever_the_tolerance(compare: Any) -> None:
     assert compare(bench={**BENCH, "completed": 5}, options=["--tolerance", "9"])[0] == 1
 
 
-def test_failures_are_shown_and_not_judged(compare: Any) -> None:
+def test_failures_are_shown_and_not_judged(compare: Any, metrics: Metrics) -> None:
     after = metrics(reasons={"stop": 4, "abort": 2})
     status, out, _ = compare(bench={**BENCH, "failed": 3}, after=after)
     assert status == 0
@@ -291,19 +314,19 @@ def test_one_key_of_two_meanings_has_two_names(compare: Any, backend: str, name:
     ]
 
 
-def test_samples_that_the_server_missed_are_mentioned(compare: Any) -> None:
-    out = compare(after=metrics(missing={("audio_rtf", "no_times"): 2}))[1]
-    assert "could not measure 2 of them (no_times)" in out
+def test_samples_that_the_server_missed_are_mentioned(compare: Any, metrics: Metrics) -> None:
+    out = compare(after=metrics(untimed=2))[1]
+    assert "could not measure 2 of them (no_generation_time)" in out
 
 
-def test_server_that_is_still_busy_is_mentioned(compare: Any) -> None:
+def test_server_that_is_still_busy_is_mentioned(compare: Any, metrics: Metrics) -> None:
     assert "1 unfinished requests: ask again" in compare(after=metrics(running=1))[1]
 
 
 # What was there before
 
 
-def test_what_was_counted_before_the_bench_is_subtracted(compare: Any) -> None:
+def test_what_was_counted_before_the_bench_is_subtracted(compare: Any, metrics: Metrics) -> None:
     earlier = {"latencies": (9.0,), "ttfps": (9.0,), "rtfs": (9.0,), "lengths": (60.0,)}
     before = metrics(frames=1000, reasons={"stop": 1}, **earlier)
     both = {key: (*value, *DEFAULTS[key]) for key, value in earlier.items()}
@@ -327,18 +350,19 @@ def test_without_it_the_output_says_that_all_is_compared(compare: Any) -> None:
 @pytest.mark.parametrize(
     ("before", "complaint"),
     [
-        (metrics(started=900.0), "the server was started again since then"),
-        (metrics(frames=400000), "vllm:omni_audio_frames_total"),
-        (metrics(reasons={"stop": 3, "error": 1}), "is gone now"),
+        ({"started": 900.0}, "the server was started again since then"),
+        ({"frames": 400000}, "vllm:omni_audio_frames_total"),
+        ({"reasons": {"stop": 3, "error": 1}}, "is gone now"),
         (b"", "none of the plugin's families"),
         (b"<html>", "no text that Prometheus would read"),
         (b"\xff\xfe", "cannot be read"),
     ],
 )
 def test_counts_of_another_life_of_the_server_are_not_subtracted(
-    compare: Any, before: bytes, complaint: str
+    compare: Any, metrics: Metrics, before: bytes | dict[str, Any], complaint: str
 ) -> None:
-    status, out, err = compare(before=before)
+    text = before if isinstance(before, bytes) else metrics(**before)
+    status, out, err = compare(before=text)
     assert (status, out) == (2, "")
     assert "before.prom" in err
     assert complaint in err
@@ -397,12 +421,14 @@ def test_server_that_does_not_answer_is_named(
     [
         (b"# TYPE up gauge\nup 1\n", "is VLLM_OMNI_METRICS=1 set there?"),
         (b"\xff", "does not answer"),
-        (metrics() + b"vllm:omni_audio_rtf_sum nonsense\n", "no text that Prometheus"),
-        (metrics() + b"vllm:omni_audio_rtf_sum NaN\n", "is NaN"),
+        (b"vllm:omni_audio_rtf_sum nonsense\n", "no text that Prometheus"),
+        (b"vllm:omni_audio_rtf_sum NaN\n", "is NaN"),
     ],
 )
-def test_answer_of_another_server_is_told_apart(compare: Any, text: bytes, complaint: str) -> None:
-    status, _, err = compare(after=text)
+def test_answer_of_another_server_is_told_apart(
+    compare: Any, metrics: Metrics, text: bytes, complaint: str
+) -> None:
+    status, _, err = compare(after=metrics() + text if text.startswith(b"vllm:") else text)
     assert status == 2
     assert complaint in err
 
@@ -439,7 +465,7 @@ def test_nan_and_missing_keys_are_no_values(compare: Any) -> None:
     assert said["audio_rtf_end_to_end"] == "no bench value"
 
 
-def test_server_without_a_sample_is_no_zero(compare: Any) -> None:
+def test_server_without_a_sample_is_no_zero(compare: Any, metrics: Metrics) -> None:
     status, out, _ = compare(after=metrics(ttfps=()))
     assert status == 0
     assert verdicts(out)["audio_ttfp_seconds_mean"] == "no server value"
@@ -526,7 +552,7 @@ def test_percentile_of_the_values_is_within_the_bounds_of_the_buckets(
     assert float(numpy.percentile(values, percent)) <= found[1] * (1 + 1e-12)
 
 
-def test_quantile_beyond_the_last_bound_has_no_upper_one(compare: Any) -> None:
+def test_quantile_beyond_the_last_bound_has_no_upper_one(compare: Any, metrics: Metrics) -> None:
     status, out, _ = compare(
         after=metrics(ttfps=(900.0,) * 4), bench={**BENCH, "p99_audio_ttfp_ms": 9e5}
     )

@@ -18,11 +18,11 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from testbed.scrape import Scrape, parse
 from vllm_omni_metrics_plugin import api_servers, catalog
 from vllm_omni_metrics_plugin.channel.endpoint import Endpoint
 from vllm_omni_metrics_plugin.channel.sender import Sender
 from vllm_omni_metrics_plugin.hooks import TransferReceived, TransferSent
+from vllm_omni_metrics_plugin.scrape import Scrape, parse
 from vllm_omni_metrics_plugin.testing import make_event
 
 SECONDS = 60.0

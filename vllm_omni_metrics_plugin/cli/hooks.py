@@ -14,10 +14,11 @@ from vllm_omni_metrics_plugin.scrape import NoAnswerError, scrape
 from vllm_omni_metrics_plugin.tables import aligned
 
 DEFAULT_URL = "http://localhost:8000"
+_TIMEOUT_SECONDS = 5.0
 
 
-class Seen(NamedTuple):
-    """What a server says about one plugin's implementation of one hook."""
+class HookCalls(NamedTuple):
+    """What a server counts of one plugin's implementation of one hook."""
 
     calls: int
     errors: int
@@ -26,7 +27,7 @@ class Seen(NamedTuple):
 
 
 #: By hook and plugin.
-Live = dict[tuple[str, str], Seen]
+Live = dict[tuple[str, str], HookCalls]
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -59,27 +60,26 @@ def run(options: argparse.Namespace) -> int:
 
 def ask(url: str) -> Live:
     """What the server at ``url`` says about its hooks; raises :class:`NoAnswerError`."""
-    seen = scrape(url)
-    values: dict[str, dict[tuple[str, str], float]] = {}
-    for sample in seen.beginning(f"{catalog.PREFIX}metrics_hook_"):
-        key = (sample.labels["hook"], sample.labels["plugin"])
-        values.setdefault(sample.name, {})[key] = sample.value
-    said = {
-        stem: values.get(catalog.BY_STEM[f"metrics_hook_{stem}"].name, {})
+    page = scrape(url, _TIMEOUT_SECONDS)
+    counts = {
+        stem: {
+            (sample.labels["hook"], sample.labels["plugin"]): sample.value
+            for sample in page.named(catalog.BY_STEM[f"metrics_hook_{stem}"].name)
+        }
         for stem in ("calls_total", "errors_total", "dropped_events_total", "listening")
     }
-    if not said["calls_total"]:
+    if not counts["calls_total"]:
         raise NoAnswerError(
             f"{url.rstrip('/')}/metrics knows nothing of hooks; is VLLM_OMNI_METRICS=1 set there?"
         )
     return {
-        key: Seen(
+        key: HookCalls(
             int(calls),
-            int(said["errors_total"].get(key, 0)),
-            int(said["dropped_events_total"].get(key, 0)),
-            bool(said["listening"].get(key)),
+            int(counts["errors_total"].get(key, 0)),
+            int(counts["dropped_events_total"].get(key, 0)),
+            bool(counts["listening"].get(key)),
         )
-        for key, calls in said["calls_total"].items()
+        for key, calls in counts["calls_total"].items()
     }
 
 
@@ -89,13 +89,13 @@ def table(installed: dict[str, list[str]], live: Live) -> str:
     for hook, plugins in installed.items():
         others = [plugin for name, plugin in live if name == hook and plugin not in plugins]
         for plugin in [*plugins, *others]:
-            seen = live.get((hook, plugin))
-            if seen is None:
+            calls = live.get((hook, plugin))
+            if calls is None:
                 state = "not loaded by the server" if live else "installed"
                 lines.append((hook, plugin, "-", "-", "-", state))
             else:
-                state = "listening" if seen.listening else "switched off or unregistered"
-                counts = (str(seen.calls), str(seen.errors), str(seen.dropped))
+                state = "listening" if calls.listening else "switched off or unregistered"
+                counts = (str(calls.calls), str(calls.errors), str(calls.dropped))
                 lines.append((hook, plugin, *counts, state))
         if not plugins and not others:
             lines.append((hook, "-", "-", "-", "-", "nobody listens"))

@@ -44,44 +44,44 @@ class Measured(NamedTuple):
 class Result:
     """One run of ``vllm bench serve``."""
 
-    def __init__(self, said: Mapping[str, Any], runs: int = 1) -> None:
-        self._said = said
+    def __init__(self, saved: Mapping[str, Any], runs: int = 1) -> None:
+        self._saved = saved
         #: How many runs the file holds; this is the last one.
         self.runs = runs
 
     @property
     def backend(self) -> str:
-        return str(self._said.get("backend") or self._said.get("endpoint_type") or "")
+        return str(self._saved.get("backend") or self._saved.get("endpoint_type") or "")
 
     def number(self, key: str) -> float | None:
         """None where it is missing or NaN, which the bench writes where it has no sample.
 
         Raises :class:`NotABenchError` for anything else that is no number.
         """
-        return _number(key, self._said.get(key))
+        return _number(key, self._saved.get(key))
 
     def percentiles(self, metric: str) -> dict[float, float]:
         """By percent; the bench saves those that it was asked for, in either of two forms."""
-        found = _percentiles(rf"(?:median|p({_PERCENT}))_{re.escape(metric)}", self._said)
+        found = _percentiles(rf"(?:median|p({_PERCENT}))_{re.escape(metric)}", self._saved)
         key = f"percentiles_{metric}"
-        pairs = self._said.get(key) or []
+        pairs = self._saved.get(key) or []
         try:
-            for percent, said in pairs:
-                if (value := _number(key, said)) is not None:
+            for percent, number in pairs:
+                if (value := _number(key, number)) is not None:
                     found[float(percent)] = value
         except (TypeError, ValueError):
             raise NotABenchError(f"{key} is {pairs!r}, not pairs of percent and value") from None
         return found
 
     def figures(self) -> list[Measured]:
-        """What the bench has measured, in the order of the vocabulary."""
+        """What the bench has measured, in the order of FIGURES."""
         measured = []
         for figure in FIGURES:
             if figure.backends and self.backend not in figure.backends:
                 continue
             if figure.aggregate == "quantile":
-                own = self.percentiles(figure.bench)
-                values = {percent: value * figure.to_unit for percent, value in own.items()}
+                percentiles = self.percentiles(figure.bench)
+                values = {p: value * figure.to_unit for p, value in percentiles.items()}
                 named = _percentiles(rf"{re.escape(figure.name)}_p({_PERCENT})", self._named)
                 measured += [
                     Measured(figure, percent, value or None)
@@ -99,7 +99,7 @@ class Result:
     @property
     def _named(self) -> Mapping[str, Any]:
         """What the plugin has put beside the bench's own figures; they come first."""
-        named = self._said.get(NAMED)
+        named = self._saved.get(NAMED)
         return named if isinstance(named, Mapping) else {}
 
     def _value(self, figure: Figure) -> float | None:
@@ -125,10 +125,10 @@ def read(path: Path) -> Result:
         runs = list(_objects(text))
     except (ValueError, RecursionError) as error:
         raise NotABenchError(f"{path} is not JSON ({error})") from None
-    said = runs[-1] if runs else None
-    if not isinstance(said, dict) or "completed" not in said:
+    saved = runs[-1] if runs else None
+    if not isinstance(saved, dict) or "completed" not in saved:
         raise NotABenchError(f"{path} is no result of `vllm bench serve`: it has no `completed`")
-    result = Result(said, len(runs))
+    result = Result(saved, len(runs))
     try:
         completed = result.number("completed")
         result.figures()
@@ -140,7 +140,7 @@ def read(path: Path) -> Result:
         )
     if not completed:
         raise NotABenchError(
-            f"{path}: no request was completed (completed is {said['completed']!r})"
+            f"{path}: no request was completed (completed is {saved['completed']!r})"
         )
     return result
 
@@ -167,10 +167,10 @@ def _number(key: str, value: Any) -> float | None:
     return float(value)
 
 
-def _percentiles(pattern: str, said: Mapping[str, Any]) -> dict[float, float]:
+def _percentiles(pattern: str, figures: Mapping[str, Any]) -> dict[float, float]:
     """The numbers whose keys match, by the percent in the key, or else the median's."""
     found = {}
-    for key, value in said.items():
+    for key, value in figures.items():
         match = re.fullmatch(pattern, key)
         if match and (number := _number(key, value)) is not None:
             found[float(match[1] or 50)] = number

@@ -37,9 +37,9 @@ def table(rows: Sequence[Row]) -> str:
 def renamed(figures: Sequence[Measured]) -> str:
     """The bench alone, under the names of the server's families."""
     lines = [
-        (figure.name, _number(figure.value), figure.figure.bench_formula)
-        for figure in figures
-        if figure.value
+        (measured.name, _number(measured.value), measured.figure.bench_formula)
+        for measured in figures
+        if measured.value
     ]
     return aligned(("FIGURE", "BENCH", "IN THE FILE"), lines)
 

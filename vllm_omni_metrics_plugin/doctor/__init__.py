@@ -15,6 +15,8 @@ from vllm_omni_metrics_plugin.scrape import NoAnswerError, Scrape, scrape
 
 __all__ = ["Finding", "Report", "examine"]
 
+_TIMEOUT_SECONDS = 5.0
+
 
 def examine(environ: Mapping[str, str], url: str | None = None) -> Report:
     """Examine the environment and the engine in it, or the server at ``url``; never raises.
@@ -67,7 +69,7 @@ def examine(environ: Mapping[str, str], url: str | None = None) -> Report:
 def _look(url: str, report: Report) -> Scrape | None:
     """What the server shows; None, and said in the report, if it shows nothing of the plugin."""
     try:
-        seen = scrape(url)
+        seen = scrape(url, _TIMEOUT_SECONDS)
     except NoAnswerError as why:
         report.findings.append(Finding("broken", "server", str(why)))
         return None

@@ -21,6 +21,12 @@ VIDEOS = ("/v1/videos",)
 #: Sessions outside ``generate``, which the plugin does not observe.
 DUPLEX = ("openai-realtime-duplex", "openai-realtime-tts")
 
+#: Why a time of the bench is longer than ours.
+CLIENTS_WAY = (
+    "The client's way: its connection (the first request opens one), HTTP and the parsing of the "
+    "request in front; encoding, HTTP and the client's own delay behind."
+)
+
 #: Factor from the bench's milliseconds to our seconds.
 TO_SECONDS = 0.001
 

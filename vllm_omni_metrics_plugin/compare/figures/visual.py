@@ -1,4 +1,4 @@
-"""The bench's figures of images and videos: a part of the vocabulary."""
+"""The bench's figures of images and videos."""
 
 from __future__ import annotations
 
