@@ -1,9 +1,11 @@
-# Everything runs in .venv; the first target that needs it installs it.
+# Everything runs in .venv, or in .venv-check where no engine is needed; the first target that needs
+# one installs it.
 PORT ?= 8091
 REPLICAS ?= 1
 PIPELINE ?= tts
 METRICS ?= 1
 ENGINES ?=
+PYTHONS ?=
 
 PYTHON3 := $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 RUN := .venv/bin/python -m
@@ -11,9 +13,11 @@ RUN := .venv/bin/python -m
 # Every server has several processes, and they would all compile the whole engine at every start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help venv demo serve lint test test-engines bench clean
+.PHONY: help check check-pythons venv demo serve lint test test-engines bench clean
 
 help:
+	@echo "make check  lint, types and unit tests, without an engine; a minute the first time"
+	@echo "make check-pythons [PYTHONS='3.10 3.13']   those and the process tests on every Python"
 	@echo "make demo   [PIPELINE=tts|omni|image|video]   serve, ask, compare /metrics with the client"
 	@echo "make serve  [PORT=8091 REPLICAS=1 PIPELINE=tts|omni|llm|image|video METRICS=1]   a server"
 	@echo "make test   every check and test, against the real engine"
@@ -22,6 +26,16 @@ help:
 	@echo "make lint   ruff and mypy alone"
 	@echo "make venv   install the engine, the plugin and the tools into .venv"
 	@echo "make clean  remove .venv and everything generated"
+
+check:
+	@$(PYTHON3) -m testbed.install --check
+	.venv-check/bin/ruff check
+	.venv-check/bin/ruff format --check
+	.venv-check/bin/mypy
+	.venv-check/bin/python -m pytest tests/unit examples
+
+check-pythons:
+	@PYTHONS='$(PYTHONS)' $(PYTHON3) -m testbed.install.checks
 
 venv:
 	@$(PYTHON3) -m testbed.install

@@ -1,4 +1,7 @@
-"""The tests import the packages as pip installed them, outside of the environment of the others."""
+"""The tests import the packages from their folders; none is in the environment of the others.
+
+That they install, and are found by a server, is for the end-to-end tests to say.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ import sys
 
 import pytest
 
-from testbed.paths import EXAMPLES
+from testbed.paths import ROOT
 
-sys.path.insert(0, str(EXAMPLES))
+sys.path[:0] = [str(package.parent) for package in ROOT.glob("examples/*/pyproject.toml")]
 
 
 @pytest.fixture(autouse=True)

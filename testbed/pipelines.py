@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,11 @@ class Pipeline:
     arguments: tuple[str, ...] = ()
 
 
-#: Of the environment that this runs in.
-_RELEASE = version("vllm-omni")
+try:
+    #: Of the environment that this runs in.
+    _RELEASE = version("vllm-omni")
+except PackageNotFoundError:  # there can be no server, but what starts one can be imported
+    _RELEASE = ""
 
 PIPELINES = {
     pipeline.name: pipeline

@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 from prometheus_client import CollectorRegistry
 
+from tests.layers import pytest_collection_modifyitems, pytest_pycollect_makemodule  # noqa: F401
 from vllm_omni_metrics_plugin import catalog, internal_errors
 from vllm_omni_metrics_plugin.exporters.prometheus.exporter import PrometheusExporter
 from vllm_omni_metrics_plugin.hooks import ReplicaJoined, dispatch, plugins

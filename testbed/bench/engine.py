@@ -60,7 +60,7 @@ def _logger(side_by_side: SideBySide) -> list[Figure]:
     members = {n: (str(n // 4), str(n % 4)) for n in range(_REPLICAS)}
 
     scheduler = SchedulerStats(num_running_reqs=3, kv_cache_usage=0.5)
-    iteration: Any = IterationStats()  # type: ignore[no-untyped-call]
+    iteration: Any = IterationStats()
     iteration.num_generation_tokens = 4
     iteration.inter_token_latencies_iter = [0.01, 0.02, 0.03, 0.04]
     iteration.time_to_first_tokens_iter = [0.2]

@@ -2,7 +2,7 @@
 
 Runs with any Python 3.10 or newer, before there is a virtual environment. The environment variable
 ``PYTHON`` chooses the interpreter for it. ``--engine`` adds an environment with another release of
-the engine, for the same models.
+the engine, for the same models. ``--check`` makes ``.venv-check`` alone, which has no engine.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import argparse
 import functools
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
-from testbed.install import steps
+from testbed.install import interpreters, steps
+from testbed.install.checks import CHECK
 from testbed.install.environments import DEFAULT, ENVIRONMENTS, sources_of_model
+from testbed.install.groups import claimed_pythons
 from testbed.paths import CACHE, EXAMPLES, MODELS, RELEASES, ROOT
 
 #: Older releases of vllm-omni, with their vLLM, whose Python sources some tests run with this
 #: environment's packages.
 OLDER_RELEASES = {"0.22.0": "0.22.1", "0.24.0": "0.24.0", "0.26.0": "0.26.0", "0.28.0": "0.28.0"}
 #: In order of preference; the engine's wheels exist for these.
-PYTHONS = ("python3.11", "python3.12", "python3")
-SUPPORTED = ((3, 11), (3, 12), (3, 13))
+PYTHONS = ("3.11", "3.12", "3.13")
 #: The models' folders and what writes them, by pipeline.
 GENERATORS = {
     "tts": ("qwen3-tts", "qwen3_tts"),
@@ -41,11 +41,16 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--pipeline", choices=GENERATORS, help="only what serving this one takes")
     parser.add_argument("--engine", choices=ENVIRONMENTS, help="this release's environment too")
+    parser.add_argument("--check", action="store_true", help="only what make check takes")
     options = parser.parse_args()
     os.chdir(ROOT)
     try:
         with steps.only_one(CACHE / "install.lock"):
-            python = _choose_python()
+            if options.check:
+                python = interpreters.choose(dict.fromkeys((*PYTHONS, *claimed_pythons())))
+                steps.do(CHECK.steps(python), CHECK.state)
+                return 0
+            python = interpreters.choose(PYTHONS)
             steps.do(_steps(python, options.pipeline), DEFAULT.state)
             if options.engine not in (None, DEFAULT.release):
                 environment = ENVIRONMENTS[options.engine]
@@ -79,26 +84,6 @@ def _steps(python: str, pipeline: str | None) -> list[steps.Step]:
         return wanted
     last = [step.name for step in wanted].index(_model_step(pipeline))
     return wanted[: last + 1]
-
-
-def _choose_python() -> str:
-    wanted = os.environ.get("PYTHON")
-    for name in (wanted,) if wanted else PYTHONS:
-        path = shutil.which(name)
-        if path is None:
-            continue
-        answer = subprocess.run(
-            [path, "-c", "import sys; print(*sys.version_info[:2])"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        version = tuple(map(int, answer.stdout.split())) if answer.returncode == 0 else ()
-        if version in SUPPORTED:
-            return path
-    names = ", ".join(f"{major}.{minor}" for major, minor in SUPPORTED)
-    looked_at = wanted or " ".join(PYTHONS)
-    raise steps.StepFailedError(f"found no Python {names} (looked at: {looked_at}); set PYTHON=...")
 
 
 def _model_step(pipeline: str) -> str:

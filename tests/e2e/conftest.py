@@ -165,7 +165,7 @@ def assert_times_agree(
     cores with the server, and whatever else runs, is itself late now and then, so only some of many
     attempts have to agree; a server that is wrong is wrong every time.
     """
-    apart = []
+    apart: list[list[tuple[float, float]]] = []
     agreed = 0
     while agreed < 3 and len(apart) < 25:
         pairs = measure()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import runpy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ def generate_and_look(self: Omni, prompts: Any, **kwargs: Any) -> Any:
 
 def main() -> None:
     plugins.register(heard, "heard")
-    Omni.generate = generate_and_look  # type: ignore[method-assign]
+    Omni.generate = generate_and_look
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     events = [
         {
@@ -60,4 +59,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

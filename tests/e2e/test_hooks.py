@@ -314,9 +314,11 @@ def test_access_log_has_one_line_per_request_with_the_clients_numbers(served: Se
 
     assert served.hooks("flush")
     before = len(lines())
+    kinds: tuple[tuple[int, audio.Stream | None], ...]
+    kinds = ((5, "audio"), (12, None), (20, "sse"))
     calls = [
         functools.partial(audio.speech, served.server.url, tokens=tokens, stream=stream)
-        for tokens, stream in ((5, "audio"), (12, None), (20, "sse"))
+        for tokens, stream in kinds
     ]
     answers = audio.together(calls, at_once=3)
     assert eventually(lambda: len(lines()) == before + 3)

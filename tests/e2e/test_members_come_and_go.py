@@ -28,7 +28,8 @@ def server(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dis
         "VLLM_OMNI_METRICS_CHANNEL": f"tcp://{HOST}:{free_port()}",
         "VLLM_OMNI_METRICS_CHANNEL_KEY": key,
     }
-    with DistributedServer(env={**ON, **channel}, log_path=logs / "distributed.log") as running:
+    running = DistributedServer(env={**ON, **channel}, log_path=logs / "distributed.log")
+    with running:
         yield running
 
 

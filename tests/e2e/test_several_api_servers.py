@@ -77,7 +77,7 @@ def files(numbers: Path) -> Scrape:
 
 def served(server: Server, numbers: Path) -> dict[int, float]:
     """Requests that ended, by API server."""
-    counts = {}
+    counts: dict[int, float] = {}
     for number, pid in server.api_processes().items():
         written = [str(file) for file in numbers.glob(f"counter_{pid}.db")]
         counts[number] = sum(
@@ -91,9 +91,11 @@ def served(server: Server, numbers: Path) -> dict[int, float]:
 
 def ask_until_each_has_served(server: Server, numbers: Path) -> list[Answer]:
     """Which of them takes a connection is the kernel's choice; it never takes the same for long."""
+    kinds: tuple[tuple[int, audio.Stream | None], ...]
+    kinds = ((10, None), (20, "audio"), (15, "sse"))
     calls = [
         functools.partial(audio.speech, server.url, tokens=tokens, stream=stream)
-        for tokens, stream in ((10, None), (20, "audio"), (15, "sse"))
+        for tokens, stream in kinds
     ]
     before = served(server, numbers)
     answers: list[Answer] = []

@@ -54,9 +54,10 @@ def test_each_replica_counts_exactly_what_it_said(speech_server: Server) -> None
     # Requests one after the other alternate between the replicas, so each replica says one of
     # the two groups; the lengths tell them apart.
     with observing(speech_server) as seen:
+        kinds: list[tuple[int, audio.Stream | None]] = [(10, "audio"), (33, None)]
         answers = [
             audio.speech(speech_server.url, tokens=tokens, stream=stream)
-            for tokens, stream in [(10, "audio"), (33, None)] * 4
+            for tokens, stream in kinds * 4
         ]
 
     groups = answers[0::2], answers[1::2]
@@ -235,9 +236,10 @@ def test_every_seam_that_has_a_place_is_reported_as_applied(speech_server: Serve
 
 def test_doctor_finds_nothing_wrong_with_all_that_was_said(speech_server: Server) -> None:
     packets = {}
-    for stream in (None, "audio"):
+    kinds: tuple[audio.Stream | None, ...] = (None, "audio")
+    for stream in kinds:
         with observing(speech_server) as seen:
-            audio.speech(speech_server.url, tokens=24, stream=stream)  # type: ignore[arg-type]
+            audio.speech(speech_server.url, tokens=24, stream=stream)
         packets[stream] = seen.gained.sum(
             "vllm:omni_metrics_hook_calls_total", hook="omni_media_packet", plugin="prometheus"
         )

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
-from installed import SEAMS
 
+from tests.engine.installed import SEAMS
 from vllm_omni_metrics_plugin.patches import Patches
 
 # Before anything imports the engine: no network, no usage report, and no thread per core.

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import installed
 import pytest
 
+from tests.engine import installed
 from vllm_omni_metrics_plugin.hooks import (
     AudioFinished,
     MediaPacket,

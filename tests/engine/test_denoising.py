@@ -6,11 +6,11 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-import installed
 import pytest
 import torch
-from installed import SEAMS
 
+from tests.engine import installed
+from tests.engine.installed import SEAMS
 from vllm_omni_metrics_plugin.patches import Patches
 from vllm_omni_metrics_plugin.patches.diffusion import steps
 from vllm_omni_metrics_plugin.patches.diffusion.steps import STEPS_KEY, take_steps

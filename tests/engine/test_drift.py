@@ -8,8 +8,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from installed import SEAMS
 
+from tests.engine.installed import SEAMS
 from vllm_omni_metrics_plugin.hooks import PatchReported
 from vllm_omni_metrics_plugin.patches import Patches
 from vllm_omni_metrics_plugin.patches.seams.seam import Seam, find

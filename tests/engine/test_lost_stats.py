@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
-import installed
 import pytest
 
+from tests.engine import installed
 from vllm_omni_metrics_plugin.patches.engine_families import stats
 from vllm_omni_metrics_plugin.patches.table import ABSENT
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import installed
 import pytest
 
+from tests.engine import installed
 from vllm_omni_metrics_plugin.hooks import AudioFinished, MediaPacket, RequestFinished
 from vllm_omni_metrics_plugin.patches.generate import observe as _observe
 from vllm_omni_metrics_plugin.patches.stages import _DELIVERIES

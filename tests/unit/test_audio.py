@@ -15,10 +15,13 @@ from vllm_omni_metrics_plugin.media.audio import count_samples, find_sample_rate
 RATE_KEYS = ("audio_sample_rate", "output_sample_rate", "sample_rate", "sampling_rate", "sr")
 
 
+ENGINES_OWN = "tensors are torch's, which comes with the engine"
+
+
 @pytest.fixture(params=["numpy", "torch"])
 def zeros(request: pytest.FixtureRequest) -> Any:
     """Makes an array of zeros of a shape, in each library that has arrays."""
-    library = pytest.importorskip(request.param)
+    library = pytest.importorskip(request.param, reason=ENGINES_OWN)
     return library.zeros
 
 
@@ -143,13 +146,13 @@ def test_sample_rate_is_read_in_each_form(rate: object) -> None:
 
 
 def test_sample_rate_is_read_from_tensors() -> None:
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason=ENGINES_OWN)
     for rate in (torch.tensor(24000), torch.tensor([24000.0]), [torch.tensor(24000)]):
         assert find_sample_rate({"sr": rate}) == 24000, rate
 
 
 def test_sample_rate_on_another_device_is_not_waited_for() -> None:
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason=ENGINES_OWN)
     elsewhere = torch.empty((), device="meta")  # reading it would raise
     assert find_sample_rate({"sr": elsewhere}) is None
     assert find_sample_rate({"sr": elsewhere, "sample_rate": 24000}) == 24000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import sys
@@ -68,7 +69,7 @@ def test_all_who_wait_for_a_module_are_called_in_order(
     write("late_engine", "")
     seen: list[str] = []
     for name in ("first", "second"):
-        late.wait_for("late_engine", lambda name=name: seen.append(name))
+        late.wait_for("late_engine", functools.partial(seen.append, name))
     importlib.import_module("late_engine")
     assert seen == ["first", "second"]
 
@@ -92,8 +93,8 @@ def test_module_sees_the_loader_it_would_see_without_us(
     write("late_engine", source)
     write("late_plain", source)
     late.wait_for("late_engine", lambda: None)
-    engine = importlib.import_module("late_engine")
-    plain = importlib.import_module("late_plain")
+    engine: Any = importlib.import_module("late_engine")
+    plain: Any = importlib.import_module("late_plain")
     loaders = (engine.__loader__, engine.__spec__.loader, *engine.during)
     assert {type(loader) for loader in loaders} == {SourceFileLoader}
     assert len(set(loaders)) == 1

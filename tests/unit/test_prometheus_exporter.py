@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from visual_events import finish_image, finish_stage, finish_video
 
 from tests.unit.test_transfers import received, sent
+from tests.unit.visual_events import finish_image, finish_stage, finish_video
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.hooks import (
     AudioFinished,

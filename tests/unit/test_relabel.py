@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -88,10 +89,9 @@ def test_every_form_of_labels_reaches_the_same_child(
 @pytest.mark.parametrize("engine", [3, "3", "x", None, -1])
 def test_unknown_engine_is_an_error_that_names_it(engines: Engines, engine: Any) -> None:
     made, registry = family(engines, "model_name", "engine")
-    for give in (
-        lambda: made.labels("m", engine),
-        lambda: made.labels(model_name="m", engine=engine),
-    ):
+    by_place = functools.partial(made.labels, "m", engine)
+    by_name = functools.partial(made.labels, model_name="m", engine=engine)
+    for give in (by_place, by_name):
         with pytest.raises(UnknownEngineError, match=repr(engine)):
             give()
     assert shown(registry) == {}

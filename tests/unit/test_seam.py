@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -123,7 +123,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
                 setattr(cls, name, attributes[name])
 
 
-async def _collect(parts: AsyncGenerator[str, None]) -> list[str]:
+async def _collect(parts: AsyncIterable[object]) -> list[object]:
     return [part async for part in parts]
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
-from pathlib import Path
 from typing import Any, get_type_hints
 
 import msgspec
@@ -163,24 +160,3 @@ def test_two_harnesses_do_not_hear_each_other(omni_hooks: HookHarness) -> None:
     with HookHarness() as other:
         other.fire(make_event(RequestFinished))
     assert heard.events == []
-
-
-def test_pytest_finds_the_fixture_by_itself_and_pays_nothing_for_it(tmp_path: Path) -> None:
-    (tmp_path / "test_author.py").write_text(
-        """
-import sys
-
-def test_nothing_is_imported_for_those_who_do_not_ask():
-    assert "vllm_omni_metrics_plugin.hooks" not in sys.modules
-    assert "prometheus_client" not in sys.modules
-
-def test_fixture_is_there(omni_hooks):
-    from vllm_omni_metrics_plugin.testing import Recorder, make_event, EVENTS
-    heard = omni_hooks.register(Recorder())
-    omni_hooks.fire(*map(make_event, EVENTS.values()))
-    assert len(heard.events) == len(EVENTS)
-"""
-    )
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert "2 passed" in done.stdout, done.stdout + done.stderr

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from visual_events import WORK, finish_image, finish_stage, finish_video
 
+from tests.unit.visual_events import WORK, finish_image, finish_stage, finish_video
 from vllm_omni_metrics_plugin.hooks import DiffusionWork
 
 STAGE = {"model_name": "tiny", "stage": "1", "replica": "3"}

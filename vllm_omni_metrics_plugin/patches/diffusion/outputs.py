@@ -110,9 +110,7 @@ def _is_later_chunk(output: Any) -> bool:
 
 
 def _frames_in_file(video: bytes) -> int | None:
-    from vllm_omni.diffusion.utils.media_utils import (  # type: ignore[import-untyped]
-        count_mp4_frames,
-    )
+    from vllm_omni.diffusion.utils.media_utils import count_mp4_frames
 
     frames = count_mp4_frames(video)
     return None if frames is None else int(frames)

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -292,7 +293,7 @@ def test_engines_versions_are_found_under_each_of_its_names(
 ) -> None:
     def version(distribution: str) -> str:
         if distribution not in installed:
-            raise process.PackageNotFoundError(distribution)
+            raise PackageNotFoundError(distribution)
         return installed[distribution]
 
     monkeypatch.setattr(process, "version", version)
