@@ -39,9 +39,14 @@ def is_on(environ: Mapping[str, str]) -> bool:
     return any(variable in environ for variable in _VARIABLES)
 
 
+def variable(environ: Mapping[str, str]) -> str:
+    """The name of the variable that is set, or else of the one to set."""
+    return next(filter(environ.__contains__, _VARIABLES), _VARIABLES[0])
+
+
 def folder(environ: Mapping[str, str]) -> Path:
     """Where the files are; raises KeyError outside of this mode."""
-    return Path(environ[next(filter(environ.__contains__, _VARIABLES), _VARIABLES[0])])
+    return Path(environ[variable(environ)])
 
 
 def is_one_of_several() -> bool:

@@ -10,13 +10,13 @@ from vllm_omni_metrics_plugin.tables import markdown
 
 
 def rules() -> str:
-    rows = ((f"`{r.name}`", r.severity, _traffic(r.given, r.beyond), r.says) for r in RULES)
+    rows = ((f"`{r.name}`", r.severity, _traffic(r.traffic, r.beyond), r.message) for r in RULES)
     header = ("rule", "severity", "traffic", "message")
     return markdown(header, map(_plain, rows))
 
 
 def tallies() -> str:
-    rows = ((f"`{t.sample}`", _values(t.where), t.severity, t.says) for t in TALLIES)
+    rows = ((f"`{t.sample}`", _values(t.where), t.severity, t.message) for t in TALLIES)
     header = ("counter", "label", "severity", "message")
     return markdown(header, map(_plain, rows))
 
@@ -28,13 +28,13 @@ def reasons() -> str:
 
 def _plain(row: Iterable[str]) -> list[str]:
     """What the doctor fills in with a number, and with a label's value."""
-    numbers = (cell.replace("{given}", "N").replace("{value}", "N") for cell in row)
+    numbers = (cell.replace("{traffic}", "N").replace("{value}", "N") for cell in row)
     return [cell.replace("{", "*").replace("}", "*") for cell in numbers]
 
 
-def _traffic(given: Iterable[Measure], beyond: Iterable[Measure]) -> str:
+def _traffic(measures: Iterable[Measure], beyond: Iterable[Measure]) -> str:
     least = " + ".join(_names(beyond))
-    return " + ".join(_names(given)) + (f" > {least}" if least else "")
+    return " + ".join(_names(measures)) + (f" > {least}" if least else "")
 
 
 def _names(measures: Iterable[Measure]) -> Iterator[str]:

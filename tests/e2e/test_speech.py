@@ -253,5 +253,5 @@ def test_doctor_finds_nothing_wrong_with_all_that_was_said(speech_server: Server
     available = {family["name"]: family["available"] for family in report["families"]}
     assert available["vllm:omni_audio_ttfp_seconds"] == "yes"
     assert available["vllm:omni_diffusion_steps_total"] == "not yet"
-    applied = {seam["name"] for seam in report["seams"] if seam["status"] == "applied"}
+    applied = {p["name"] for p in report["patches"] if p["status"] == "applied"}
     assert {"generate", "stat_logger", "connectors"} <= applied

@@ -13,8 +13,8 @@ import pytest
 from vllm_omni.engine.stage_pool import StagePool
 from vllm_omni.entrypoints.async_omni import AsyncOmni
 
-from vllm_omni_metrics_plugin.doctor.report import SeamState
-from vllm_omni_metrics_plugin.doctor.seams import availability, check
+from vllm_omni_metrics_plugin.doctor.patches import availability, check
+from vllm_omni_metrics_plugin.doctor.report import PatchState
 from vllm_omni_metrics_plugin.patches.dry_run import try_seams
 from vllm_omni_metrics_plugin.patches.table import SEAMS
 
@@ -32,10 +32,10 @@ def test_doctor_finds_nothing_wrong_with_a_server_that_is_switched_on() -> None:
     report = json.loads(done.stdout)
     degraded = [f for f in report["findings"] if f["severity"] != "note"]
     assert (done.returncode, report["status"]) == (0, "good"), (degraded, done.stderr[-2000:])
-    assert {seam["name"]: seam["status"] for seam in report["seams"]} == {
+    assert {patch["name"]: patch["status"] for patch in report["patches"]} == {
         seam.name: "applied" for seam in SEAMS
     }
-    assert [seam for seam in report["seams"] if seam["others"]] == []
+    assert [patch for patch in report["patches"] if patch["others"]] == []
     assert report["engine"]["vllm-omni"]
     assert report["tested"] == "end to end"
     assert {family["available"] for family in report["families"]} == {"yes"}
@@ -85,8 +85,8 @@ def test_package_that_wraps_the_same_place_is_named() -> None:
     assert "their_tracing" in findings["note"].message
 
 
-def states(tried: Any) -> list[SeamState]:
-    return [SeamState(t.seam.name, t.seam.target, t.status, t.reason, t.others) for t in tried]
+def states(tried: Any) -> list[PatchState]:
+    return [PatchState(t.seam.name, t.seam.target, t.status, t.reason, t.others) for t in tried]
 
 
 @pytest.mark.parametrize("seam", SEAMS, ids=lambda seam: seam.name)

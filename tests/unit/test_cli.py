@@ -123,8 +123,8 @@ def lacking(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two releases that lack the same family for the same reason, and one that lacks nothing."""
     without = {"audio_rtf": "its stages have no clock"}
     releases = (
-        Release("0.1.0", "0.1.0", "seams", without),
-        Release("0.2.0", "0.2.0", "seams", without),
+        Release("0.1.0", "0.1.0", "patches", without),
+        Release("0.2.0", "0.2.0", "patches", without),
         Release("0.3.0", "0.3.0", "end to end"),
     )
     monkeypatch.setattr(cli.families, "RELEASES", releases)

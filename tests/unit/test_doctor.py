@@ -7,11 +7,11 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import zmq.auth
@@ -19,24 +19,26 @@ import zmq.auth
 from testbed.pages.places import DOCS
 from tests.unit.conftest import serving
 from vllm_omni_metrics_plugin import __version__, catalog, cli, doctor
-from vllm_omni_metrics_plugin.doctor import Report, examine, installation, seams
-from vllm_omni_metrics_plugin.doctor.report import SeamState
-from vllm_omni_metrics_plugin.hooks import Event, hookimpl
+from vllm_omni_metrics_plugin.doctor import Report, examine, installation, patches
+from vllm_omni_metrics_plugin.doctor.report import PatchState
+from vllm_omni_metrics_plugin.hooks import Event, PatchReported, hookimpl
 from vllm_omni_metrics_plugin.hooks.loading import ENTRY_POINT_GROUP
 from vllm_omni_metrics_plugin.patches import dry_run
 from vllm_omni_metrics_plugin.patches.seams.releases import Release
 from vllm_omni_metrics_plugin.patches.seams.seam import Seam
 from vllm_omni_metrics_plugin.patches.table import ENGINE_FAMILIES, SEAMS
+from vllm_omni_metrics_plugin.testing import make
 
 ON = {"VLLM_OMNI_METRICS": "1"}
 GENERAL = "vllm.general_plugins"
 OURS = EntryPoint("omni_metrics", "vllm_omni_metrics_plugin:register", GENERAL)
 ENGINES = EntryPoint("vllm_omni_register_models", "vllm_omni.somewhere:register", GENERAL)
 PLATFORM = "somebodys_platform"
+MULTIPROC = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 
 
 #: What it is when no fixture has taken its place.
-TRIED = seams.tried
+TRIED = patches.tried
 
 
 class Installed:
@@ -46,7 +48,7 @@ class Installed:
         self.versions = {"vllm-omni": "0.30.0", "vllm": "0.30.0"}
         self.general = [OURS, ENGINES]
         self.hooks: list[EntryPoint] = []
-        self.states = [SeamState(seam.name, seam.target, "applied", "") for seam in SEAMS]
+        self.states = [PatchState(seam.name, seam.target, "applied", "") for seam in SEAMS]
 
     def entry_points(self, group: str) -> list[EntryPoint]:
         return {GENERAL: self.general, ENTRY_POINT_GROUP: self.hooks}[group]
@@ -54,17 +56,17 @@ class Installed:
 
 @pytest.fixture(autouse=True)
 def installed(monkeypatch: pytest.MonkeyPatch) -> Installed:
-    """An engine on which every seam fits, and no hook plugin but the exporter."""
+    """An engine on which every patch fits, and no hook plugin but the exporter."""
     everything = Installed()
     monkeypatch.setattr(doctor.process, "installed_versions", lambda: everything.versions)
-    monkeypatch.setattr(doctor.seams, "tried", lambda places: (everything.states, []))
+    monkeypatch.setattr(doctor.patches, "tried", lambda places: (everything.states, []))
     monkeypatch.setattr(installation, "entry_points", everything.entry_points)
     monkeypatch.setattr(
         "vllm_omni_metrics_plugin.hooks.loading.entry_points", everything.entry_points
     )
     names = {OURS.name, ENGINES.name, PLATFORM}
     monkeypatch.setattr(installation, "_engine_plugins", lambda: set(names))
-    for variable in ("VLLM_PLUGINS", "PROMETHEUS_MULTIPROC_DIR"):
+    for variable in ("VLLM_PLUGINS", *MULTIPROC):
         monkeypatch.delenv(variable, raising=False)
     return everything
 
@@ -100,7 +102,7 @@ def test_environment_without_the_engine_is_broken(installed: Installed) -> None:
     report = examine(ON)
     assert report.exit_code == 2
     assert only(report, "engine")[1].startswith("vllm-omni is not installed")
-    assert report.seams == report.families == []
+    assert report.patches == report.families == []
 
 
 def test_release_that_was_not_tested_is_named_with_those_that_were(installed: Installed) -> None:
@@ -130,7 +132,7 @@ def test_plugin_that_is_off_is_degraded_and_everything_else_examined(
     assert report.exit_code == 1
     assert not report.enabled
     assert "Set VLLM_OMNI_METRICS=1" in only(report, "switch")[1]
-    assert len(report.seams) == len(SEAMS)
+    assert len(report.patches) == len(SEAMS)
 
 
 @pytest.mark.parametrize(
@@ -262,10 +264,13 @@ def test_bad_channel_is_a_problem_of_the_settings() -> None:
     assert "'udp://nowhere'" in only(report, "settings")[1]
 
 
-def test_several_servers_are_told_what_they_cannot_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize("variable", MULTIPROC)
+def test_several_servers_are_told_what_they_cannot_do(tmp_path: Path, variable: str) -> None:
     folder = tmp_path / "shared"
-    environ = {**ON, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
-    assert examine(environ).exit_code == 2
+    environ = {**ON, variable: str(folder)}
+    report = examine(environ)
+    assert report.exit_code == 2
+    assert f"{variable}={str(folder)!r} is not a folder" in said(report, "multiprocess")[-1][1]
     folder.mkdir()
     report = examine(environ)
     assert report.exit_code == 0
@@ -275,22 +280,22 @@ def test_several_servers_are_told_what_they_cannot_do(tmp_path: Path) -> None:
     assert len(said(examine(environ), "multiprocess")) == limits + 1
 
 
-# Seams and families
+# Patches and families
 
 
 def change(installed: Installed, name: str, **fields: Any) -> None:
     installed.states = [
-        SeamState(**{**vars(state), **fields}) if state.name == name else state
+        PatchState(**{**vars(state), **fields}) if state.name == name else state
         for state in installed.states
     ]
 
 
-def test_seam_that_does_not_fit_costs_its_families_and_says_why(installed: Installed) -> None:
+def test_patch_that_does_not_fit_costs_its_families_and_says_why(installed: Installed) -> None:
     change(installed, "stage_submit", status="skipped", reason="no class StagePool")
     report = examine(ON)
     assert report.exit_code == 1
-    assert "stage_submit" in only(report, "seams")[1]
-    assert "no class StagePool" in only(report, "seams")[1]
+    assert "stage_submit" in only(report, "patches")[1]
+    assert "no class StagePool" in only(report, "patches")[1]
     available = {family.name: family for family in report.families}
     [seam] = [seam for seam in SEAMS if seam.name == "stage_submit"]
     for stem in seam.feeds:
@@ -300,7 +305,7 @@ def test_seam_that_does_not_fit_costs_its_families_and_says_why(installed: Insta
     assert available["vllm:omni_stage_info"].available == "yes"
 
 
-def test_family_without_any_seam_is_not_available(installed: Installed) -> None:
+def test_family_without_any_patch_is_not_available(installed: Installed) -> None:
     change(installed, "connectors", status="failed", reason="RuntimeError")
     available = {family.name: family.available for family in examine(ON).families}
     assert available["vllm:omni_transfer_size_bytes"] == "no"
@@ -317,20 +322,20 @@ def test_what_a_release_is_known_to_lack_is_no_fault(
 ) -> None:
     [seam] = [seam for seam in SEAMS if seam.name == "connectors"]
     lacks = dict.fromkeys(seam.feeds, "it has no connectors")
-    release = Release("9.0.0", "9.0.0", "seams", lacks)
+    release = Release("9.0.0", "9.0.0", "patches", lacks)
     monkeypatch.setattr(doctor, "BY_VERSION", {"9.0.0": release})
     monkeypatch.setattr(installation, "BY_VERSION", {"9.0.0": release})
     installed.versions = {"vllm-omni": "9.0.0", "vllm": "9.0.0"}
     change(installed, "connectors", status="skipped", reason="no module")
     report = examine(ON)
     assert report.exit_code == 0
-    assert only(report, "seams")[0] == "note"
+    assert only(report, "patches")[0] == "note"
     available = {family.name: family for family in report.families}
     assert available["vllm:omni_transfer_size_bytes"].available == "no"
     assert available["vllm:omni_transfer_size_bytes"].reason == "it has no connectors"
 
 
-def test_other_patcher_is_named_and_blamed_only_where_the_seam_is_out(
+def test_other_patcher_is_named_and_blamed_only_where_the_patch_is_out(
     installed: Installed,
 ) -> None:
     change(installed, "generate", others=("their_tracing.patch",))
@@ -340,10 +345,10 @@ def test_other_patcher_is_named_and_blamed_only_where_the_seam_is_out(
     change(installed, "generate", status="skipped", reason="a function, not an async generator")
     report = examine(ON)
     assert report.exit_code == 1
-    assert "their_tracing.patch has wrapped" in only(report, "seams")[1]
+    assert "their_tracing.patch has wrapped" in only(report, "patches")[1]
 
 
-# Trying the seams for real, on a small engine
+# Trying the patches for real, on a small engine
 
 
 def passing(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -381,7 +386,7 @@ def place(name: str, module: str = "vllm_omni_of_a_test") -> Seam:
     return Seam(name, module, f"Engine.{name}", "function", passing, ("audio_rtf",))
 
 
-def test_every_seam_is_tried_and_taken_out_again(small_engine: ModuleType) -> None:
+def test_every_patch_is_tried_and_taken_out_again(small_engine: ModuleType) -> None:
     import their_patches  # type: ignore[import-not-found]
 
     engine = small_engine.Engine
@@ -457,68 +462,81 @@ def test_general_plugin_that_would_end_a_server_is_broken(
 
 # A running server
 
-HEALTHY = "\n".join(
-    f'vllm:omni_metrics_patch_info{{patch="{seam.name}",target="t",status="applied",reason=""}} 1'
-    for seam in SEAMS
-    if "server" in seam.roles
-)
+APPLIED = {seam.name: ("applied", "") for seam in SEAMS if "server" in seam.roles}
+#: Status and reason of each patch, by its name.
+Patches = Mapping[str, tuple[str, str]]
 
 
-def served(text: str, environ: dict[str, str] | None = None) -> Report:
-    with serving(f"{text}\n".encode()) as url:
+def served(text: bytes, environ: dict[str, str] | None = None) -> Report:
+    with serving(text) as url:
         return examine(ON if environ is None else environ, url)
 
 
-def test_healthy_server_is_all_good_and_its_own_seams_are_shown() -> None:
-    report = served(HEALTHY)
+@pytest.fixture
+def reporting(metrics_page: Any) -> Callable[..., bytes]:
+    """The text of a server that reports these patches, and what a test adds to it."""
+
+    def reporting(patches: Patches = APPLIED, **added: float) -> bytes:
+        with metrics_page() as page:
+            for name, (status, reason) in patches.items():
+                report = make(PatchReported, name=name, target="t", status=status, reason=reason)
+                page.fire(report)
+            for stem, amount in added.items():
+                page.add(stem, amount)
+            return cast("bytes", page.text())
+
+    return reporting
+
+
+def test_healthy_server_is_all_good_and_its_own_patches_are_shown(reporting: Any) -> None:
+    report = served(reporting())
     assert report.findings == []
-    statuses = {state.name: state.status for state in report.seams}
+    statuses = {state.name: state.status for state in report.patches}
     assert statuses["generate"] == "applied"
     assert statuses["scheduler_init"] == "not reported"
     assert {family.available for family in report.families} == {"yes"}
 
 
-def test_seam_that_the_server_skipped_is_said_with_its_reason() -> None:
-    text = HEALTHY.replace(
-        'patch="generate",target="t",status="applied",reason=""',
-        'patch="generate",target="t",status="skipped",reason="a coroutine"',
-    )
-    report = served(text)
+def test_patch_that_the_server_skipped_is_named_with_its_reason(reporting: Any) -> None:
+    report = served(reporting({**APPLIED, "generate": ("skipped", "a coroutine")}))
     assert report.exit_code == 1
-    assert only(report, "seams")[1] == "generate at t was skipped: a coroutine"
+    assert only(report, "patches")[1] == "generate at t was skipped: a coroutine"
 
 
-def test_seam_that_only_the_servers_release_has_is_judged_too() -> None:
-    text = 'vllm:omni_metrics_patch_info{patch="later",target="t",status="skipped",reason="no"} 1'
-    report = served(f"{HEALTHY}\n{text}")
+def test_patch_that_only_the_servers_release_has_is_judged_too(reporting: Any) -> None:
+    report = served(reporting({**APPLIED, "later": ("skipped", "no")}))
     assert report.exit_code == 1
-    assert only(report, "seams")[1] == "later at t was skipped: no"
+    assert only(report, "patches")[1] == "later at t was skipped: no"
 
 
-def test_seams_without_a_place_in_this_server_are_no_fault() -> None:
-    text = re.sub(r'(patch="denoising\w*".*)status="applied"', r'\1status="deferred"', HEALTHY)
-    report = served(text)
+def test_patches_without_a_place_in_this_server_are_no_fault(reporting: Any) -> None:
+    deferred = {name: ("deferred", "") for name in APPLIED if name.startswith("denoising")}
+    report = served(reporting({**APPLIED, **deferred}))
     assert report.exit_code == 0
     available = {family.name: family.available for family in report.families}
     assert available["vllm:omni_diffusion_steps_total"] == "not yet"
 
 
-def test_running_server_refutes_what_this_environment_lacks(installed: Installed) -> None:
+def test_running_server_refutes_what_this_environment_lacks(
+    installed: Installed, reporting: Any
+) -> None:
     installed.versions = {}
-    report = served(HEALTHY, {"VLLM_PLUGINS": "others"})
+    report = served(reporting(), {"VLLM_PLUGINS": "others"})
     assert report.exit_code == 0
     assert {finding.severity for finding in report.findings} == {"note"}
 
 
-@pytest.mark.parametrize("text", ["", "vllm:num_requests_running 1", "vllm:omni_audio_rtf_sum 1"])
-def test_server_without_the_plugin_is_broken(text: str) -> None:
+@pytest.mark.parametrize(
+    "text", [b"", b"vllm:num_requests_running 1\n", b"vllm:omni_audio_rtf_sum 1\n"]
+)
+def test_server_without_the_plugin_is_broken(text: bytes) -> None:
     report = served(text)
     assert report.exit_code == 2
     assert "without the plugin's families" in only(report, "server")[1]
 
 
 def test_page_that_is_no_metrics_is_broken() -> None:
-    report = served("<html>{{{</html>")
+    report = served(b"<html>{{{</html>\n")
     assert report.exit_code == 2
     assert "/metrics" in only(report, "server")[1]
 
@@ -529,8 +547,8 @@ def test_address_where_nobody_answers_is_broken() -> None:
     assert "does not answer" in only(report, "server")[1]
 
 
-def test_traffic_is_judged() -> None:
-    report = served(f"{HEALTHY}\nvllm:omni_audio_duration_seconds_count 3")
+def test_traffic_is_judged(reporting: Any) -> None:
+    report = served(reporting(audio_duration_seconds=3))
     assert report.exit_code == 1
     assert said(report, "no_audio_rtf")
 
@@ -555,7 +573,7 @@ def test_json_has_the_keys_that_are_documented(
     page = (DOCS / "reference" / "doctor.md").read_text()
     documented = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
     assert set(data) <= set(documented)
-    for key in ("seams", "families", "hooks", "findings"):
+    for key in ("patches", "families", "hooks", "findings"):
         assert set(data[key][0]) <= set(documented), key
 
 
@@ -564,12 +582,12 @@ def test_what_is_printed_meanwhile_stays_off_the_report(
 ) -> None:
     monkeypatch.setenv("VLLM_OMNI_METRICS", "1")
 
-    def noisy(places: object) -> tuple[list[SeamState], list[Any]]:
+    def noisy(places: object) -> tuple[list[PatchState], list[Any]]:
         print("noise of an import")
         os.write(1, b"noise of a library\n")
         return [], []
 
-    monkeypatch.setattr(doctor.seams, "tried", noisy)
+    monkeypatch.setattr(doctor.patches, "tried", noisy)
     assert cli.main(["doctor", "--json"]) == 0
     out, err = capfd.readouterr()
     assert json.loads(out)["status"] == "good"
@@ -585,10 +603,10 @@ def test_table_says_the_worst_first(
     change(installed, "generate", status="skipped", reason="gone", others=("theirs",))
     status, out = run(capsys)
     assert status == 2
-    summary, by_seam, by_family, by_hook, findings = out.split("\n\n")
+    summary, by_patch, by_family, by_hook, findings = out.split("\n\n")
     assert f"{__version__}: broken" in summary
     assert "0.30.0" in summary
-    [row] = [line for line in by_seam.splitlines() if line.startswith("generate ")]
+    [row] = [line for line in by_patch.splitlines() if line.startswith("generate ")]
     assert row.split()[1] == "skipped"
     assert row.endswith("gone; wrapped by theirs")
     assert "vllm:omni_audio_rtf" in by_family
@@ -597,7 +615,7 @@ def test_table_says_the_worst_first(
     assert severities == ["broken", "degraded", "degraded", "note"]
 
 
-def test_reported_seams_are_those_of_the_table() -> None:
-    report = served(HEALTHY)
-    assert [state.name for state in report.seams] == [seam.name for seam in SEAMS]
-    assert seams.NOT_REPORTED in {state.status for state in report.seams}
+def test_reported_patches_are_those_of_the_table(reporting: Any) -> None:
+    report = served(reporting())
+    assert [state.name for state in report.patches] == [seam.name for seam in SEAMS]
+    assert patches.NOT_REPORTED in {state.status for state in report.patches}

@@ -1,12 +1,11 @@
-"""What the doctor makes of a server's /metrics, on texts that show one fault each."""
+"""What the doctor makes of a server's /metrics, on pages that show one fault each."""
 
 from __future__ import annotations
 
 import ast
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from prometheus_client import generate_latest
@@ -22,124 +21,140 @@ from vllm_omni_metrics_plugin.testing import EVENTS, speech_request
 HOOKS = {kind: name for name, kind in EVENTS.items()}
 
 
-def metrics(*lines: str) -> str:
-    """A text of /metrics; ``omni_`` stands for our prefix, ``told HOOK N`` for N calls of it."""
-    text = ""
-    for line in lines:
-        line = re.sub(
-            r"^told (\w+) (\d+)$",
-            r'omni_metrics_hook_calls_total{hook="omni_\1",plugin="prometheus"} \2',
-            line,
-        )
-        text += line.replace("omni_", catalog.PREFIX, 1) if line.startswith("omni_") else line
-        text += "\n"
-    return text
+class Added(NamedTuple):
+    """What a page shows more of one family; of the engine's, if the name has a colon."""
+
+    name: str
+    amount: float
+    labels: tuple[tuple[str, str], ...]
 
 
-def found(*lines: str) -> dict[str, Finding]:
-    return {finding.check: finding for finding in judge(parse(metrics(*lines)))}
+def added(name: str, amount: float = 1, **labels: str) -> Added:
+    return Added(name, amount, tuple(labels.items()))
 
 
-COMPLETE = 'omni_requests_success_total{finished_reason="stop",model_name="m"} 3'
-ABORTED = 'omni_requests_success_total{finished_reason="abort",model_name="m"} 1'
-LLM = 'omni_stage_info{model_name="m",replica="0",stage="0",stage_name="t",stage_type="llm"} 1'
-DIFFUSION = LLM.replace('"llm"', '"diffusion"')
-AUDIO = "omni_audio_duration_seconds_count 3"
+def calls(hook: str, times: int) -> Added:
+    return added("metrics_hook_calls_total", times, hook=f"omni_{hook}", plugin="prometheus")
 
 
-def lacking(family: str, reason: str = "no_timing") -> str:
-    return f'omni_metrics_missing_samples_total{{family="vllm:omni_{family}",reason="{reason}"}} 1'
+def lacking(family: str, reason: str = "no_timing") -> Added:
+    name = catalog.BY_STEM[family].name
+    return added("metrics_missing_samples_total", family=name, reason=reason)
 
 
-#: For each rule a text that breaks it, and lines each of which alone would not.
-FAULTS: dict[str, tuple[list[str], list[str]]] = {
+Judge = Callable[..., dict[str, Finding]]
+
+
+@pytest.fixture
+def found(metrics_page: Any) -> Judge:
+    """What is found on a page with these additions, by the finding's name."""
+
+    def found(*additions: Added) -> dict[str, Finding]:
+        with metrics_page() as page:
+            for name, amount, labels in additions:
+                add = page.add_other if ":" in name else page.add
+                add(name, amount, **dict(labels))
+            return {finding.check: finding for finding in judge(page.scrape())}
+
+    return found
+
+
+COMPLETE = added("requests_success_total", 3, finished_reason="stop", model_name="m")
+ABORTED = added("requests_success_total", finished_reason="abort", model_name="m")
+LLM = added("stage_info", stage_name="t", stage_type="llm")
+DIFFUSION = added("stage_info", stage_name="t", stage_type="diffusion")
+AUDIO = added("audio_duration_seconds", 3)
+
+
+#: For each rule a page that breaks it, and additions each of which alone mends it.
+FAULTS: dict[str, tuple[list[Added], list[Added]]] = {
     "no_stage": ([COMPLETE], [LLM]),
-    "no_latency": ([COMPLETE], ["omni_e2e_request_latency_seconds_count 3"]),
-    "no_queue_time": ([COMPLETE], ["omni_request_queue_time_seconds_count 3"]),
+    "no_latency": ([COMPLETE], [added("e2e_request_latency_seconds", 3)]),
+    "no_queue_time": ([COMPLETE], [added("request_queue_time_seconds", 3)]),
     "no_first_packet": (
-        ["told media_packet 9", "told audio_finished 3"],
+        [calls("media_packet", 9), calls("audio_finished", 3)],
         [
-            "omni_audio_ttfp_seconds_count 1",
+            added("audio_ttfp_seconds", 1),
             lacking("audio_ttfp_seconds", "empty_audio"),
-            "omni_num_requests_running 6",
+            added("num_requests_running", 6),
         ],
     ),
     "nothing_streamed": (
-        [AUDIO, "told media_packet 3", "told audio_finished 3"],
-        ["omni_audio_ttfp_seconds_count 1", "told media_packet 4"],
+        [AUDIO, calls("media_packet", 3), calls("audio_finished", 3)],
+        [added("audio_ttfp_seconds", 1), calls("media_packet", 4)],
     ),
     "no_audio_duration": (
-        ["told audio_finished 3"],
+        [calls("audio_finished", 3)],
         [AUDIO, lacking("audio_duration_seconds", "no_sample_rate")],
     ),
     "audio_never_complete": (
-        ["omni_audio_frames_total 9"],
-        ["told audio_finished 1", ABORTED, "omni_num_requests_running 1"],
+        [added("audio_frames_total", 9)],
+        [calls("audio_finished", 1), ABORTED, added("num_requests_running", 1)],
     ),
-    "no_audio_frames": ([AUDIO], ["omni_audio_frames_total 9", lacking("audio_frames_total")]),
-    "no_audio_rtf": ([AUDIO], ["omni_audio_rtf_count 3", lacking("audio_rtf")]),
+    "no_audio_frames": ([AUDIO], [added("audio_frames_total", 9), lacking("audio_frames_total")]),
+    "no_audio_rtf": ([AUDIO], [added("audio_rtf", 3), lacking("audio_rtf")]),
     "no_images": (
-        ["told image_finished 3"],
-        ["omni_image_num_total 3", lacking("image_num_total", "no_image")],
+        [calls("image_finished", 3)],
+        [added("image_num_total", 3), lacking("image_num_total", "no_image")],
     ),
     "no_image_time": (
-        ["omni_image_num_total 3"],
+        [added("image_num_total", 3)],
         [
-            "omni_image_generation_time_seconds_count 3",
+            added("image_generation_time_seconds", 3),
             lacking("image_generation_time_seconds", "no_generation_time"),
         ],
     ),
     "no_videos": (
-        ["told video_finished 3"],
-        ["omni_video_frames_total 3", lacking("video_frames_total", "no_frames")],
+        [calls("video_finished", 3)],
+        [added("video_frames_total", 3), lacking("video_frames_total", "no_frames")],
     ),
     "no_video_duration": (
-        ["omni_video_frames_total 9"],
-        ["omni_video_duration_seconds_count 1", lacking("video_duration_seconds", "no_frame_rate")],
+        [added("video_frames_total", 9)],
+        [added("video_duration_seconds", 1), lacking("video_duration_seconds", "no_frame_rate")],
     ),
     "no_diffusion_time": (
-        ["told image_finished 3", DIFFUSION],
-        ["omni_diffusion_exec_time_ms_count 3", lacking("diffusion_exec_time_ms")],
+        [calls("image_finished", 3), DIFFUSION],
+        [added("diffusion_exec_time_ms", 3), lacking("diffusion_exec_time_ms")],
     ),
     "no_diffusion_steps": (
-        ["told video_finished 3", DIFFUSION],
-        ["omni_diffusion_steps_total 9", lacking("diffusion_steps_total", "not_seen")],
+        [calls("video_finished", 3), DIFFUSION],
+        [added("diffusion_steps_total", 9), lacking("diffusion_steps_total", "not_seen")],
     ),
     "no_engine_statistics": (
         [COMPLETE, LLM],
         [
-            'vllm:request_success_total{finished_reason="stop",replica="0",stage="0"} 3',
-            'vllm:generation_tokens_total{replica="0",stage="0"} 3',
+            added("vllm:request_success_total", 3, finished_reason="stop", replica="0", stage="0"),
+            added("vllm:generation_tokens_total", 3, replica="0", stage="0"),
         ],
     ),
-    "engine_label": (['vllm:num_requests_running{engine="0",model_name="m"} 0'], []),
+    "engine_label": ([added("vllm:num_requests_running", 0, engine="0", model_name="m")], []),
     "no_transfers": (
-        [COMPLETE, "told stage_finished 6", "told request_finished 3"],
+        [COMPLETE, calls("stage_finished", 6), calls("request_finished", 3)],
         [
-            "omni_transfer_size_bytes_count 9",
-            "omni_transfer_failures_total 1",
+            added("transfer_size_bytes", 9),
+            added("transfer_failures_total", 1),
             lacking("transfer_size_bytes", "never_received"),
-            "omni_num_requests_running 3",
+            added("num_requests_running", 3),
         ],
     ),
     "no_receipts": (
-        ["omni_transfer_size_bytes_count 9"],
+        [added("transfer_size_bytes", 9)],
         [
-            "omni_transfer_rx_decode_time_ms_count 9",
+            added("transfer_rx_decode_time_ms", 9),
             lacking("transfer_rx_decode_time_ms", "unknown_sender"),
         ],
     ),
 }
-#: Lines that only make a text one that a server could show.
-BESIDE = {"told audio_finished 3", "told media_packet 3", "told request_finished 3"}
+#: What only makes a page one that a server could show.
+BESIDE = {calls("audio_finished", 3), calls("media_packet", 3), calls("request_finished", 3)}
 
 
-def test_every_rule_has_a_text_that_breaks_it() -> None:
+def test_every_rule_has_a_page_that_breaks_it() -> None:
     assert list(FAULTS) == [rule.name for rule in RULES]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
-def test_rule_speaks_where_traffic_left_no_sample_and_only_there(rule: Any) -> None:
+def test_rule_speaks_where_traffic_left_no_sample_and_only_there(rule: Any, found: Judge) -> None:
     lines, enough = FAULTS[rule.name]
     finding = found(*lines)[rule.name]
     assert finding.severity == rule.severity
@@ -152,7 +167,7 @@ def test_rule_speaks_where_traffic_left_no_sample_and_only_there(rule: Any) -> N
     assert rule.name not in found(), "nothing was asked of the server"
 
 
-def told(*events: Event) -> None:
+def fire(*events: Event) -> None:
     for event in events:
         getattr(plugins.hooks, HOOKS[type(event)])(event)
 
@@ -169,8 +184,8 @@ def without_engine(text: str) -> list[str]:
 def test_speech_that_was_measured_is_all_good(exposed: Any, streamed: bool, packets: int) -> None:
     exposed.join()
     packets = packets if streamed else 1
-    told(*speech_request(streamed=streamed, packets=packets))
-    told(*speech_request("cut", outcome="abort", streamed=streamed, packets=packets))
+    fire(*speech_request(streamed=streamed, packets=packets))
+    fire(*speech_request("cut", outcome="abort", streamed=streamed, packets=packets))
     said = without_engine(generate_latest(exposed.registry).decode())
     assert said == ([] if streamed else ["nothing_streamed"])
 
@@ -179,7 +194,7 @@ def test_requests_under_way_are_not_taken_for_lost_ones(exposed: Any) -> None:
     exposed.join()
     story = speech_request(packets=1, streamed=False)
     for event in story:
-        told(event)
+        fire(event)
         checks = [
             f.check
             for f in judge(parse(generate_latest(exposed.registry).decode()))
@@ -192,7 +207,7 @@ def test_packets_that_left_without_a_time_are_found_by_their_calls(exposed: Any)
     exposed.join()
     story = speech_request(packets=3)
     # As if the engine had taken its first packet from where nobody looks.
-    told(*(event for event in story if getattr(event, "index", None) != 0))
+    fire(*(event for event in story if getattr(event, "index", None) != 0))
     assert without_engine(generate_latest(exposed.registry).decode()) == ["no_first_packet"]
 
 
@@ -200,32 +215,36 @@ def test_packets_that_left_without_a_time_are_found_by_their_calls(exposed: Any)
 
 
 @pytest.mark.parametrize(
-    ("line", "severity", "words"),
+    ("addition", "severity", "words"),
     [
         (
-            'omni_metrics_hook_errors_total{hook="omni_request_arrived",plugin="mine"} 7',
+            added("metrics_hook_errors_total", 7, hook="omni_request_arrived", plugin="mine"),
             "degraded",
             ["mine", "7 times", "omni_request_arrived"],
         ),
         (
-            'omni_metrics_hook_dropped_events_total{hook="omni_media_packet",plugin="slow"} 9',
+            added("metrics_hook_dropped_events_total", 9, hook="omni_media_packet", plugin="slow"),
             "degraded",
             ["slow", "lost 9"],
         ),
-        ('omni_metrics_dropped_events_total{reason="queue_full"} 5', "degraded", ["5 events"]),
         (
-            'omni_metrics_dropped_events_total{reason="garbage"} 5',
+            added("metrics_internal_errors_total", 3, place="reading an output"),
+            "degraded",
+            ["3 internal errors", "in reading an output", "traceback"],
+        ),
+        (added("metrics_dropped_events_total", 5, reason="queue_full"), "degraded", ["5 events"]),
+        (
+            added("metrics_dropped_events_total", 5, reason="garbage"),
             "degraded",
             ["5 messages", "refused (garbage)"],
         ),
         (
-            'omni_transfer_failures_total{model_name="m",from_stage="0",to_stage="1",'
-            'operation="send",replica="0",reason="refused"} 2',
+            added("transfer_failures_total", 2, to_stage="1", operation="send", reason="refused"),
             "degraded",
             ["2 payloads", "stage 0 to stage 1", "send failed (refused)"],
         ),
         (
-            'omni_requests_success_total{finished_reason="error",model_name="m"} 4',
+            added("requests_success_total", 4, finished_reason="error"),
             "note",
             ["4 requests of m failed"],
         ),
@@ -234,12 +253,13 @@ def test_packets_that_left_without_a_time_are_found_by_their_calls(exposed: Any)
         (lacking("audio_rtf", "made_up"), "degraded", ["made_up"]),
     ],
 )
-def test_what_was_lost_is_said_with_its_number(line: str, severity: str, words: list[str]) -> None:
-    findings = [f for f in judge(parse(metrics(line))) if f.check != "no_stage"]
+def test_what_was_lost_is_said_with_its_number(
+    addition: Added, severity: str, words: list[str], found: Judge
+) -> None:
+    findings = [finding for check, finding in found(addition).items() if check != "no_stage"]
     assert [finding.severity for finding in findings] == [severity]
     assert all(word in findings[0].message for word in words), findings
-    zero = line.rpartition(" ")[0] + " 0"
-    assert judge(parse(metrics(zero))) == []
+    assert found(addition._replace(amount=0)) == {}
 
 
 # The tables themselves
@@ -252,13 +272,14 @@ def counts(measures: tuple[Measure, ...]) -> Iterator[str]:
 def test_rules_are_about_families_of_the_catalogue() -> None:
     named = [f"{catalog.PREFIX}{tally.sample}" for tally in TALLIES]
     for rule in RULES:
-        named += counts((*rule.given, *rule.beyond, *rule.also, *rule.lacks))
+        named += counts((*rule.traffic, *rule.beyond, *rule.also, *rule.lacks))
     families = {family.name for family in catalog.FAMILIES}
+    families.add(f"{catalog.PREFIX}metrics_internal_errors_total")
     for name in named:
         if name.startswith(catalog.PREFIX):
             assert name.removesuffix("_count") in families, name
     for rule in RULES:
-        for measure in (*rule.given, *rule.beyond, *rule.lacks):
+        for measure in (*rule.traffic, *rule.beyond, *rule.lacks):
             if isinstance(measure, Count):
                 assert set(measure.where.get("hook", ())) <= set(EVENTS), rule.name
 

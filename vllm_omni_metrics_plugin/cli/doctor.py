@@ -24,7 +24,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--url",
         help="a running server, whose /metrics is judged by the traffic it has seen; without it, "
-        "the engine is imported and each seam tried on it, which takes half a minute",
+        "the engine is imported and each patch tried on it, which takes half a minute",
     )
     parser.set_defaults(run=run)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from vllm_omni_metrics_plugin import __version__
-from vllm_omni_metrics_plugin.doctor import installation, multiprocess, seams, traffic
+from vllm_omni_metrics_plugin.doctor import api_servers, installation, patches, traffic
 from vllm_omni_metrics_plugin.doctor.report import Finding, Report
 from vllm_omni_metrics_plugin.patches import process
 from vllm_omni_metrics_plugin.patches.seams.releases import BY_VERSION, RELEASES
@@ -21,14 +21,14 @@ _TIMEOUT_SECONDS = 5.0
 def examine(environ: Mapping[str, str], url: str | None = None) -> Report:
     """Examine the environment and the engine in it, or the server at ``url``; never raises.
 
-    Without a server, the engine is imported into this process and each seam is tried on it. A
+    Without a server, the engine is imported into this process and each patch is tried on it. A
     server has done that itself, so its own report is taken, and of this environment only those
     findings count that the server does not refute.
     """
-    wanted, findings = installation.read_settings(environ)
+    settings, findings = installation.read_settings(environ)
     report = Report(
         __version__,
-        enabled=wanted.enabled,
+        enabled=settings.enabled,
         allowed=installation.is_allowed(environ),
         engine=process.installed_versions(),
         url=url,
@@ -38,46 +38,46 @@ def examine(environ: Mapping[str, str], url: str | None = None) -> Report:
     report.tested = release.tested if release is not None else None
     of_environment = [
         *installation.check_engine(report.engine),
-        *installation.check_switch(wanted, report.allowed),
+        *installation.check_switch(settings, report.allowed),
         *installation.check_allow_list(environ),
     ]
-    report.hooks, of_hooks = installation.check_hooks(wanted)
-    report.channel, of_channel = installation.check_channel(wanted)
+    report.hooks, of_hooks = installation.check_hooks(settings)
+    report.channel, of_channel = installation.check_channel(settings)
     unavailable = dict(release.unavailable) if release is not None else {}
-    places = seams_of(report.engine.get("vllm-omni", RELEASES[-1].version))
+    seams = seams_of(report.engine.get("vllm-omni", RELEASES[-1].version))
     if url is not None:
-        seen = _look(url, report)
-        if seen is not None:
+        page = _look(url, report)
+        if page is not None:
             of_environment = [replace(found, severity="note") for found in of_environment]
-            report.seams = seams.reported(seen, places)
-            report.findings += traffic.judge(seen)
+            report.patches = patches.reported(page, seams)
+            report.findings += traffic.judge(page)
     elif "vllm-omni" in report.engine:
-        report.seams, of_engine = seams.tried(places)
+        report.patches, of_engine = patches.tried(seams)
         report.findings += of_engine
     report.findings += [
         *of_environment,
         *of_hooks,
         *of_channel,
-        *multiprocess.check_multiprocess(environ),
+        *api_servers.check(environ),
     ]
-    if report.seams:
-        report.findings += seams.check(report.seams, unavailable, places)
-        report.families = seams.availability(report.seams, unavailable, places)
+    if report.patches:
+        report.findings += patches.check(report.patches, unavailable, seams)
+        report.families = patches.availability(report.patches, unavailable, seams)
     return report
 
 
 def _look(url: str, report: Report) -> Scrape | None:
     """What the server shows; None, and said in the report, if it shows nothing of the plugin."""
     try:
-        seen = scrape(url, _TIMEOUT_SECONDS)
+        page = scrape(url, _TIMEOUT_SECONDS)
     except NoAnswerError as why:
         report.findings.append(Finding("broken", "server", str(why)))
         return None
-    if not seen.has_plugin:
+    if not page.has_plugin:
         without = (
             f"{url} answers without the plugin's families: it was started without "
             "VLLM_OMNI_METRICS=1, the engine did not load the plugin, or it is not ready yet"
         )
         report.findings.append(Finding("broken", "server", without))
         return None
-    return seen
+    return page

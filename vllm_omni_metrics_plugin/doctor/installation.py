@@ -29,16 +29,16 @@ _GROUPS = ("vllm.", "vllm_omni.")
 
 
 @contextlib.contextmanager
-def heard() -> Iterator[list[str]]:
+def warnings_logged() -> Iterator[list[str]]:
     """Collects the warnings that a server would log meanwhile."""
     messages: list[str] = []
 
-    class Listening(logging.Handler):
+    class Collecting(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             messages.append(record.getMessage().removeprefix("omni-metrics: "))
 
     logger = logging.getLogger("vllm.omni_metrics")
-    handler = Listening(logging.WARNING)
+    handler = Collecting(logging.WARNING)
     propagates, level = logger.propagate, logger.level
     logger.addHandler(handler)
     logger.propagate = False
@@ -53,14 +53,14 @@ def heard() -> Iterator[list[str]]:
 
 def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[Finding]]:
     """The settings, and what the server would log about bad variables."""
-    with heard() as warnings:
-        wanted = settings.parse(environ)
-    return wanted, [Finding("degraded", "settings", warning) for warning in warnings]
+    with warnings_logged() as warnings:
+        parsed = settings.parse(environ)
+    return parsed, [Finding("degraded", "settings", warning) for warning in warnings]
 
 
-def check_switch(wanted: Settings, allowed: bool) -> list[Finding]:
+def check_switch(chosen: Settings, allowed: bool) -> list[Finding]:
     name = settings.PREFIX
-    if not wanted.enabled:
+    if not chosen.enabled:
         why = (
             f"{name} is not on in this environment: a server started from it has no metrics of ours"
         )
@@ -80,9 +80,9 @@ def is_allowed(environ: Mapping[str, str]) -> bool:
 def check_allow_list(environ: Mapping[str, str]) -> list[Finding]:
     """Whether the engine finds the plugin, and what else its list of plugins leaves out."""
     registered = entry_points(group=_GENERAL_PLUGINS)
-    found = []
+    findings = []
     if not any(entry.value == _OURS for entry in registered):
-        found.append(
+        findings.append(
             Finding(
                 "broken",
                 "installation",
@@ -92,9 +92,9 @@ def check_allow_list(environ: Mapping[str, str]) -> list[Finding]:
         )
     names = _allowed(environ)
     if names is None:
-        return found
+        return findings
     if _ENGINES_OWN not in names and _ENGINES_OWN in {entry.name for entry in registered}:
-        found.append(
+        findings.append(
             Finding(
                 "degraded",
                 "switch",
@@ -104,8 +104,10 @@ def check_allow_list(environ: Mapping[str, str]) -> list[Finding]:
         )
     others = sorted(_engine_plugins() - {*names, _ENGINES_OWN, _our_name()})
     if others:
-        found.append(Finding("note", "switch", f"{ALLOW_LIST} also leaves out {', '.join(others)}"))
-    return found
+        findings.append(
+            Finding("note", "switch", f"{ALLOW_LIST} also leaves out {', '.join(others)}")
+        )
+    return findings
 
 
 def check_engine(versions: Mapping[str, str]) -> list[Finding]:
@@ -126,22 +128,22 @@ def check_engine(versions: Mapping[str, str]) -> list[Finding]:
     return []
 
 
-def load_hooks(wanted: Settings) -> dict[str, list[str]]:
+def load_hooks(chosen: Settings) -> dict[str, list[str]]:
     """By hook, the installed plugins that a server would call; logs what it would log of them."""
     registry = HookRegistry()
-    if BUILT_IN not in wanted.hooks_blocked:
+    if BUILT_IN not in chosen.hooks_blocked:
         registry.register(PrometheusExporter({}, CollectorRegistry()), BUILT_IN)
-    load_installed(registry, wanted)
+    load_installed(registry, chosen)
     return {
         name: [listener.plugin for listener in hook.listeners]
         for name, hook in vars(registry.hooks).items()
     }
 
 
-def check_hooks(wanted: Settings) -> tuple[list[HookPlugin], list[Finding]]:
+def check_hooks(chosen: Settings) -> tuple[list[HookPlugin], list[Finding]]:
     """Load the hook plugins as a server would, and say what became of each."""
-    with heard() as warnings:
-        implementations = load_hooks(wanted)
+    with warnings_logged() as warnings:
+        implementations = load_hooks(chosen)
     loaded = {plugin for plugins in implementations.values() for plugin in plugins}
     implemented = {
         name: tuple(hook for hook, plugins in implementations.items() if name in plugins)
@@ -151,7 +153,7 @@ def check_hooks(wanted: Settings) -> tuple[list[HookPlugin], list[Finding]]:
         HookPlugin(
             BUILT_IN,
             "built in",
-            "blocked" if BUILT_IN in wanted.hooks_blocked else "loaded",
+            "blocked" if BUILT_IN in chosen.hooks_blocked else "loaded",
             "",
             implemented[BUILT_IN],
         )
@@ -160,9 +162,9 @@ def check_hooks(wanted: Settings) -> tuple[list[HookPlugin], list[Finding]]:
         reason = ""
         if entry.name in loaded:
             status = "loaded"
-        elif entry.name in wanted.hooks_blocked:
+        elif entry.name in chosen.hooks_blocked:
             status = "blocked"
-        elif not wanted.allows_hooks_of(entry.name):
+        elif not chosen.allows_hooks_of(entry.name):
             status = "not asked for"
         else:
             status = "failed"
@@ -172,18 +174,18 @@ def check_hooks(wanted: Settings) -> tuple[list[HookPlugin], list[Finding]]:
             HookPlugin(entry.name, entry.value, status, reason, implemented.get(entry.name, ()))
         )
     findings = [Finding("degraded", "hooks", warning) for warning in warnings]
-    if BUILT_IN in wanted.hooks_blocked:
+    if BUILT_IN in chosen.hooks_blocked:
         why = f"VLLM_OMNI_METRICS_HOOKS blocks {BUILT_IN}: /metrics will have none of our families"
         findings.append(Finding("degraded", "hooks", why))
     return plugins, findings
 
 
-def check_channel(wanted: Settings) -> tuple[str, list[Finding]]:
+def check_channel(chosen: Settings) -> tuple[str, list[Finding]]:
     """Where the stage engines' events would arrive, and what keeps a server from listening."""
-    if wanted.channel is None:
+    if chosen.channel is None:
         endpoint, where = private_endpoint(), "a private socket"
     else:
-        endpoint, where = Endpoint(wanted.channel, wanted.channel_key), wanted.channel
+        endpoint, where = Endpoint(chosen.channel, chosen.channel_key), chosen.channel
     problem = problem_with(endpoint)
     if problem is None:
         return where, []

@@ -23,8 +23,8 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class SeamState:
-    """``status`` is a patch's, or ``not reported`` for one of a process that was not asked."""
+class PatchState:
+    """What became of one patch; ``not reported`` is one of a process that was not asked."""
 
     name: str
     target: str
@@ -68,7 +68,7 @@ class Report:
     #: The server that was read, if any.
     url: str | None = None
     channel: str = ""
-    seams: list[SeamState] = field(default_factory=list)
+    patches: list[PatchState] = field(default_factory=list)
     families: list[FamilyState] = field(default_factory=list)
     hooks: list[HookPlugin] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)

@@ -13,15 +13,15 @@ from vllm_omni_metrics_plugin.scrape import Scrape
 
 @dataclass(frozen=True)
 class Count:
-    """The sum of a sample, over its series that have one of the given values of each label."""
+    """The sum of a sample's series that have, of each label in ``where``, one of the values."""
 
     sample: str
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def of(self, seen: Scrape) -> float:
+    def of(self, page: Scrape) -> float:
         return sum(
             sample.value
-            for sample in seen.named(self.sample)
+            for sample in page.named(self.sample)
             if all(sample.labels.get(label) in values for label, values in self.where.items())
         )
 
@@ -33,8 +33,8 @@ class Labelled:
     prefix: str
     label: str
 
-    def of(self, seen: Scrape) -> float:
-        return sum(self.label in sample.labels for sample in seen.beginning(self.prefix))
+    def of(self, page: Scrape) -> float:
+        return sum(self.label in sample.labels for sample in page.beginning(self.prefix))
 
 
 Measure = Count | Labelled
@@ -42,29 +42,29 @@ Measure = Count | Labelled
 
 @dataclass(frozen=True)
 class Rule:
-    """If there is more ``given`` than ``beyond``, and each of ``also``, one of ``lacks`` must be.
+    """If there is more ``traffic`` than ``beyond``, and each of ``also``, one of ``lacks`` must be.
 
-    ``says`` is what is wrong otherwise; ``{given}`` in it is the number.
+    ``message`` is what is wrong otherwise; ``{traffic}`` in it is the number.
     """
 
     name: str
     severity: Severity
-    given: tuple[Measure, ...]
+    traffic: tuple[Measure, ...]
     lacks: tuple[Measure, ...]
-    says: str
+    message: str
     beyond: tuple[Measure, ...] = ()
     also: tuple[Measure, ...] = ()
-    #: A rule that says the same, and more: this one is silent where that one speaks.
+    #: A rule with the same message, and more: this one is silent where that one speaks.
     unless: str = ""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """A sample each of whose series has to stay 0; ``says`` may name its labels and ``{value}``."""
+    """A sample of which all series stay 0; ``message`` may name its labels and ``{value}``."""
 
     sample: str
     severity: Severity
-    says: str
+    message: str
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -73,8 +73,8 @@ def own(sample: str, **where: str) -> Count:
     return Count(catalog.PREFIX + sample, {label: (value,) for label, value in where.items()})
 
 
-def heard(*hooks: str) -> Count:
-    """How often the exporter was told of something."""
+def hook_calls(*hooks: str) -> Count:
+    """How often the exporter was called by these hooks."""
     where = {"hook": tuple(f"omni_{hook}" for hook in hooks), "plugin": (BUILT_IN,)}
     return Count(f"{catalog.PREFIX}metrics_hook_calls_total", where)
 
@@ -101,7 +101,7 @@ RULES: tuple[Rule, ...] = (
         "degraded",
         (FINISHED,),
         (own("stage_info"),),
-        "{given} requests have ended, and no stage replica is listed: all have left or died, "
+        "{traffic} requests have ended, and no stage replica is listed: all have left or died, "
         "or they were never announced",
     ),
     Rule(
@@ -109,30 +109,30 @@ RULES: tuple[Rule, ...] = (
         "degraded",
         (COMPLETE,),
         (own("e2e_request_latency_seconds_count"),),
-        "{given} requests are complete, and none has an end-to-end latency",
+        "{traffic} requests are complete, and none has an end-to-end latency",
     ),
     Rule(
         "no_queue_time",
         "degraded",
         (COMPLETE,),
         (own("request_queue_time_seconds_count"),),
-        "{given} requests are complete, and none has a queue time: the stages they were given to "
+        "{traffic} requests are complete, and none has a queue time: the stages they were given to "
         "are not seen",
     ),
     Rule(
         "no_first_packet",
         "degraded",
-        (heard("media_packet"),),
+        (hook_calls("media_packet"),),
         (own("audio_ttfp_seconds_count"), unmeasured("audio_ttfp_seconds")),
-        "audio was streamed ({given} packets), and no request has a time to first packet",
-        beyond=(heard("audio_finished"), CUT_SHORT, *OPEN),
+        "audio was streamed ({traffic} packets), and no request has a time to first packet",
+        beyond=(hook_calls("audio_finished"), CUT_SHORT, *OPEN),
     ),
     Rule(
         "nothing_streamed",
         "note",
         (own("audio_duration_seconds_count"),),
         (own("audio_ttfp_seconds_count"), unmeasured("audio_ttfp_seconds")),
-        "{given} speech outputs are complete, and none has a time to first packet: it exists for "
+        "{traffic} speech outputs are complete, and none has a time to first packet: it exists for "
         "streamed requests only, and not where the engine makes the whole waveform first "
         "(async_chunk: false)",
         unless="no_first_packet",
@@ -140,73 +140,73 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "no_audio_duration",
         "degraded",
-        (heard("audio_finished"),),
+        (hook_calls("audio_finished"),),
         (own("audio_duration_seconds_count"), unmeasured("audio_duration_seconds")),
-        "{given} audio outputs are complete, and none has a duration",
+        "{traffic} audio outputs are complete, and none has a duration",
     ),
     Rule(
         "audio_never_complete",
         "degraded",
         (own("audio_frames_total"),),
-        (heard("audio_finished"), CUT_SHORT, *OPEN),
-        "{given} audio frames have left, every request is complete, and no audio output is",
+        (hook_calls("audio_finished"), CUT_SHORT, *OPEN),
+        "{traffic} audio frames have left, every request is complete, and no audio output is",
     ),
     Rule(
         "no_audio_frames",
         "degraded",
         (own("audio_duration_seconds_count"),),
         (own("audio_frames_total"), unmeasured("audio_frames_total")),
-        "{given} audio outputs are complete, and no frame of them was counted",
+        "{traffic} audio outputs are complete, and no frame of them was counted",
     ),
     Rule(
         "no_audio_rtf",
         "degraded",
         (own("audio_duration_seconds_count"),),
         (own("audio_rtf_count"), unmeasured("audio_rtf")),
-        "{given} audio outputs are complete, and none has a real-time factor",
+        "{traffic} audio outputs are complete, and none has a real-time factor",
     ),
     Rule(
         "no_images",
         "degraded",
-        (heard("image_finished"),),
+        (hook_calls("image_finished"),),
         (own("image_num_total"), unmeasured("image_num_total")),
-        "{given} requests for images are complete, and no image was counted",
+        "{traffic} requests for images are complete, and no image was counted",
     ),
     Rule(
         "no_image_time",
         "degraded",
         (own("image_num_total"),),
         (own("image_generation_time_seconds_count"), unmeasured("image_generation_time_seconds")),
-        "{given} images were generated, and none has a generation time",
+        "{traffic} images were generated, and none has a generation time",
     ),
     Rule(
         "no_videos",
         "degraded",
-        (heard("video_finished"),),
+        (hook_calls("video_finished"),),
         (own("video_frames_total"), unmeasured("video_frames_total")),
-        "{given} requests for video are complete, and no frame was counted",
+        "{traffic} requests for video are complete, and no frame was counted",
     ),
     Rule(
         "no_video_duration",
         "degraded",
         (own("video_frames_total"),),
         (own("video_duration_seconds_count"), unmeasured("video_duration_seconds")),
-        "{given} video frames were generated, and no video has a playing time",
+        "{traffic} video frames were generated, and no video has a playing time",
     ),
     Rule(
         "no_diffusion_time",
         "degraded",
-        (heard("image_finished", "video_finished"),),
+        (hook_calls("image_finished", "video_finished"),),
         (own("diffusion_exec_time_ms_count"), unmeasured("diffusion_exec_time_ms")),
-        "{given} requests for images or video are complete, and the diffusion stage has no times",
+        "{traffic} requests for images or video are complete, and the diffusion stage has no times",
         also=(own("stage_info", stage_type="diffusion"),),
     ),
     Rule(
         "no_diffusion_steps",
         "degraded",
-        (heard("image_finished", "video_finished"),),
+        (hook_calls("image_finished", "video_finished"),),
         (own("diffusion_steps_total"), unmeasured("diffusion_steps_total")),
-        "{given} requests for images or video are complete, and no denoising step was counted",
+        "{traffic} requests for images or video are complete, and no denoising step was counted",
         also=(own("stage_info", stage_type="diffusion"),),
     ),
     Rule(
@@ -214,7 +214,7 @@ RULES: tuple[Rule, ...] = (
         "degraded",
         (COMPLETE,),
         ENGINE,
-        "{given} requests are complete, and the engine families of every stage are at zero",
+        "{traffic} requests are complete, and the engine families of every stage are at zero",
         also=(own("stage_info", stage_type="llm"),),
     ),
     Rule(
@@ -222,12 +222,12 @@ RULES: tuple[Rule, ...] = (
         "degraded",
         (Labelled("vllm:", "engine"),),
         (),
-        "{given} series of the engine still have its label `engine` instead of stage and replica",
+        "{traffic} series of the engine still have its label `engine` instead of stage and replica",
     ),
     Rule(
         "no_transfers",
         "note",
-        (heard("stage_finished"),),
+        (hook_calls("stage_finished"),),
         (
             own("transfer_size_bytes_count"),
             own("transfer_failures_total"),
@@ -235,7 +235,7 @@ RULES: tuple[Rule, ...] = (
         ),
         "requests went through several stages, and no transfer between them was seen: either the "
         "orchestrator itself hands on what they make, or the stage engines' events do not arrive",
-        beyond=(heard("request_finished"), *OPEN),
+        beyond=(hook_calls("request_finished"), *OPEN),
         also=(COMPLETE,),
     ),
     Rule(
@@ -243,7 +243,7 @@ RULES: tuple[Rule, ...] = (
         "degraded",
         (own("transfer_size_bytes_count"),),
         (own("transfer_rx_decode_time_ms_count"), unmeasured("transfer_rx_decode_time_ms")),
-        "{given} payloads were sent between stages, and none was seen to arrive",
+        "{traffic} payloads were sent between stages, and none was seen to arrive",
     ),
 )
 
@@ -257,6 +257,12 @@ TALLIES: tuple[Tally, ...] = (
         "metrics_hook_dropped_events_total",
         "degraded",
         "hook plugin {plugin} is too slow for {hook} and lost {value} events",
+    ),
+    Tally(
+        "metrics_internal_errors_total",
+        "degraded",
+        "{value} internal errors of the plugin in {place}; the server's log has the first one's "
+        "traceback",
     ),
     Tally(
         "metrics_dropped_events_total",
@@ -290,7 +296,7 @@ REASONS: dict[str, tuple[Severity, str]] = {
     "empty_audio": ("note", "the request's audio had nothing in it"),
     "no_image": ("note", "the request ended without an image"),
     "no_frames": ("note", "the request ended without a video"),
-    "never_received": ("note", "nobody took the payload, as when its listener hung up"),
+    "never_received": ("note", "nobody took the payload, as when the client hung up"),
     "other_host": ("note", "sender and receiver are on different hosts, whose clocks differ"),
     "no_frame_rate": ("note", "neither the request nor its output names a frame rate"),
     "unknown_replica": ("degraded", "the output did not say which replica made it"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vllm_omni_metrics_plugin import settings
 from vllm_omni_metrics_plugin.doctor.installation import ALLOW_LIST
-from vllm_omni_metrics_plugin.doctor.report import Report, SeamState
+from vllm_omni_metrics_plugin.doctor.report import PatchState, Report
 from vllm_omni_metrics_plugin.tables import aligned
 
 _ORDER = ("broken", "degraded", "note")
@@ -13,9 +13,9 @@ _ORDER = ("broken", "degraded", "note")
 def text(report: Report) -> str:
     """The verdict, the state of each part, and last what is wrong, the worst first."""
     parts = [_summary(report)]
-    if report.seams:
-        seams = [(s.name, s.status, s.target, _reason(s)) for s in report.seams]
-        parts.append(aligned(("SEAM", "STATUS", "TARGET", "REASON"), seams))
+    if report.patches:
+        patches = [(p.name, p.status, p.target, _reason(p)) for p in report.patches]
+        parts.append(aligned(("PATCH", "STATUS", "TARGET", "REASON"), patches))
     if report.families:
         families = [(f.name, f.available, f.reason) for f in report.families]
         parts.append(aligned(("FAMILY", "AVAILABLE", "REASON"), families))
@@ -46,6 +46,6 @@ def _summary(report: Report) -> str:
     return aligned(("PART", "STATE"), rows)
 
 
-def _reason(seam: SeamState) -> str:
-    wrapped = f"wrapped by {' and '.join(seam.others)}" if seam.others else ""
-    return "; ".join(filter(None, (seam.reason, wrapped)))
+def _reason(patch: PatchState) -> str:
+    wrapped = f"wrapped by {' and '.join(patch.others)}" if patch.others else ""
+    return "; ".join(filter(None, (patch.reason, wrapped)))
