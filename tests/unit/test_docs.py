@@ -7,11 +7,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from testbed.pages import families, hooks
+from testbed.pages.fences import blocks
 from testbed.pages.places import DOCS, PLACES, README, render
 from testbed.paths import ROOT
 from vllm_omni_metrics_plugin import catalog, settings
@@ -19,7 +21,7 @@ from vllm_omni_metrics_plugin.hooks import hookimpl, plugins
 from vllm_omni_metrics_plugin.hooks.listener import BLOCKED_SECONDS, FAULTS_IN_A_ROW
 from vllm_omni_metrics_plugin.hooks.worker import CAPACITY
 from vllm_omni_metrics_plugin.patches.seams.releases import RELEASES
-from vllm_omni_metrics_plugin.testing import EVENTS
+from vllm_omni_metrics_plugin.testing import EVENTS, HookHarness, speech_request
 
 #: Every page of the repository; not what is installed or generated beside it.
 PAGES = sorted(
@@ -293,12 +295,18 @@ def test_readme_names_every_engine_release_and_those_that_are_tested_end_to_end(
     assert re.findall(r"\d\.\d+", tested) == end_to_end
 
 
-def test_hook_of_the_readme_implements_one() -> None:
-    source = README.read_text().partition("```python\n")[2].partition("```")[0]
+def test_hook_of_the_readme_runs(
+    omni_hooks: HookHarness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = blocks(README)["python"]
     assert len(source.strip().splitlines()) <= 10
-    functions = [n.name for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef)]
-    assert functions
-    assert set(functions) <= set(EVENTS)
+    defined: dict[str, Any] = {}
+    exec(source, defined)
+    omni_hooks.register(defined["SlowStarts"]())
+    omni_hooks.fire(*speech_request(first_packet_seconds=0.75))
+    assert re.fullmatch(r"request-1\S* waited 0\.75 s\n", capsys.readouterr().out)
+    omni_hooks.fire(*speech_request(first_packet_seconds=0.25))
+    assert capsys.readouterr().out == ""
 
 
 # Words
