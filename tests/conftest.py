@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import hypothesis
 import pytest
@@ -13,8 +14,8 @@ from prometheus_client import CollectorRegistry
 from tests.layers import pytest_collection_modifyitems, pytest_pycollect_makemodule  # noqa: F401
 from vllm_omni_metrics_plugin import catalog, internal_errors
 from vllm_omni_metrics_plugin.exporters.prometheus.exporter import PrometheusExporter
-from vllm_omni_metrics_plugin.hooks import ReplicaJoined, dispatch, plugins
-from vllm_omni_metrics_plugin.patches.state import open_requests, transfers
+from vllm_omni_metrics_plugin.hooks import HookRegistry, ReplicaJoined
+from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.testing import Recorder
 
 # The machine is shared, so how long an example takes says nothing. Fixtures are entered once for
@@ -34,15 +35,18 @@ hypothesis.settings.load_profile("shared_machine")
 class Exposed:
     """An exporter that listens, and what a scrape of its registry shows."""
 
-    def __init__(self, exporter: PrometheusExporter, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, exporter: PrometheusExporter, registry: CollectorRegistry, hooks: Any
+    ) -> None:
         self.exporter = exporter
         self.registry = registry
+        self.hooks = hooks
 
     def join(
         self, model_name: str = "tiny", stage: int = 1, replica: int = 0, stage_name: str = "voice"
     ) -> None:
         """A replica joins, which publishes the families."""
-        plugins.hooks.omni_replica_joined(
+        self.hooks.omni_replica_joined(
             ReplicaJoined(
                 model_name=model_name,
                 stage=stage,
@@ -93,32 +97,36 @@ class Log:
 
 
 @pytest.fixture(autouse=True)
-def _clean_slate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No test sees what another one left in the memory of the process."""
+def _clean_slate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the settings of the shell, or the errors that another one made on purpose."""
     monkeypatch.delenv("VLLM_OMNI_METRICS", raising=False)
     monkeypatch.setattr(internal_errors, "errors", internal_errors.InternalErrors())
-    _forget()
-    yield
-    _forget()
-
-
-def _forget() -> None:
-    plugins._past.clear()
-    open_requests.by_id.clear()
-    for memory in (transfers._sent, transfers._received, transfers._joined):
-        memory.clear()
-    for hook in vars(plugins.hooks).values():
-        if isinstance(hook, dispatch.HistoricHook):
-            hook.history.clear()
 
 
 @pytest.fixture
-def recorder() -> Iterator[Recorder]:
-    """A listener to all hooks of this process."""
-    listener = Recorder()
-    plugins.register(listener, "recorder")
-    yield listener
-    plugins.unregister(listener)
+def registry() -> HookRegistry:
+    """Hook plugins of this test alone."""
+    return HookRegistry()
+
+
+@pytest.fixture
+def hooks(registry: HookRegistry) -> Any:
+    """What the code under test calls."""
+    return registry.hooks
+
+
+@pytest.fixture
+def state(hooks: Any) -> EngineState:
+    """What the patches of a process share."""
+    return EngineState(hooks)
+
+
+@pytest.fixture
+def recorder(registry: HookRegistry) -> Recorder:
+    """Keeps every event that this test's hooks are called with."""
+    recorder = Recorder()
+    registry.register(recorder, "recorder")
+    return recorder
 
 
 @pytest.fixture
@@ -127,31 +135,31 @@ def new_recorder() -> type[Recorder]:
     return Recorder
 
 
-@contextmanager
-def _expose(
-    buckets: Mapping[str, tuple[float, ...]] | None = None,
-    registry: CollectorRegistry | None = None,
-) -> Iterator[Exposed]:
-    registry = CollectorRegistry() if registry is None else registry
-    exporter = PrometheusExporter(buckets or {}, publish_in=registry)
-    plugins.register(exporter, "prometheus")
-    try:
-        yield Exposed(exporter, registry)
-    finally:
-        plugins.unregister(exporter)
-        exporter.close()
+@pytest.fixture
+def expose(registry: HookRegistry) -> Callable[..., AbstractContextManager[Exposed]]:
+    """Makes an exporter that is registered for the length of a with block."""
+
+    @contextmanager
+    def expose(
+        buckets: Mapping[str, tuple[float, ...]] | None = None,
+        publish_in: CollectorRegistry | None = None,
+    ) -> Iterator[Exposed]:
+        publish_in = CollectorRegistry() if publish_in is None else publish_in
+        exporter = PrometheusExporter(buckets or {}, publish_in=publish_in)
+        registry.register(exporter, "prometheus")
+        try:
+            yield Exposed(exporter, publish_in, registry.hooks)
+        finally:
+            registry.unregister(exporter)
+            exporter.close()
+
+    return expose
 
 
 @pytest.fixture
-def expose() -> Callable[..., AbstractContextManager[Exposed]]:
-    """Makes an exporter that listens for the length of a with block."""
-    return _expose
-
-
-@pytest.fixture
-def exposed() -> Iterator[Exposed]:
-    """A Prometheus exporter that listens and publishes into a registry of its own."""
-    with _expose() as exporter:
+def exposed(expose: Callable[..., AbstractContextManager[Exposed]]) -> Iterator[Exposed]:
+    """A Prometheus exporter that publishes into a registry of its own."""
+    with expose() as exporter:
         yield exporter
 
 

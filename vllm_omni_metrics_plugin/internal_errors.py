@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 logger = logging.getLogger("vllm.omni_metrics")
@@ -21,12 +21,17 @@ class InternalErrors:
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
+        #: Called after each addition, by whoever adds; must not block.
+        self.added: Callable[[], None] | None = None
 
     def add(self, place: str, count: int = 1) -> bool:
         """Whether these are the first errors of ``place``."""
         with self._lock:
             self._counts[place] += count
-            return self._counts[place] == count
+            first = self._counts[place] == count
+        if self.added is not None:
+            self.added()
+        return first
 
     def counts(self) -> Mapping[str, int]:
         """By place, as of now."""

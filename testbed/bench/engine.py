@@ -17,6 +17,7 @@ from prometheus_client import (
 )
 
 from testbed.paths import MODELS
+from vllm_omni_metrics_plugin.hooks import HookRegistry
 from vllm_omni_metrics_plugin.patches.engine_families.relabel import Engines, relabelled
 
 SideBySide = Callable[[Callable[[], Any], Callable[[], Any], int], tuple[float, float]]
@@ -70,7 +71,8 @@ def _logger(side_by_side: SideBySide) -> list[Figure]:
         return lambda: logger.record(scheduler, iteration, engine_idx=next(engines))
 
     plain = PrometheusStatLogger(config, list(members))
-    ours = StageStatLogger(config, members)  # which takes the other's families out of the registry
+    ours = StageStatLogger(config, members, HookRegistry().hooks)
+    # It takes the other's families out of the registry.
     one, other = side_by_side(recording(ours), recording(plain), 2_000)
     relabelled_families, plain_families = _shown(), _copied()
     scrape, generate = side_by_side(

@@ -7,7 +7,6 @@ from typing import Any
 from testbed.bench.engine import Figure, SideBySide
 from vllm_omni_metrics_plugin.channel.endpoint import private_endpoint
 from vllm_omni_metrics_plugin.channel.sender import Sender
-from vllm_omni_metrics_plugin.hooks import plugins
 from vllm_omni_metrics_plugin.patches import connectors
 
 
@@ -30,20 +29,17 @@ class Bare(Connector):
 
 
 def figures(side_by_side: SideBySide) -> list[Figure]:
-    connectors._in_server = lambda: False  # type: ignore[assignment]
     bare, watched = Bare(), Connector()
-    connectors._wrap_class(Connector)
+    sender = Sender(private_endpoint())
+    connectors._wrap_class(Connector, sender.send)
     key = "speech-0123456789abcdef-01234567_0_17"
     one, other = side_by_side(
         lambda: watched.get("0", "1", key), lambda: bare.get("0", "1", key), 20_000
     )
-    sender = Sender(private_endpoint())
-    plugins.register(sender, "channel")
     # Few enough for the queue: what is dropped would cost less.
     hop, put = side_by_side(
         lambda: watched.put("0", "1", key, None), lambda: bare.put("0", "1", key, None), 500
     )
-    plugins.unregister(sender)
     sender.close(0.1)
     return [
         ("poll_empty_ns", 1e9 * (one - other), "< 1000", "a get that gets nothing, less the call"),

@@ -24,6 +24,7 @@ from vllm.v1.metrics import loggers, stats
 from vllm.v1.metrics.utils import create_metric_per_engine
 from vllm.v1.spec_decode.metrics import SpecDecodingStats
 
+from vllm_omni_metrics_plugin.hooks import HookRegistry
 from vllm_omni_metrics_plugin.patches.engine_families.stat_logger import StageStatLogger
 
 MEMBERS = {0: ("0", "0"), 1: ("1", "0"), 2: ("1", "1")}
@@ -185,7 +186,7 @@ def main(model: str) -> None:
         plain.record(scheduler, iteration, cache, engine)
     theirs, their_families = mapped(exposition()), families()
 
-    ours_logger = StageStatLogger(config, MEMBERS)
+    ours_logger = StageStatLogger(config, MEMBERS, HookRegistry().hooks)
     ours_logger.log_engine_initialized()
     for scheduler, iteration, cache, engine in stream():
         ours_logger.record(scheduler, iteration, cache, engine)

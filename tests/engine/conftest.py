@@ -11,6 +11,7 @@ import pytest
 
 from tests.engine.installed import SEAMS
 from vllm_omni_metrics_plugin.patches import Patches
+from vllm_omni_metrics_plugin.patches.state import EngineState
 
 # Before anything imports the engine: no network, no usage report, and no thread per core.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -26,9 +27,9 @@ def engine_modules() -> dict[str, ModuleType]:
 
 
 @pytest.fixture
-def seams(engine_modules: dict[str, ModuleType]) -> Iterator[Patches]:
+def seams(engine_modules: dict[str, ModuleType], state: EngineState) -> Iterator[Patches]:
     """Every seam of the table applied to the real engine, and taken out again."""
-    patches = Patches(SEAMS)
+    patches = Patches(SEAMS, state)
     patches.install()
     yield patches
     assert patches.revert() == []

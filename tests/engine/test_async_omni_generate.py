@@ -24,7 +24,7 @@ from vllm_omni_metrics_plugin.hooks import (
     StageFinished,
     StageSubmitted,
 )
-from vllm_omni_metrics_plugin.patches.state import open_requests
+from vllm_omni_metrics_plugin.patches.state import EngineState
 
 pytestmark = pytest.mark.usefixtures("seams")
 
@@ -140,7 +140,9 @@ class Pipeline:
 
 
 @pytest.fixture
-def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+def serve(
+    state: EngineState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Any]]:
     """Runs a client's coroutine against a real AsyncOmni whose orchestrator follows a script."""
     from vllm_omni.entrypoints import omni_base
     from vllm_omni.entrypoints.async_omni import AsyncOmni
@@ -162,7 +164,7 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         return asyncio.run(session())
 
     yield run
-    assert open_requests.by_id == {}
+    assert state.requests.by_id == {}
 
 
 def params(kind: str) -> list[Any]:
@@ -387,11 +389,11 @@ def test_error_after_the_first_packet_is_no_refusal(
 
 
 def test_engine_that_dies_ends_every_request_as_an_error(
-    serve: Callable[..., Any], recorder: Any
+    state: EngineState, serve: Callable[..., Any], recorder: Any
 ) -> None:
     def script(pipeline: Pipeline, request_id: str) -> None:
         begin_to_speak(pipeline, request_id)
-        if len(open_requests.by_id) == 2:
+        if len(state.requests.by_id) == 2:
             pipeline.fails(error="killed", fatal=True)
 
     async def both(omni: Any) -> list[Any]:

@@ -11,7 +11,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from vllm_omni_metrics_plugin import catalog
-from vllm_omni_metrics_plugin.hooks import RequestFinished, plugins
+from vllm_omni_metrics_plugin.hooks import RequestFinished
 
 # The engine makes its families when its modules are imported, or later; it removes them by name.
 ENGINES_OWN = "vllm:num_requests_running_of_this_test"
@@ -20,9 +20,9 @@ ENGINES_OWN = "vllm:num_requests_running_of_this_test"
 @pytest.fixture
 def published(expose: Any) -> Iterator[Any]:
     """Our exporter in the default registry, with one request behind it."""
-    with expose(registry=REGISTRY) as exposed:
+    with expose(publish_in=REGISTRY) as exposed:
         exposed.join()
-        plugins.hooks.omni_request_finished(
+        exposed.hooks.omni_request_finished(
             RequestFinished(
                 request_id="a",
                 model_name="tiny",

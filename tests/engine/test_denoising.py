@@ -43,7 +43,7 @@ def run(forward: Callable[[], None], *results: Any) -> list[int | None]:
             [RunnerOutput(request_id=str(n), result=result) for n, result in enumerate(results)]
         )
 
-    batch = steps.wrap_execute_requests(execute)(None, [], od_config=None)
+    batch = steps.wrap_execute_requests(execute, None)(None, [], od_config=None)
     return [take_steps(one.result) for one in batch.runner_outputs]
 
 
@@ -140,9 +140,9 @@ def test_engine_that_runs_one_request_at_a_time_counts_too() -> None:
         denoise(euler(req))
         return output()
 
-    assert take_steps(steps.wrap_execute_request(execute_model)(None, 4)) == 4
+    assert take_steps(steps.wrap_execute_request(execute_model, None)(None, 4)) == 4
     with pytest.raises(TypeError):
-        steps.wrap_execute_request(execute_model)(None, None)
+        steps.wrap_execute_request(execute_model, None)(None, None)
     assert (steps._counting.steps, steps._counting.schedulers) == (None, [])
 
 

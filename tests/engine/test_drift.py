@@ -13,6 +13,7 @@ from tests.engine.installed import SEAMS
 from vllm_omni_metrics_plugin.hooks import PatchReported
 from vllm_omni_metrics_plugin.patches import Patches
 from vllm_omni_metrics_plugin.patches.seams.seam import Seam, find
+from vllm_omni_metrics_plugin.patches.state import EngineState
 
 Drift = Callable[[Seam, type, str], None]
 
@@ -95,7 +96,7 @@ DRIFTS: list[Drift] = [
     ],
 )
 def test_seam_that_drifted_is_skipped_and_said_and_the_others_work(
-    drift: Drift, seam: Seam, recorder: Any, log: Any
+    state: EngineState, drift: Drift, seam: Seam, recorder: Any, log: Any
 ) -> None:
     owner, method = find(seam)
     drift(seam, owner, method)
@@ -105,7 +106,7 @@ def test_seam_that_drifted_is_skipped_and_said_and_the_others_work(
         for other in SEAMS
         if (drift is remove_the_class and _class_of(other) == _class_of(seam)) or other == seam
     }
-    patches = Patches(SEAMS)
+    patches = Patches(SEAMS, state)
     patches.install()
     try:
         said = {event.name: (event.status, event.reason) for event in recorder.of(PatchReported)}

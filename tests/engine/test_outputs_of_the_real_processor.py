@@ -9,7 +9,7 @@ import pytest
 
 from tests.engine import installed
 from vllm_omni_metrics_plugin.hooks import AudioFinished, MediaPacket, RequestFinished
-from vllm_omni_metrics_plugin.patches.generate import observe as _observe
+from vllm_omni_metrics_plugin.patches.outputs import observe as _observe
 from vllm_omni_metrics_plugin.patches.stages import _DELIVERIES
 from vllm_omni_metrics_plugin.requests.state import OpenRequest, OpenRequests
 
@@ -31,8 +31,8 @@ PACKETS = {
 
 
 @pytest.fixture
-def request_() -> Iterator[OpenRequest]:
-    requests = OpenRequests()
+def request_(hooks: Any) -> Iterator[OpenRequest]:
+    requests = OpenRequests(hooks)
     yield requests.begin("speech-12345678", "speech", "tiny", 0.0)
     assert requests.by_id == {}
 

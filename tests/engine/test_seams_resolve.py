@@ -14,6 +14,7 @@ from tests.engine.installed import SEAMS
 from vllm_omni_metrics_plugin.hooks import PatchReported
 from vllm_omni_metrics_plugin.patches import Patches
 from vllm_omni_metrics_plugin.patches.seams.seam import MARK, Seam, apply, find
+from vllm_omni_metrics_plugin.patches.state import EngineState
 
 
 def places() -> dict[str, object]:
@@ -100,10 +101,10 @@ def test_seam_beneath_a_foreign_wrapper_is_let_go_and_taken_up_again(seam: Seam)
 
 @pytest.mark.parametrize("seams", [SEAMS, SEAMS[::-1]], ids=["in order", "reversed"])
 def test_all_seams_are_applied_in_any_order_and_reverted(
-    recorder: Any, seams: tuple[Seam, ...]
+    state: EngineState, recorder: Any, seams: tuple[Seam, ...]
 ) -> None:
     before = places()
-    patches = Patches(seams)
+    patches = Patches(seams, state)
     patches.install()
     assert {event.name: (event.status, event.reason) for event in recorder.of(PatchReported)} == {
         seam.name: ("applied", "") for seam in SEAMS

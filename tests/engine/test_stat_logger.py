@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 from testbed.paths import MODELS
 from vllm_omni_metrics_plugin.hooks import EngineStats
 from vllm_omni_metrics_plugin.patches.engine_families import stats
+from vllm_omni_metrics_plugin.patches.state import EngineState
 
 TTFT = "vllm:time_to_first_token_seconds_count"
 DONE = "vllm:request_success_total"
@@ -34,12 +35,12 @@ def config(upstream: Any) -> Any:
 
 
 @pytest.fixture
-def make(config: Any) -> Iterator[Any]:
+def make(hooks: Any, config: Any) -> Iterator[Any]:
     from vllm.v1.metrics.prometheus import unregister_vllm_metrics
 
     from vllm_omni_metrics_plugin.patches.engine_families.stat_logger import StageStatLogger
 
-    yield lambda members: StageStatLogger(config, members)
+    yield lambda members: StageStatLogger(config, members, hooks)
     unregister_vllm_metrics()
 
 
@@ -249,13 +250,18 @@ class Orchestrator:
         self.calls: list[bool] = []
         self._stat_logger: Any = None
 
-    @stats.wrap_metrics_state
     def _init_metrics_state(
         self, stage_pools: Any, running_counter: Any, emitter: Any, log_stats: bool = False
     ) -> None:
         self.calls.append(log_stats)
         self._stat_logger = "the engine's own" if log_stats else None
         self._stage_replica_to_engine_idx = {(p.stage_id, 0): n for n, p in enumerate(stage_pools)}
+
+
+@pytest.fixture(autouse=True)
+def _wrapped(monkeypatch: pytest.MonkeyPatch, state: EngineState) -> None:
+    wrapped = stats.wrap_metrics_state(Orchestrator._init_metrics_state, state)
+    monkeypatch.setattr(Orchestrator, "_init_metrics_state", wrapped)
 
 
 @pytest.mark.parametrize("log_stats", [False, True])

@@ -369,8 +369,8 @@ def formatted(case: Case) -> Any:
 
 
 @pytest.fixture
-def request_() -> OpenRequest:
-    opened = OpenRequests().begin("a", "a", "tiny", 0.0)
+def request_(hooks: Any) -> OpenRequest:
+    opened = OpenRequests(hooks).begin("a", "a", "tiny", 0.0)
     opened.delivered = True
     return opened
 

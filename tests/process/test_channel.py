@@ -20,14 +20,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.test_transfers import received, sent
+from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.channel import endpoint as endpoints
 from vllm_omni_metrics_plugin.channel import frames
 from vllm_omni_metrics_plugin.channel import sender as senders
 from vllm_omni_metrics_plugin.channel.endpoint import Endpoint, private_endpoint
-from vllm_omni_metrics_plugin.channel.frames import Frame, FrameError
+from vllm_omni_metrics_plugin.channel.frames import FailedHalf, Frame, FrameError
 from vllm_omni_metrics_plugin.channel.receiver import Receiver
 from vllm_omni_metrics_plugin.channel.sender import Sender
-from vllm_omni_metrics_plugin.hooks import EventsDropped, HookRegistry, TransferFailed
+from vllm_omni_metrics_plugin.hooks import EventsDropped, HookRegistry
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -49,12 +50,12 @@ def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoi
 class Listening:
     """A receiver and what it delivered."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, hooks: Any) -> None:
         self.events: list[Any] = []
         self.gate = threading.Event()
         self.gate.set()
         self.first_frame: Frame | None = None
-        self.receiver = Receiver(endpoint, self._deliver)
+        self.receiver = Receiver(endpoint, hooks, self._deliver)
         self._count, self.receiver._count = self.receiver._count, self._note  # type: ignore[method-assign]
         self.receiver.start()
 
@@ -68,11 +69,11 @@ class Listening:
 
 
 @pytest.fixture
-def listen(endpoint: Endpoint) -> Iterator[Callable[..., Listening]]:
+def listen(endpoint: Endpoint, hooks: Any) -> Iterator[Callable[..., Listening]]:
     made: list[Listening] = []
 
     def start(at: Endpoint = endpoint) -> Listening:
-        made.append(Listening(at))
+        made.append(Listening(at, hooks))
         return made[-1]
 
     yield start
@@ -97,7 +98,7 @@ def drops(recorder: Any) -> dict[str, int]:
 
 def test_events_arrive_as_they_were_sent(listen: Any, sender: Sender, recorder: Any) -> None:
     listening = listen()
-    failed = TransferFailed(
+    failed = FailedHalf(
         from_stage=0,
         to_stage=1,
         operation="send",
@@ -135,15 +136,6 @@ def test_sender_that_was_closed_drops(sender: Sender) -> None:
     sender.close(0.1)
     sender.send(sent())
     assert sender._dropped == 1
-
-
-def test_channel_is_a_hook_plugin_like_any_other(listen: Any, sender: Sender) -> None:
-    listening = listen()
-    manager = HookRegistry()
-    manager.register(sender, "channel")
-    manager.hooks.omni_transfer_sent(sent())
-    manager.hooks.omni_transfer_received(received())
-    wait_for(lambda: len(listening.events) == 2)
 
 
 # Under pressure
@@ -204,11 +196,11 @@ def _flood(address: str, private: bool, count: int, pause: float) -> None:
 
 
 def _listen_until_killed(address: str, began: Any) -> None:
-    Receiver(Endpoint(address), lambda event: began.set()).start()
+    Receiver(Endpoint(address), HookRegistry().hooks, lambda event: began.set()).start()
     time.sleep(600)
 
 
-def test_listener_that_is_killed_may_come_back(tmp_path: Path, recorder: Any) -> None:
+def test_listener_that_is_killed_may_come_back(hooks: Any, tmp_path: Path, recorder: Any) -> None:
     endpoint = Endpoint(f"ipc://{tmp_path / 'events'}")
     began = SPAWN.Event()
     first = SPAWN.Process(target=_listen_until_killed, args=(endpoint.address, began))
@@ -221,7 +213,7 @@ def test_listener_that_is_killed_may_come_back(tmp_path: Path, recorder: Any) ->
         assert first.pid is not None
         os.kill(first.pid, signal.SIGKILL)
         first.join()
-        second = Listening(endpoint)
+        second = Listening(endpoint, hooks)
         wait_for(lambda: bool(second.events) and second.events[-1].key == "last", 60.0)
         sending.join(60)
         second.receiver.close()
@@ -327,8 +319,8 @@ def test_no_bytes_do_any_harm(data: bytes) -> None:
     assert isinstance(frame, Frame)
 
 
-def test_listener_that_raises_takes_the_next_event(
-    endpoint: Endpoint, sender: Sender, log: Any
+def test_receiver_that_raises_takes_the_next_event(
+    endpoint: Endpoint, sender: Sender, hooks: Any, log: Any
 ) -> None:
     taken: list[str] = []
 
@@ -336,13 +328,45 @@ def test_listener_that_raises_takes_the_next_event(
         taken.append(event.key)
         raise RuntimeError("not this one")
 
-    receiver = Receiver(endpoint, deliver)
+    receiver = Receiver(endpoint, hooks, deliver)
     receiver.start()
     for key in ("a", "b"):
         sender.send(sent(key))
     wait_for(lambda: taken == ["a", "b"])
     receiver.close()
     assert len(log.messages) == 1
+    assert internal_errors.errors.counts() == {"an event of another process": 2}
+
+
+def _send_errors(address: str) -> None:
+    sender = Sender(Endpoint(address))
+    internal_errors.errors.added = sender.send_errors
+    for place in ("here", "there", "here"):
+        with internal_errors.suppressed(place):
+            raise RuntimeError("on purpose")
+    sender.close()
+
+
+def test_internal_errors_of_a_stage_process_are_counted_in_the_server(
+    endpoint: Endpoint, listen: Any
+) -> None:
+    listen()
+    stage = SPAWN.Process(target=_send_errors, args=(endpoint.address,))
+    stage.start()
+    wait_for(lambda: internal_errors.errors.counts() == {"here": 2, "there": 1})
+    stage.join()
+
+
+def test_counts_of_errors_in_frames_are_added_once(listen: Any) -> None:
+    receiver = listen().receiver
+    for frame in (
+        Frame("one", 0, 0, [], {"here": 2}),
+        Frame("two", 0, 0, [], {"here": 1, "there": 1}),
+        Frame("one", 0, 0, [], {"here": 5}),
+        Frame("one", 0, 0, [], {"here": 5}),
+    ):
+        receiver.take(frames.encode(frame))
+    assert internal_errors.errors.counts() == {"here": 6, "there": 1}
 
 
 # Where it is
@@ -360,9 +384,9 @@ def test_two_servers_do_not_share_a_socket(endpoint: Endpoint) -> None:
     assert private_endpoint().address != endpoint.address
 
 
-def test_second_server_at_one_address_is_told_so(tmp_path: Path, log: Any) -> None:
+def test_second_server_at_one_address_is_told_so(hooks: Any, tmp_path: Path, log: Any) -> None:
     endpoint = Endpoint(f"ipc://{tmp_path / 'shared'}")
-    first, second = Listening(endpoint), Listening(endpoint)
+    first, second = Listening(endpoint, hooks), Listening(endpoint, hooks)
     assert second.receiver._thread is None
     assert "another server listens" in log.messages[0]
     sender = Sender(endpoint)
@@ -383,11 +407,13 @@ def test_folder_of_an_api_server_that_was_killed_is_used_by_another(
     wait_for(lambda: len(listening.events) == 1)
 
 
-def test_folder_that_others_could_open_is_not_used(endpoint: Endpoint, log: Any) -> None:
+def test_folder_that_others_could_open_is_not_used(
+    hooks: Any, endpoint: Endpoint, log: Any
+) -> None:
     assert endpoint.path is not None
     endpoint.path.parent.mkdir(mode=0o755)
     endpoint.path.parent.chmod(0o755)
-    listening = Listening(endpoint)
+    listening = Listening(endpoint, hooks)
     assert listening.receiver._thread is None
     assert "cannot listen" in log.messages[0]
     endpoint.path.parent.rmdir()
@@ -437,12 +463,12 @@ def key_files(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("key", ["ours", "theirs", None])
 def test_other_hosts_need_the_key(
-    key_files: dict[str, str], recorder: Any, key: str | None
+    hooks: Any, key_files: dict[str, str], recorder: Any, key: str | None
 ) -> None:
     with zmq.Context() as context, context.socket(zmq.PULL) as probe:
         port = probe.bind_to_random_port("tcp://127.0.0.1")
     address = f"tcp://127.0.0.1:{port}"
-    listening = Listening(Endpoint(address, key_files["ours"]))
+    listening = Listening(Endpoint(address, key_files["ours"]), hooks)
     assert listening.receiver._thread is not None
     sender = Sender(Endpoint(address, key_files[key] if key else None))
     sender.send(sent())
@@ -456,12 +482,13 @@ def test_other_hosts_need_the_key(
 
 
 def test_address_for_all_interfaces_is_reached_from_the_same_host(
+    hooks: Any,
     key_files: dict[str, str],
 ) -> None:
     with zmq.Context() as context, context.socket(zmq.PULL) as probe:
         port = probe.bind_to_random_port("tcp://127.0.0.1")
     endpoint = Endpoint(f"tcp://0.0.0.0:{port}", key_files["ours"])
-    listening = Listening(endpoint)
+    listening = Listening(endpoint, hooks)
     sender = Sender(endpoint)
     sender.send(sent())
     wait_for(lambda: len(listening.events) == 1)
@@ -469,8 +496,10 @@ def test_address_for_all_interfaces_is_reached_from_the_same_host(
     listening.receiver.close()
 
 
-def test_key_that_is_none_is_reported_and_nobody_listens(tmp_path: Path, log: Any) -> None:
+def test_key_that_is_none_is_reported_and_nobody_listens(
+    hooks: Any, tmp_path: Path, log: Any
+) -> None:
     (tmp_path / "key").write_text("no key")
-    listening = Listening(Endpoint("tcp://127.0.0.1:1", str(tmp_path / "key")))
+    listening = Listening(Endpoint("tcp://127.0.0.1:1", str(tmp_path / "key")), hooks)
     assert listening.receiver._thread is None
     assert "cannot listen" in log.messages[0]

@@ -18,27 +18,25 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from tests.unit.test_transfers import received, sent
 from vllm_omni_metrics_plugin import api_servers, catalog
 from vllm_omni_metrics_plugin.channel.endpoint import Endpoint
 from vllm_omni_metrics_plugin.channel.sender import Sender
-from vllm_omni_metrics_plugin.hooks import TransferReceived, TransferSent
 from vllm_omni_metrics_plugin.scrape import Scrape, parse
-from vllm_omni_metrics_plugin.testing import make_event
 
 SECONDS = 60.0
 
 #: Does what it is told, one line at a time, and says when it is done.
 SERVER = """
-import logging, multiprocessing, sys
+import logging, multiprocessing, os, sys
 multiprocessing.current_process().name = sys.argv[1]
 logging.basicConfig(level="INFO", stream=sys.stderr, format="%(message)s")
-from vllm_omni_metrics_plugin import register
+from vllm_omni_metrics_plugin.startup import start
 from vllm_omni_metrics_plugin.patches import process
 process.installed_versions = lambda: {"vllm": "0.30.0", "vllm-omni": "0.30.0"}
-register()
+state = start(os.environ)
 from vllm_omni_metrics_plugin.hooks import *
 from vllm_omni_metrics_plugin.hooks import plugins
-from vllm_omni_metrics_plugin.patches.state import before_engine, transfers
 from vllm_omni_metrics_plugin.testing import make_event
 
 def tell(kind, **fields):
@@ -54,8 +52,8 @@ def finish(name):
     tell(AudioFinished, request_id=name, replica=0)
     tell(RequestFinished, request_id=name)
 def build_engine():
-    transfers.model_name = "tiny"
-    for prepare in before_engine:
+    state.transfers.model_name = "tiny"
+    for prepare in state.before_engine:
         prepare()
     tell(ReplicaJoined, replica=0)
 
@@ -320,8 +318,8 @@ def test_another_server_hears_of_transfers_when_the_one_that_did_has_ended(
     counts = [name("transfer_size_bytes_count"), name("transfer_rx_decode_time_ms_count")]
 
     def hop(key: str) -> None:
-        sender.send(make_event(TransferSent, key=key, from_replica=0))
-        sender.send(make_event(TransferReceived, key=key, to_replica=0))
+        sender.send(sent(key))
+        sender.send(received(key))
 
     try:
         for number in range(3):

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.hooks import Event, ReplicaJoined, ReplicaLeft, plugins
 from vllm_omni_metrics_plugin.scrape import Scrape, parse
-from vllm_omni_metrics_plugin.testing import EVENTS, make
+from vllm_omni_metrics_plugin.testing import EVENTS, make_event
 
 _HOOKS = {kind: name for name, kind in EVENTS.items()}
 _ANY_FAMILY = catalog.FAMILIES[0].name
@@ -25,7 +25,7 @@ class MetricsPage:
         self._registry = registry
         self._others: dict[str, Any] = {}
         # The families are there from the first replica on; a test that needs one has it join.
-        self.fire(make(ReplicaJoined), make(ReplicaLeft))
+        self.fire(make_event(ReplicaJoined), make_event(ReplicaLeft))
 
     def fire(self, *events: Event) -> None:
         """What the exporter makes of these events."""

@@ -20,9 +20,10 @@ from vllm_omni_metrics_plugin.hooks import (
     RequestFinished,
 )
 from vllm_omni_metrics_plugin.patches import generate as generate_patch
-from vllm_omni_metrics_plugin.patches import replicas
-from vllm_omni_metrics_plugin.patches.state import open_requests
-from vllm_omni_metrics_plugin.requests.state import OpenRequest, OpenRequests
+from vllm_omni_metrics_plugin.patches.generate import wrap_generate, wrap_request_id, wrap_result
+from vllm_omni_metrics_plugin.patches.replicas import wrap_engine_init
+from vllm_omni_metrics_plugin.patches.state import EngineState
+from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests
 
 
 class Output(SimpleNamespace):
@@ -60,12 +61,10 @@ class Engine:
         self.cleaned_up = 0
 
     @staticmethod
-    @generate_patch.wrap_request_id
     def _get_unique_request_id(external_request_id: str) -> str:
         Engine.numbers += 1
         return f"{external_request_id}-{Engine.numbers}"
 
-    @generate_patch.wrap_generate
     async def generate(
         self, prompt: Any, sampling_params: Any = None, request_id: str = "", **kwargs: Any
     ) -> AsyncGenerator[Any, None]:
@@ -85,6 +84,13 @@ class Engine:
         finally:
             await asyncio.sleep(0)  # the engine cleans up asynchronously, too
             self.cleaned_up += 1
+
+
+@pytest.fixture(autouse=True)
+def _wrapped(monkeypatch: pytest.MonkeyPatch, state: EngineState) -> None:
+    new_id = wrap_request_id(Engine._get_unique_request_id, state)
+    monkeypatch.setattr(Engine, "_get_unique_request_id", staticmethod(new_id))
+    monkeypatch.setattr(Engine, "generate", wrap_generate(Engine.generate, state))
 
 
 async def collect(outputs: AsyncGenerator[Any, None]) -> list[Any]:
@@ -120,7 +126,7 @@ def test_engine_gets_every_argument_as_it_was_passed() -> None:
     ]
 
 
-def test_engine_is_not_called_before_the_first_output_is_asked_for() -> None:
+def test_engine_is_not_called_before_the_first_output_is_asked_for(state: EngineState) -> None:
     engine = Engine(speech(1))
 
     async def leave() -> None:
@@ -129,7 +135,7 @@ def test_engine_is_not_called_before_the_first_output_is_asked_for() -> None:
 
     asyncio.run(leave())
     assert engine.calls == []
-    assert open_requests.by_id == {}
+    assert state.requests.by_id == {}
 
 
 def test_engine_that_says_nothing_ends_as_an_error(recorder: Any) -> None:
@@ -223,7 +229,9 @@ def test_cancelled_caller_cancels_the_engine_and_counts_as_abort(recorder: Any) 
     assert recorder.only(RequestFinished).outcome == "abort"
 
 
-def test_cancelled_before_the_first_output_counts_as_abort(recorder: Any) -> None:
+def test_cancelled_before_the_first_output_counts_as_abort(
+    state: EngineState, recorder: Any
+) -> None:
     async def forever() -> None:
         await asyncio.get_running_loop().create_future()
 
@@ -239,7 +247,7 @@ def test_cancelled_before_the_first_output_counts_as_abort(recorder: Any) -> Non
 
     asyncio.run(hang_up())
     assert recorder.only(RequestFinished).outcome == "abort"
-    assert open_requests.by_id == {}
+    assert state.requests.by_id == {}
 
 
 def test_generator_can_be_asked_again_after_its_end() -> None:
@@ -256,7 +264,9 @@ def test_generator_can_be_asked_again_after_its_end() -> None:
 # Which request is which
 
 
-def test_concurrent_calls_with_the_same_external_id_are_kept_apart(recorder: Any) -> None:
+def test_concurrent_calls_with_the_same_external_id_are_kept_apart(
+    state: EngineState, recorder: Any
+) -> None:
     async def listen() -> None:
         await asyncio.gather(
             collect(Engine(step, speech(100), step, speech(100, finished=True)).generate(*call)),
@@ -277,7 +287,7 @@ def test_concurrent_calls_with_the_same_external_id_are_kept_apart(recorder: Any
     assert [outcomes[request_id] for request_id in ids] == ["stop", "stop", "error"]
     frames = {done.request_id: done.samples for done in recorder.of(AudioFinished)}
     assert [frames.get(request_id) for request_id in ids] == [200, 14, None]
-    assert open_requests.by_id == {}
+    assert state.requests.by_id == {}
 
 
 def test_nothing_stays_in_the_callers_context(recorder: Any) -> None:
@@ -462,11 +472,12 @@ def test_requests_carry_the_served_name_of_the_model(
     [("picture", "picture"), (["picture", "alias"], "picture"), ([], "tiny"), (None, "tiny")],
 )
 def test_engine_without_one_of_vllms_goes_by_the_name_it_was_given(
-    recorder: Any, served_as: Any, name: str
+    recorder: Any, state: EngineState, served_as: Any, name: str
 ) -> None:
     engine = Engine(speech(1, finished=True))
     engine.engine = SimpleNamespace(stage_vllm_configs=[None], stage_pools=())
-    replicas.wrap_engine_init(lambda self, **kwargs: None)(engine, served_model_name=served_as)
+    build = wrap_engine_init(lambda self, **kwargs: None, state)
+    build(engine, served_model_name=served_as)
     run(engine)
     assert recorder.only(RequestArrived).model_name == name
 
@@ -521,17 +532,16 @@ def test_output_that_cannot_be_read_is_passed_on(recorder: Any, log: Any) -> Non
 
 @pytest.mark.parametrize("ending", ["natural", "hang-up", "exception"])
 def test_outputs_are_let_go_at_the_end_without_waiting_for_the_garbage_collector(
-    ending: str,
+    ending: str, state: EngineState
 ) -> None:
-    @generate_patch.wrap_generate
-    async def generate(self: Any, *_: Any, **__: Any) -> AsyncGenerator[Any, None]:
+    async def original(self: Any, *_: Any, **__: Any) -> AsyncGenerator[Any, None]:
         self._get_unique_request_id("speech")
         yield speech(480)
         if ending == "exception":
             raise RuntimeError("died")
 
     async def listen() -> weakref.ref[Any]:
-        outputs = generate(Engine(), "hello")
+        outputs = wrap_generate(original, state)(Engine(), "hello")
         output = weakref.ref(await outputs.__anext__())
         if ending == "hang-up":
             await outputs.aclose()
@@ -548,19 +558,18 @@ def test_outputs_are_let_go_at_the_end_without_waiting_for_the_garbage_collector
         gc.enable()
 
 
-def test_output_is_not_kept_alive_while_the_next_one_is_awaited() -> None:
+def test_output_is_not_kept_alive_while_the_next_one_is_awaited(state: EngineState) -> None:
     passed_on: list[weakref.ref[Any]] = []
     kept: list[Any] = []
 
-    @generate_patch.wrap_generate
-    async def generate(self: Any, *_: Any, **__: Any) -> AsyncGenerator[Any, None]:
+    async def original(self: Any, *_: Any, **__: Any) -> AsyncGenerator[Any, None]:
         self._get_unique_request_id("speech")
         yield speech(480)
         kept.append(passed_on[0]())
         yield speech(480, finished=True)
 
     async def listen() -> None:
-        outputs = generate(Engine(), "hello")
+        outputs = wrap_generate(original, state)(Engine(), "hello")
         passed_on.append(weakref.ref(await outputs.__anext__()))
         await outputs.__anext__()
         await outputs.aclose()
@@ -577,25 +586,25 @@ def finished_result(request_id: str, finished: bool = True) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize("finished", [False, True])
-def test_last_result_completes_its_request(finished: bool) -> None:
-    process = generate_patch.wrap_result(
-        lambda self, result, *args, **kwargs: (result, args, kwargs)
-    )
-    request = open_requests.begin("a-1", "a", "tiny", 0.0)
-    other = open_requests.begin("b-1", "b", "tiny", 0.0)
+def test_last_result_completes_its_request(state: EngineState, finished: bool) -> None:
+    process = wrap_result(lambda self, result, *args, **kwargs: (result, args, kwargs), state)
+    request = state.requests.begin("a-1", "a", "tiny", 0.0)
+    other = state.requests.begin("b-1", "b", "tiny", 0.0)
     result = finished_result("a-1", finished)
     assert process(None, result, 1, cursor=2) == (result, (1,), {"cursor": 2})
     assert (request.complete, other.complete) == (finished, False)
 
 
-def test_result_of_an_unknown_request_is_processed() -> None:
-    process = generate_patch.wrap_result(lambda self, result: "output")
+def test_result_of_an_unknown_request_is_processed(state: EngineState) -> None:
+    process = wrap_result(lambda self, result: "output", state)
     assert process(None, finished_result("unknown")) == "output"
     assert process(None, object()) == "output"
 
 
-def test_listener_who_leaves_after_the_last_result_heard_everything(recorder: Any) -> None:
-    process = generate_patch.wrap_result(lambda self, result: None)
+def test_listener_who_leaves_after_the_last_result_heard_everything(
+    state: EngineState, recorder: Any
+) -> None:
+    process = wrap_result(lambda self, result: None, state)
 
     async def last_result() -> None:
         process(None, finished_result(recorder.only(RequestArrived).request_id))

@@ -31,7 +31,7 @@ from vllm_omni_metrics_plugin.hooks import (
     RequestFinished,
     StageSubmitted,
 )
-from vllm_omni_metrics_plugin.testing import make
+from vllm_omni_metrics_plugin.testing import make_event
 
 SUCCESSES = 'requests_success_total{finished_reason=~"stop|length"}'
 FAILURES = 'requests_success_total{finished_reason!~"stop|length"}'
@@ -86,24 +86,24 @@ def speak(
 
     ``untimed`` more outputs are complete without a generation time.
     """
-    page.fire(make(PatchReported), make(ReplicaJoined))
+    page.fire(make_event(PatchReported), make_event(ReplicaJoined))
     for n, seconds in enumerate(ttfps):
-        page.fire(make(MediaPacket, replica=n % 2, samples=0, since_arrival_seconds=seconds))
+        page.fire(make_event(MediaPacket, replica=n % 2, samples=0, since_arrival_seconds=seconds))
     for replica in range(2):
-        page.fire(make(MediaPacket, index=1, replica=replica, samples=frames // 2))
+        page.fire(make_event(MediaPacket, index=1, replica=replica, samples=frames // 2))
     for n, (rtf, length) in enumerate(zip(rtfs, lengths, strict=True)):
         audio = {"duration_seconds": length, "generation_seconds": rtf * length}
-        page.fire(make(AudioFinished, replica=n % 2, **audio))
+        page.fire(make_event(AudioFinished, replica=n % 2, **audio))
     for _ in range(untimed):
-        page.fire(make(AudioFinished, replica=0, generation_seconds=None))
+        page.fire(make_event(AudioFinished, replica=0, generation_seconds=None))
     times = itertools.cycle(latencies)
     for reason, count in ({"stop": 3, "length": 1} if reasons is None else reasons).items():
         for _ in range(count):
             seconds = next(times) if reason in ("stop", "length") else 1.0
-            page.fire(make(RequestFinished, outcome=reason, end_to_end_seconds=seconds))
+            page.fire(make_event(RequestFinished, outcome=reason, end_to_end_seconds=seconds))
     for n in range(running):
-        page.fire(make(RequestArrived, request_id=f"running-{n}"))
-        page.fire(make(StageSubmitted, request_id=f"running-{n}"))
+        page.fire(make_event(RequestArrived, request_id=f"running-{n}"))
+        page.fire(make_event(StageSubmitted, request_id=f"running-{n}"))
     page.add_other("process_start_time_seconds", started)
 
 

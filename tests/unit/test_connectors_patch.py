@@ -8,8 +8,15 @@ from typing import Any
 import pytest
 
 from tests.conftest import Log
-from vllm_omni_metrics_plugin.hooks import TransferFailed, TransferReceived, TransferSent
-from vllm_omni_metrics_plugin.patches import connectors
+from vllm_omni_metrics_plugin.channel.frames import (
+    FailedHalf,
+    ReceivedHalf,
+    SentHalf,
+    WireEvent,
+)
+from vllm_omni_metrics_plugin.hooks import TransferReceived, TransferSent
+from vllm_omni_metrics_plugin.patches import connectors, process
+from vllm_omni_metrics_plugin.patches.state import EngineState
 
 
 class OmniConnectorBase:
@@ -51,20 +58,41 @@ def connector_class() -> type:
     return Connector
 
 
+class Halves:
+    """What a stage's process reports."""
+
+    def __init__(self) -> None:
+        self.events: list[WireEvent] = []
+
+    def of(self, kind: type[WireEvent]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def only(self, kind: type[WireEvent]) -> Any:
+        [event] = self.of(kind)
+        return event
+
+
 @pytest.fixture(autouse=True)
-def _in_stage_1_replica_2(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connectors, "_in_server", lambda: False)
-    monkeypatch.setattr(connectors, "_own_replica", lambda: 2)
+def _in_replica_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connectors, "own_replica", lambda: 2)
 
 
 @pytest.fixture
-def make(connector_class: type) -> Callable[..., Any]:
+def halves(state: EngineState) -> Halves:
+    """In the place of the channel."""
+    halves = Halves()
+    state.report = halves.events.append
+    return halves
+
+
+@pytest.fixture
+def make(connector_class: type, state: EngineState) -> Callable[..., Any]:
     class Factory:
         @classmethod
         def create_connector(cls, spec: Any) -> Any:
             return spec()
 
-    wrapped = connectors.wrap_create_connector(Factory.__dict__["create_connector"].__func__)
+    wrapped = connectors.wrap_create_connector(Factory.__dict__["create_connector"].__func__, state)
     return lambda answer, cls=connector_class: wrapped(Factory, lambda: cls(answer))
 
 
@@ -76,52 +104,52 @@ def get(connector: Any) -> Any:
     return connector.get("0", "1", "speech_0_0", None)
 
 
-def test_payload_that_is_put_is_sent_by_this_replica(make: Any, recorder: Any) -> None:
+def test_payload_that_is_put_is_sent_by_this_replica(make: Any, halves: Halves) -> None:
     assert put(make((True, 298, {"meta": 1}))) == (True, 298, {"meta": 1})
-    event = recorder.only(TransferSent)
+    event = halves.only(SentHalf)
     assert (event.from_stage, event.from_replica) == (1, 2)
-    assert (event.to_stage, event.to_replica) == (2, None)
+    assert event.to_stage == 2
     assert (event.key, event.connector, event.size_bytes) == ("speech_1_0", "Connector", 298)
     assert event.duration_seconds >= 0.0
 
 
-def test_payload_that_is_got_is_received_by_this_replica(make: Any, recorder: Any) -> None:
+def test_payload_that_is_got_is_received_by_this_replica(make: Any, halves: Halves) -> None:
     payload = object()
     assert get(make((payload, 298))) == (payload, 298)
-    event = recorder.only(TransferReceived)
-    assert (event.from_stage, event.from_replica) == (0, None)
+    event = halves.only(ReceivedHalf)
+    assert event.from_stage == 0
     assert (event.to_stage, event.to_replica) == (1, 2)
     assert (event.key, event.size_bytes) == ("speech_0_0", 298)
 
 
-def test_get_that_gets_nothing_is_no_event(make: Any, recorder: Any) -> None:
+def test_get_that_gets_nothing_is_no_event(make: Any, halves: Halves) -> None:
     connector = make(None)
     for _ in range(100):
         assert get(connector) is None
-    assert recorder.events == []
+    assert halves.events == []
 
 
 @pytest.mark.parametrize(
     ("call", "operation", "edge"), [(put, "send", (1, 2)), (get, "receive", (0, 1))]
 )
 def test_error_reaches_the_engine_and_is_counted_by_its_class(
-    make: Any, recorder: Any, call: Any, operation: str, edge: tuple[int, int]
+    make: Any, halves: Halves, call: Any, operation: str, edge: tuple[int, int]
 ) -> None:
     with pytest.raises(OSError, match="no space"):
         call(make(OSError("no space")))
-    event = recorder.only(TransferFailed)
+    event = halves.only(FailedHalf)
     assert (event.operation, event.replica, event.reason) == (operation, 2, "OSError")
     assert (event.from_stage, event.to_stage) == edge
 
 
-def test_put_that_is_refused_is_a_failure_and_no_hop(make: Any, recorder: Any) -> None:
+def test_put_that_is_refused_is_a_failure_and_no_hop(make: Any, halves: Halves) -> None:
     assert put(make((False, 0, None))) == (False, 0, None)
-    assert recorder.only(TransferFailed).reason == "refused"
-    assert recorder.of(TransferSent) == []
+    assert halves.only(FailedHalf).reason == "refused"
+    assert halves.of(SentHalf) == []
 
 
 def test_methods_that_call_one_another_count_once(
-    make: Any, recorder: Any, connector_class: type
+    make: Any, halves: Halves, connector_class: type
 ) -> None:
     class Wrapping(connector_class):  # type: ignore[misc]
         def put(self, from_stage: str, to_stage: str, put_key: str, data: Any) -> Any:
@@ -130,31 +158,31 @@ def test_methods_that_call_one_another_count_once(
     make((True, 298, None))  # the base class is in use of its own as well
     connector = make((True, 298, None), cls=Wrapping)
     put(connector)
-    assert len(recorder.of(TransferSent)) == 1
+    assert len(halves.of(SentHalf)) == 1
     connector.answer = (object(), 298)
     connector.get_with_deadline("0", "1", "speech_0_0", deadline=1.0)
-    assert len(recorder.of(TransferReceived)) == 1
+    assert len(halves.of(ReceivedHalf)) == 1
     connector.answer = OSError("twice on its way up")
     with pytest.raises(OSError, match="twice"):
         put(connector)
-    assert len(recorder.of(TransferFailed)) == 1
+    assert len(halves.of(FailedHalf)) == 1
 
 
-def test_same_payload_got_again_is_another_hop(make: Any, recorder: Any) -> None:
+def test_same_payload_got_again_is_another_hop(make: Any, halves: Halves) -> None:
     connector = make((object(), 298))
     for _ in range(3):
         get(connector)
-    assert len(recorder.of(TransferReceived)) == 3
+    assert len(halves.of(ReceivedHalf)) == 3
 
 
 def test_class_is_wrapped_once_however_many_are_made(
-    make: Any, recorder: Any, connector_class: Any
+    make: Any, halves: Halves, connector_class: Any
 ) -> None:
     make((True, 1, None))
     wrapper = connector_class.put
     put(make((True, 1, None)))
     assert connector_class.put is wrapper
-    assert len(recorder.of(TransferSent)) == 1
+    assert len(halves.of(SentHalf)) == 1
 
 
 def test_abstract_class_is_left_alone(make: Any, connector_class: type) -> None:
@@ -165,30 +193,27 @@ def test_abstract_class_is_left_alone(make: Any, connector_class: type) -> None:
 
 @pytest.mark.parametrize("answer", [(True,), "odd", (True, "many", None)])
 def test_answer_that_makes_no_sense_is_passed_on(
-    make: Any, recorder: Any, log: Any, answer: Any
+    make: Any, halves: Halves, log: Any, answer: Any
 ) -> None:
     assert put(make(answer)) is answer
     assert len(log.messages) <= 1
 
 
-def test_stage_that_has_no_number_is_contained(make: Any, recorder: Any, log: Any) -> None:
+def test_stage_that_has_no_number_is_contained(make: Any, halves: Halves, log: Any) -> None:
     connector = make((True, 298, None))
     assert connector.put("prefill", "decode", "key", None) == (True, 298, None)
-    assert recorder.events == []
+    assert halves.events == []
     assert len(log.messages) == 1
 
 
-def test_long_key_keeps_the_end_that_tells_it_from_others(make: Any, recorder: Any) -> None:
+def test_long_key_keeps_the_end_that_tells_it_from_others(make: Any, halves: Halves) -> None:
     make((True, 1, None)).put("0", "1", "x" * 600 + "_chunk_7", None)
-    key = recorder.only(TransferSent).key
+    key = halves.only(SentHalf).key
     assert len(key) == 512
     assert key.endswith("_chunk_7")
 
 
-def test_stage_inside_the_server_has_its_halves_joined_at_once(
-    make: Any, recorder: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connectors, "_in_server", lambda: True)
+def test_stage_inside_the_server_has_its_halves_joined_at_once(make: Any, recorder: Any) -> None:
     put(make((True, 298, None)))
     assert recorder.events == [], "it waits for the receiver"
     connector = make((object(), 298))
@@ -199,7 +224,7 @@ def test_stage_inside_the_server_has_its_halves_joined_at_once(
 
 
 @pytest.mark.parametrize(
-    ("variable", "process", "replica"),
+    ("variable", "name", "replica"),
     [
         ("3", "StageEngineCoreProc_stage1_replica0", 3),
         (None, "StageEngineCoreProc_stage1_replica7_DP0", 7),
@@ -208,13 +233,13 @@ def test_stage_inside_the_server_has_its_halves_joined_at_once(
     ],
 )
 def test_own_replica_is_what_the_engine_says(
-    monkeypatch: pytest.MonkeyPatch, variable: str | None, process: str, replica: int | None
+    monkeypatch: pytest.MonkeyPatch, variable: str | None, name: str, replica: int | None
 ) -> None:
     monkeypatch.undo()
     if variable is not None:
         monkeypatch.setenv("VLLM_OMNI_REPLICA_ID", variable)
-    monkeypatch.setattr(connectors.multiprocessing.current_process(), "_name", process)
-    assert connectors._own_replica.__wrapped__() == replica
+    monkeypatch.setattr(process.multiprocessing.current_process(), "_name", name)
+    assert process.own_replica.__wrapped__() == replica
 
 
 def test_connector_of_a_release_without_deadlines_is_seen_all_the_same(

@@ -9,12 +9,12 @@ import pytest
 
 from vllm_omni_metrics_plugin.hooks import DiffusionWork, ImageFinished, VideoFinished
 from vllm_omni_metrics_plugin.patches.diffusion.outputs import (
-    observe,
     requested_frame_rates,
     work_of,
 )
 from vllm_omni_metrics_plugin.patches.diffusion.steps import STEPS_KEY
-from vllm_omni_metrics_plugin.patches.state import open_requests
+from vllm_omni_metrics_plugin.patches.outputs import observe
+from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.requests.state import OpenRequest
 
 TIMINGS = {
@@ -46,8 +46,8 @@ def output(**fields: Any) -> Any:
 
 
 @pytest.fixture
-def request_() -> OpenRequest:
-    opened = open_requests.begin("a", "a", "tiny", 0.0)
+def request_(state: EngineState) -> OpenRequest:
+    opened = state.requests.begin("a", "a", "tiny", 0.0)
     opened.delivered = True
     return opened
 
@@ -130,7 +130,7 @@ def test_other_outputs_are_left_alone(
     request_: OpenRequest, recorder: Any, fields: dict[str, Any]
 ) -> None:
     observe(request_, output(**fields), None)
-    assert request_.generations == {}
+    assert request_.visual == {}
 
 
 def test_video_beside_the_images_is_found(request_: OpenRequest, recorder: Any) -> None:

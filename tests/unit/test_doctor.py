@@ -27,7 +27,7 @@ from vllm_omni_metrics_plugin.patches import dry_run
 from vllm_omni_metrics_plugin.patches.seams.releases import Release
 from vllm_omni_metrics_plugin.patches.seams.seam import Seam
 from vllm_omni_metrics_plugin.patches.table import ENGINE_FAMILIES, SEAMS
-from vllm_omni_metrics_plugin.testing import make
+from vllm_omni_metrics_plugin.testing import make_event
 
 ON = {"VLLM_OMNI_METRICS": "1"}
 GENERAL = "vllm.general_plugins"
@@ -351,7 +351,7 @@ def test_other_patcher_is_named_and_blamed_only_where_the_patch_is_out(
 # Trying the patches for real, on a small engine
 
 
-def passing(original: Callable[..., Any]) -> Callable[..., Any]:
+def passing(original: Callable[..., Any], _: object = None) -> Callable[..., Any]:
     @functools.wraps(original)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         return original(*args, **kwargs)
@@ -479,7 +479,9 @@ def reporting(metrics_page: Any) -> Callable[..., bytes]:
     def reporting(patches: Patches = APPLIED, **added: float) -> bytes:
         with metrics_page() as page:
             for name, (status, reason) in patches.items():
-                report = make(PatchReported, name=name, target="t", status=status, reason=reason)
+                report = make_event(
+                    PatchReported, name=name, target="t", status=status, reason=reason
+                )
                 page.fire(report)
             for stem, amount in added.items():
                 page.add(stem, amount)

@@ -14,7 +14,7 @@ from vllm_omni_metrics_plugin import catalog, exporters
 from vllm_omni_metrics_plugin.doctor.report import Finding
 from vllm_omni_metrics_plugin.doctor.rules import REASONS, RULES, TALLIES, Count, Measure
 from vllm_omni_metrics_plugin.doctor.traffic import judge
-from vllm_omni_metrics_plugin.hooks import Event, plugins
+from vllm_omni_metrics_plugin.hooks import Event
 from vllm_omni_metrics_plugin.scrape import parse
 from vllm_omni_metrics_plugin.testing import EVENTS, speech_request
 
@@ -167,9 +167,9 @@ def test_rule_speaks_where_traffic_left_no_sample_and_only_there(rule: Any, foun
     assert rule.name not in found(), "nothing was asked of the server"
 
 
-def fire(*events: Event) -> None:
+def fire(hooks: Any, *events: Event) -> None:
     for event in events:
-        getattr(plugins.hooks, HOOKS[type(event)])(event)
+        getattr(hooks, HOOKS[type(event)])(event)
 
 
 def without_engine(text: str) -> list[str]:
@@ -184,8 +184,8 @@ def without_engine(text: str) -> list[str]:
 def test_speech_that_was_measured_is_all_good(exposed: Any, streamed: bool, packets: int) -> None:
     exposed.join()
     packets = packets if streamed else 1
-    fire(*speech_request(streamed=streamed, packets=packets))
-    fire(*speech_request("cut", outcome="abort", streamed=streamed, packets=packets))
+    fire(exposed.hooks, *speech_request(streamed=streamed, packets=packets))
+    fire(exposed.hooks, *speech_request("cut", outcome="abort", streamed=streamed, packets=packets))
     said = without_engine(generate_latest(exposed.registry).decode())
     assert said == ([] if streamed else ["nothing_streamed"])
 
@@ -194,7 +194,7 @@ def test_requests_under_way_are_not_taken_for_lost_ones(exposed: Any) -> None:
     exposed.join()
     story = speech_request(packets=1, streamed=False)
     for event in story:
-        fire(event)
+        fire(exposed.hooks, event)
         checks = [
             f.check
             for f in judge(parse(generate_latest(exposed.registry).decode()))
@@ -207,7 +207,7 @@ def test_packets_that_left_without_a_time_are_found_by_their_calls(exposed: Any)
     exposed.join()
     story = speech_request(packets=3)
     # As if the engine had taken its first packet from where nobody looks.
-    fire(*(event for event in story if getattr(event, "index", None) != 0))
+    fire(exposed.hooks, *(event for event in story if getattr(event, "index", None) != 0))
     assert without_engine(generate_latest(exposed.registry).decode()) == ["no_first_packet"]
 
 

@@ -13,9 +13,8 @@ from vllm_omni_metrics_plugin.hooks import (
     VideoFinished,
 )
 from vllm_omni_metrics_plugin.patches.diffusion.video_endpoint import wrap_run_and_extract
-from vllm_omni_metrics_plugin.patches.state import open_requests
-from vllm_omni_metrics_plugin.requests.state import OpenRequest
-from vllm_omni_metrics_plugin.requests.visual import encoding, visual_output
+from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests
+from vllm_omni_metrics_plugin.requests.encoding import encoding
 
 WORK = DiffusionWork(steps=4, exec_seconds=1.0)
 
@@ -26,9 +25,8 @@ class Tensor:
 
 
 @pytest.fixture
-def request_(clock: Any, monkeypatch: pytest.MonkeyPatch) -> OpenRequest:
-    monkeypatch.setattr("vllm_omni_metrics_plugin.requests.state.visual.time", clock)
-    return open_requests.begin("a", "a", "tiny", clock.now)
+def request_(clock: Any, hooks: Any) -> OpenRequest:
+    return OpenRequests(hooks).begin("a", "a", "tiny", clock.now)
 
 
 def deliver(request: OpenRequest, content: Any, **more: Any) -> None:
@@ -36,15 +34,15 @@ def deliver(request: OpenRequest, content: Any, **more: Any) -> None:
     kwargs: dict[str, Any] = {"is_video": False, "frames_in_file": len, **more}
     replica = kwargs.pop("replica", 1)
     request.delivered = True
-    visual_output(request, content, payload, 0, replica, **kwargs)
+    request.visual_output(content, payload, 0, replica, **kwargs)
 
 
 def generate(request: OpenRequest, clock: Any, seconds: float = 2.0) -> None:
     """The stage's work, from submit to finish."""
     request.submitting(0, None)
-    open_requests.submitted("a", 0, 1, None)
+    request.requests.submitted("a", 0, 1, None)
     clock.advance(seconds)
-    open_requests.stage_finished("a", 0, 1, None, 0, 0, WORK)
+    request.requests.stage_finished("a", 0, 1, None, 0, 0, WORK)
 
 
 def test_images_of_a_request_are_told_at_its_end_with_all_that_is_known(
@@ -203,7 +201,7 @@ def endpoint_of(request: OpenRequest, result: Any) -> Any:
             raise result
         return result
 
-    return wrap_run_and_extract(_run_and_extract)(None, "order", "a")
+    return wrap_run_and_extract(_run_and_extract, None)(None, "order", "a")
 
 
 def drive(coroutine: Any) -> Any:

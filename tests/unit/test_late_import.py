@@ -17,6 +17,7 @@ from vllm_omni_metrics_plugin.hooks import PatchReported
 from vllm_omni_metrics_plugin.patches import Patches
 from vllm_omni_metrics_plugin.patches.seams.post_import import PostImports
 from vllm_omni_metrics_plugin.patches.seams.seam import Seam
+from vllm_omni_metrics_plugin.patches.state import EngineState
 
 
 @pytest.fixture
@@ -191,18 +192,18 @@ def test_callback_that_raises_breaks_neither_the_import_nor_the_other_callbacks(
 
 
 def test_seam_of_a_late_module_is_deferred_then_applied_exactly_once(
-    write: Callable[[str, str], None], recorder: Any
+    state: EngineState, write: Callable[[str, str], None], recorder: Any
 ) -> None:
     wrapped: list[object] = []
 
-    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap(original: Callable[..., Any], _: object) -> Callable[..., Any]:
         wrapped.append(original)
         return lambda self: original(self) + "!"
 
     write("late_engine", "class Engine:\n    def speak(self): return 'hello'")
     seam = Seam("late", "late_engine", "Engine.speak", "function", wrap, feeds=("audio_rtf",))
     finders = list(sys.meta_path)
-    patches = Patches([seam])
+    patches = Patches([seam], state)
     patches.install()
     assert recorder.only(PatchReported).status == "deferred"
     assert wrapped == []
@@ -217,12 +218,13 @@ def test_seam_of_a_late_module_is_deferred_then_applied_exactly_once(
 
 
 def test_revert_stops_waiting_for_modules_that_never_came(
-    write: Callable[[str, str], None], recorder: Any
+    state: EngineState, write: Callable[[str, str], None], recorder: Any
 ) -> None:
     write("late_engine", "class Engine:\n    def speak(self): return 'hello'")
     finders = list(sys.meta_path)
     patches = Patches(
-        [Seam("late", "late_engine", "Engine.speak", "function", lambda original: original, ())]
+        [Seam("late", "late_engine", "Engine.speak", "function", lambda original, _: original, ())],
+        state,
     )
     patches.install()
     assert patches.revert() == []
@@ -232,11 +234,12 @@ def test_revert_stops_waiting_for_modules_that_never_came(
 
 
 def test_late_module_that_does_not_fit_is_reported_and_imported(
-    write: Callable[[str, str], None], recorder: Any
+    state: EngineState, write: Callable[[str, str], None], recorder: Any
 ) -> None:
     write("late_engine", "value = 1")
     patches = Patches(
-        [Seam("late", "late_engine", "Engine.speak", "function", lambda original: original, ())]
+        [Seam("late", "late_engine", "Engine.speak", "function", lambda original, _: original, ())],
+        state,
     )
     patches.install()
     assert importlib.import_module("late_engine").value == 1

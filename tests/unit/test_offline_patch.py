@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from vllm_omni_metrics_plugin.hooks import MediaPacket, RequestArrived, RequestFinished
-from vllm_omni_metrics_plugin.patches import offline, replicas
-from vllm_omni_metrics_plugin.patches.state import open_requests
+from vllm_omni_metrics_plugin.patches import offline
+from vllm_omni_metrics_plugin.patches.state import EngineState
 
 Script = Callable[["Engine"], Iterator[Any]]
 
@@ -18,18 +18,18 @@ Script = Callable[["Engine"], Iterator[Any]]
 class Engine:
     """Submits every prompt first, as the real one does, then plays a script of outputs."""
 
+    state: EngineState
+
     def __init__(self, script: Script) -> None:
         self.script = script
         self.submitted: list[str] = []
         self.closed = False
 
-    @offline.wrap_add_request
     def add_request(self, request_id: str, prompt: Any) -> None:
         if isinstance(prompt, Exception):
             raise prompt
         self.submitted.append(request_id)
 
-    @offline.wrap_run_generation
     def _run_generation(self, prompts: list[Any], sampling_params_list: Any) -> Iterator[Any]:
         try:
             for number, prompt in enumerate(prompts):
@@ -40,14 +40,18 @@ class Engine:
 
 
 @pytest.fixture(autouse=True)
-def _model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicas, "model_name", lambda engine: "tiny")
+def _wrapped(monkeypatch: pytest.MonkeyPatch, state: EngineState) -> None:
+    monkeypatch.setattr(offline, "introduce", lambda engine, state: "tiny")
+    add, run = Engine.add_request, Engine._run_generation
+    monkeypatch.setattr(Engine, "add_request", offline.wrap_add_request(add, state))
+    monkeypatch.setattr(Engine, "_run_generation", offline.wrap_run_generation(run, state))
+    monkeypatch.setattr(Engine, "state", state, raising=False)
 
 
 def says(request_id: str, samples: int = 0, *, last: bool = False) -> Any:
     """An output of the vocoder; ``last``: and the engine has marked the request as complete."""
     if last:
-        open_requests.by_id[request_id].complete = True
+        Engine.state.requests.by_id[request_id].complete = True
     payload = {"audio": SimpleNamespace(shape=(samples,)), "sr": 24000} if samples else None
     completion = SimpleNamespace(multimodal_output=payload, finish_reason="stop" if last else None)
     return SimpleNamespace(
@@ -64,7 +68,7 @@ def outcomes(recorder: Any) -> dict[str, str]:
     return {event.request_id: event.outcome for event in recorder.of(RequestFinished)}
 
 
-def test_each_prompt_arrives_and_ends_once(recorder: Any) -> None:
+def test_each_prompt_arrives_and_ends_once(state: EngineState, recorder: Any) -> None:
     def script(engine: Engine) -> Iterator[Any]:
         yield says("1_id", 1200, last=True)
         yield says("0_id", 2400, last=True)
@@ -78,10 +82,12 @@ def test_each_prompt_arrives_and_ends_once(recorder: Any) -> None:
         "0_id": 2400,
         "1_id": 1200,
     }
-    assert open_requests.by_id == {}
+    assert state.requests.by_id == {}
 
 
-def test_request_has_ended_when_the_script_gets_its_last_output(recorder: Any) -> None:
+def test_request_has_ended_when_the_script_gets_its_last_output(
+    state: EngineState, recorder: Any
+) -> None:
     def script(engine: Engine) -> Iterator[Any]:
         yield says("0_id", last=True)
         yield says("1_id", last=True)
@@ -89,14 +95,14 @@ def test_request_has_ended_when_the_script_gets_its_last_output(recorder: Any) -
     outputs = Engine(script)._run_generation(["a", "b"], None)
     next(outputs)
     assert outcomes(recorder) == {"0_id": "stop"}
-    assert list(open_requests.by_id) == ["1_id"]
+    assert list(state.requests.by_id) == ["1_id"]
     outputs.close()
 
 
 def test_request_whose_last_message_has_no_output_ends_all_the_same(recorder: Any) -> None:
     def script(engine: Engine) -> Iterator[Any]:
         yield says("0_id")
-        open_requests.by_id["0_id"].complete = True
+        Engine.state.requests.by_id["0_id"].complete = True
 
     list(Engine(script)._run_generation(["a"], None))
     assert outcomes(recorder) == {"0_id": "stop"}
@@ -153,12 +159,12 @@ def test_two_batches_that_take_turns_are_kept_apart(recorder: Any) -> None:
 
 
 def test_fault_of_ours_changes_nothing_for_the_script(
-    recorder: Any, log: Any, monkeypatch: pytest.MonkeyPatch
+    state: EngineState, recorder: Any, log: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError("ours")
 
-    monkeypatch.setattr(open_requests, "begin", fail)
+    monkeypatch.setattr(state.requests, "begin", fail)
     output = object()
     assert list(Engine(lambda engine: iter([output]))._run_generation(["a"], None)) == [output]
     assert len(log.messages) == 1

@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from vllm_omni_metrics_plugin.hooks import HookRegistry
 from vllm_omni_metrics_plugin.patches import Patches
 from vllm_omni_metrics_plugin.patches.seams.seam import AppliedSeam, Form, Seam, apply
+from vllm_omni_metrics_plugin.patches.state import EngineState
 
 ENGINE = "patched_by_many"
 FORMS: tuple[Form, ...] = (
@@ -139,11 +141,12 @@ class History:
                     module=ENGINE,
                     attribute="Engine.method",
                     form=form,
-                    wrap=lambda original: counting(original, "ours", form, True),
+                    wrap=lambda original, _: counting(original, "ours", form, True),
                     feeds=("audio_rtf",),
                     leading=("said",),
                 )
-            ]
+            ],
+            EngineState(HookRegistry().hooks),
         )
         #: What the other patcher put there, and what was there before.
         self.wraps: list[tuple[object, object]] = []
@@ -286,7 +289,7 @@ def test_reader_who_stops_early_closes_what_is_beneath_at_once() -> None:
             finally:
                 ended.append("closed")
 
-    def passing(original: Callable[..., Any]) -> Callable[..., Any]:
+    def passing(original: Callable[..., Any], _: object) -> Callable[..., Any]:
         @functools.wraps(original)
         async def method(self: Any) -> Any:
             parts = original(self)
@@ -307,7 +310,7 @@ def test_reader_who_stops_early_closes_what_is_beneath_at_once() -> None:
         await parts.aclose()
         return list(ended)  # a loop closes what was merely dropped, but later
 
-    applied = apply(place)
+    applied = apply(place, None)
     assert applied is not None
     assert asyncio.run(stop_early()) == ["closed"]
     applied.switch.off()

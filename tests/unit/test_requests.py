@@ -28,8 +28,8 @@ def audio(samples: int, rate: int | None = 24000) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def requests() -> OpenRequests:
-    return OpenRequests()
+def requests(hooks: Any) -> OpenRequests:
+    return OpenRequests(hooks)
 
 
 @pytest.fixture
@@ -491,10 +491,10 @@ class Account:
 
 @given(steps=st.lists(st.tuples(st.sampled_from("abc"), STEPS), max_size=60))
 def test_any_interleaving_ends_each_request_once_with_every_frame_counted(
-    recorder: Any, steps: list[tuple[str, tuple[Any, ...]]]
+    hooks: Any, recorder: Any, steps: list[tuple[str, tuple[Any, ...]]]
 ) -> None:
     recorder.clear()
-    requests = OpenRequests()
+    requests = OpenRequests(hooks)
     accounts: dict[str, Account] = {}
     for name, (kind, *details) in steps:
         if kind == "begin":

@@ -14,6 +14,11 @@ BUSY = SimpleNamespace(num_running_reqs=4, num_waiting_reqs=1, kv_cache_usage=0.
 IDLE = SimpleNamespace(num_running_reqs=0, num_waiting_reqs=0, kv_cache_usage=0.0)
 
 
+def applied(wrap: Any) -> Any:
+    """The patch as a decorator."""
+    return lambda original: wrap(original, None)
+
+
 class Scheduler:
     """Throttled by a flag instead of a second."""
 
@@ -22,7 +27,7 @@ class Scheduler:
         self._last_stats_time = 0.0
         self.requests: dict[str, Any] = {}
 
-    @scheduler.wrap_make_stats
+    @applied(scheduler.wrap_make_stats)
     def make_stats(self) -> Any:
         if self._last_stats_time:
             return None
@@ -37,7 +42,7 @@ class Core:
         self.output_queue = SimpleNamespace(put_nowait=self.sent.append)
         self.notified = 0
 
-    @scheduler.wrap_idle
+    @applied(scheduler.wrap_idle)
     def idle(self) -> None:
         self.notified += 1
 
@@ -132,7 +137,7 @@ def test_fault_of_ours_does_not_reach_the_engine(core: Core, log: Any) -> None:
 
 
 def test_statistics_are_kept_whatever_the_engine_was_told() -> None:
-    @scheduler.wrap_scheduler_init
+    @applied(scheduler.wrap_scheduler_init)
     def init(self: Any, *, log_stats: bool = False) -> None:
         self.log_stats = log_stats
 
@@ -143,7 +148,7 @@ def test_statistics_are_kept_whatever_the_engine_was_told() -> None:
 
 
 def test_statistics_are_kept_when_the_switch_is_passed_by_position() -> None:
-    @scheduler.wrap_scheduler_init
+    @applied(scheduler.wrap_scheduler_init)
     def init(self: Any, config: str, log_stats: bool = False) -> None:
         self.config, self.log_stats = config, log_stats
 
@@ -153,7 +158,7 @@ def test_statistics_are_kept_when_the_switch_is_passed_by_position() -> None:
 
 
 def test_arguments_that_do_not_fit_are_refused_by_the_engine_itself() -> None:
-    @scheduler.wrap_scheduler_init
+    @applied(scheduler.wrap_scheduler_init)
     def init(self: Any, *, log_stats: bool = False) -> None:
         raise AssertionError("called with arguments that it does not take")
 

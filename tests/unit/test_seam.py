@@ -16,6 +16,7 @@ import pytest
 from vllm_omni_metrics_plugin.hooks import PatchReported
 from vllm_omni_metrics_plugin.patches import Patches
 from vllm_omni_metrics_plugin.patches.seams.seam import MARK, Seam, SeamMismatchError, apply
+from vllm_omni_metrics_plugin.patches.state import EngineState
 
 ENGINE = "synthetic_engine"
 
@@ -52,7 +53,7 @@ class Engine(Base):
     value = 1
 
 
-def exclaim(original: Callable[..., Any]) -> Callable[..., Any]:
+def exclaim(original: Callable[..., Any], _: object) -> Callable[..., Any]:
     """A wrapper for plain and static functions that shows it was called."""
 
     @functools.wraps(original)
@@ -62,7 +63,7 @@ def exclaim(original: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-def exclaim_later(original: Callable[..., Any]) -> Callable[..., Any]:
+def exclaim_later(original: Callable[..., Any], _: object) -> Callable[..., Any]:
     @functools.wraps(original)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         return await original(*args, **kwargs) + "!"
@@ -70,7 +71,7 @@ def exclaim_later(original: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-def exclaim_each(original: Callable[..., Any]) -> Callable[..., Any]:
+def exclaim_each(original: Callable[..., Any], _: object) -> Callable[..., Any]:
     @functools.wraps(original)
     async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
         async for part in original(*args, **kwargs):
@@ -99,7 +100,7 @@ INHERITED = seam("Engine.inherited", leading=("prompt",))
 FITTING = [PLAIN, BARE, WAITS, YIELDS, INHERITED]
 
 
-def state() -> dict[tuple[str, str], object]:
+def attributes() -> dict[tuple[str, str], object]:
     """Every attribute of the synthetic engine, to compare by identity."""
     return {
         (cls.__name__, name): value for cls in (Base, Engine) for name, value in vars(cls).items()
@@ -137,23 +138,23 @@ def call(fitting: Seam) -> Any:
 
 @pytest.mark.parametrize("fitting", FITTING, ids=lambda fitting: fitting.attribute)
 def test_each_form_of_method_is_wrapped_and_let_go(fitting: Seam) -> None:
-    before, plain = state(), call(fitting)
-    applied = apply(fitting)
+    before, plain = attributes(), call(fitting)
+    applied = apply(fitting, None)
     assert applied is not None
     wrapped = call(fitting)
     expected = [part + "!" for part in plain] if isinstance(plain, list) else plain + "!"
     assert wrapped == expected
     assert applied.revert()
     assert call(fitting) == plain
-    assert state() == before
-    assert all(value is before[key] for key, value in state().items()), "the identical objects"
+    assert attributes() == before
+    assert all(value is before[key] for key, value in attributes().items()), "the identical objects"
 
 
 @pytest.mark.parametrize("fitting", FITTING, ids=lambda fitting: fitting.attribute)
 def test_wrapped_method_looks_like_the_original(fitting: Seam) -> None:
     method = fitting.attribute.split(".")[1]
     original = getattr(Engine, method)
-    applied = apply(fitting)
+    applied = apply(fitting, None)
     wrapper = getattr(Engine, method)
     assert applied is not None
     assert wrapper is not original
@@ -165,30 +166,30 @@ def test_wrapped_method_looks_like_the_original(fitting: Seam) -> None:
 
 
 def test_inherited_method_is_wrapped_on_the_class_that_defines_it() -> None:
-    apply(INHERITED)
+    apply(INHERITED, None)
     assert "inherited" not in vars(Engine)
     assert Base().inherited("hello") == "hello!", "copies of the base class see it too"
 
 
 def test_static_function_stays_static() -> None:
-    apply(BARE)
+    apply(BARE, None)
     assert isinstance(vars(Base)["bare"], staticmethod)
     assert Engine.bare("hello") == Engine().bare("hello") == "hello!"
 
 
 @pytest.mark.parametrize("fitting", FITTING, ids=lambda fitting: fitting.attribute)
 def test_second_apply_changes_nothing(fitting: Seam) -> None:
-    apply(fitting)
-    once = state()
-    assert apply(fitting) is None
-    assert all(value is once[key] for key, value in state().items())
+    apply(fitting, None)
+    once = attributes()
+    assert apply(fitting, None) is None
+    assert all(value is once[key] for key, value in attributes().items())
 
 
 def test_two_seams_on_one_method_are_both_applied() -> None:
     first, second = (replace(PLAIN, name=name) for name in ("first", "second"))
-    assert apply(first) is not None
-    assert apply(second) is not None
-    assert apply(first) is None
+    assert apply(first, None) is not None
+    assert apply(second, None) is not None
+    assert apply(first, None) is None
     assert call(PLAIN) == "hello  0!!"
 
 
@@ -204,7 +205,7 @@ def foreign(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def test_foreign_wrapper_beneath_ours_is_kept() -> None:
     Engine.plain = wrapped = foreign(Engine.plain)  # type: ignore[method-assign]
-    applied = apply(PLAIN)
+    applied = apply(PLAIN, None)
     assert call(PLAIN) == "hello  0 (foreign)!"
     assert applied is not None
     assert applied.revert()
@@ -212,16 +213,16 @@ def test_foreign_wrapper_beneath_ours_is_kept() -> None:
 
 
 def test_foreign_wrapper_above_ours_survives_and_ours_counts_nothing_beneath_it() -> None:
-    applied = apply(INHERITED)
+    applied = apply(INHERITED, None)
     above = foreign(Base.inherited)
     Base.inherited = above  # type: ignore[method-assign]
     assert applied is not None
     assert not applied.revert()
     assert vars(Base)["inherited"] is above
     assert call(INHERITED) == "hello (foreign)"
-    assert apply(INHERITED) is applied, "it counts again where it is"
+    assert apply(INHERITED, None) is applied, "it counts again where it is"
     assert call(INHERITED) == "hello! (foreign)"
-    assert apply(INHERITED) is None
+    assert apply(INHERITED, None) is None
 
 
 MISFITS = [
@@ -241,19 +242,19 @@ MISFITS = [
 
 @pytest.mark.parametrize(("misfit", "reason"), MISFITS, ids=[reason for _, reason in MISFITS])
 def test_what_does_not_fit_is_left_as_it_was(misfit: Seam, reason: str) -> None:
-    before = state()
+    before = attributes()
     with pytest.raises(SeamMismatchError) as why:
-        apply(misfit)
+        apply(misfit, None)
     assert str(why.value) == reason
-    assert all(value is before[key] for key, value in state().items())
+    assert all(value is before[key] for key, value in attributes().items())
 
 
 def test_misfit_beneath_a_foreign_wrapper_is_still_found_out() -> None:
     Engine.waits = foreign(Engine.waits)  # type: ignore[method-assign]
     with pytest.raises(SeamMismatchError, match="a coroutine, not a function"):
-        apply(replace(WAITS, form="function"))
+        apply(replace(WAITS, form="function"), None)
     with pytest.raises(SeamMismatchError, match="parameters do not begin with text"):
-        apply(replace(WAITS, leading=("text",)))
+        apply(replace(WAITS, leading=("text",)), None)
 
 
 # All seams of a process
@@ -263,9 +264,13 @@ def reports(recorder: Any) -> dict[str, tuple[str, str]]:
     return {event.name: (event.status, event.reason) for event in recorder.of(PatchReported)}
 
 
-def test_misfits_are_reported_and_the_others_applied(recorder: Any, log: Any) -> None:
+def test_misfits_are_reported_and_the_others_applied(
+    state: EngineState, recorder: Any, log: Any
+) -> None:
     misfit = replace(PLAIN, name="misfit", leading=("text",))
-    patches = Patches([misfit, BARE, replace(WAITS, name="other", form="function"), INHERITED])
+    patches = Patches(
+        [misfit, BARE, replace(WAITS, name="other", form="function"), INHERITED], state
+    )
     patches.install()
     assert reports(recorder) == {
         "misfit": ("skipped", "parameters do not begin with text"),
@@ -284,22 +289,24 @@ def test_misfits_are_reported_and_the_others_applied(recorder: Any, log: Any) ->
 
 
 @pytest.mark.parametrize("attribute", ["Engine.computed", "Engine.made", "Engine.value"])
-def test_attribute_that_is_no_method_is_never_wrapped(recorder: Any, attribute: str) -> None:
-    before = state()
-    Patches([seam(attribute, name="odd"), BARE]).install()
+def test_attribute_that_is_no_method_is_never_wrapped(
+    state: EngineState, recorder: Any, attribute: str
+) -> None:
+    before = attributes()
+    Patches([seam(attribute, name="odd"), BARE], state).install()
     assert reports(recorder)["odd"][0] in ("skipped", "failed")
     assert reports(recorder)["Engine.bare"] == ("applied", "")
-    assert all(value is before[key] for key, value in state().items() if key[1] != "bare")
+    assert all(value is before[key] for key, value in attributes().items() if key[1] != "bare")
 
 
 def test_seam_whose_own_code_raises_is_reported_and_the_others_applied(
-    recorder: Any, log: Any
+    state: EngineState, recorder: Any, log: Any
 ) -> None:
-    def broken(original: Callable[..., Any]) -> Callable[..., Any]:
+    def broken(original: Callable[..., Any], _: object) -> Callable[..., Any]:
         raise RuntimeError("broken")
 
-    before = state()
-    Patches([replace(PLAIN, wrap=broken), BARE]).install()
+    before = attributes()
+    Patches([replace(PLAIN, wrap=broken), BARE], state).install()
     assert reports(recorder) == {
         "Engine.plain": ("failed", "RuntimeError"),
         "Engine.bare": ("applied", ""),
@@ -308,30 +315,32 @@ def test_seam_whose_own_code_raises_is_reported_and_the_others_applied(
     assert len(log.records) == 1
 
 
-def test_install_twice_wraps_once_and_revert_lets_everything_go(recorder: Any) -> None:
-    before = state()
-    patches = Patches(FITTING)
+def test_install_twice_wraps_once_and_revert_lets_everything_go(
+    state: EngineState, recorder: Any
+) -> None:
+    before = attributes()
+    patches = Patches(FITTING, state)
     patches.install()
-    once = state()
+    once = attributes()
     patches.install()
-    Patches(FITTING).install()
-    assert all(value is once[key] for key, value in state().items())
+    Patches(FITTING, state).install()
+    assert all(value is once[key] for key, value in attributes().items())
     assert {status for status, _ in reports(recorder).values()} == {"applied"}
     assert patches.revert() == []
-    assert all(value is before[key] for key, value in state().items())
+    assert all(value is before[key] for key, value in attributes().items())
 
 
-def test_order_of_the_seams_does_not_matter() -> None:
+def test_order_of_the_seams_does_not_matter(state: EngineState) -> None:
     for seams in (FITTING, FITTING[::-1]):
-        patches = Patches(seams)
+        patches = Patches(seams, state)
         patches.install()
         assert call(PLAIN) == "hello  0!"
         assert call(YIELDS) == ["hello!", "hello!"]
         assert patches.revert() == []
 
 
-def test_revert_names_what_it_could_not_undo_and_undoes_the_rest() -> None:
-    patches = Patches([BARE, INHERITED])
+def test_revert_names_what_it_could_not_undo_and_undoes_the_rest(state: EngineState) -> None:
+    patches = Patches([BARE, INHERITED], state)
     patches.install()
     Base.inherited = foreign(Base.inherited)  # type: ignore[method-assign]
     assert patches.revert() == ["Engine.inherited"]

@@ -129,14 +129,16 @@ def test_slow_plugin_that_hangs_fails_its_test(omni_hooks: HookHarness) -> None:
 
 
 def test_what_happens_on_the_stage_is_not_heard_by_the_process(
-    omni_hooks: HookHarness, recorder: Recorder
+    hooks: Any, omni_hooks: HookHarness, recorder: Recorder
 ) -> None:
     omni_hooks.fire(make_event(RequestFinished))
-    plugins.hooks.omni_request_arrived(make_event(RequestArrived))
+    hooks.omni_request_arrived(make_event(RequestArrived))
     assert [type(event) for event in recorder.events] == [RequestArrived]
 
 
-def test_hooks_of_a_harness_are_its_own_and_can_be_given_to_others(omni_hooks: HookHarness) -> None:
+def test_hooks_of_a_harness_are_its_own_and_can_be_given_to_others(
+    hooks: Any, omni_hooks: HookHarness
+) -> None:
     class Greeter:
         def __init__(self, hooks: Any) -> None:
             self.finished = hooks.omni_request_finished

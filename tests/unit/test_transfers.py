@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from vllm_omni_metrics_plugin.channel import hops
+from vllm_omni_metrics_plugin.channel.frames import ReceivedHalf, SentHalf
 from vllm_omni_metrics_plugin.channel.hops import Transfers
-from vllm_omni_metrics_plugin.hooks import TransferReceived, TransferSent
+from vllm_omni_metrics_plugin.hooks import HookRegistry, TransferReceived, TransferSent
 
 
-def sent(key: str = "speech_0_0", **changed: Any) -> TransferSent:
-    event = TransferSent(
+def sent(key: str = "speech_0_0", **changed: Any) -> SentHalf:
+    half = SentHalf(
         from_stage=0,
         from_replica=1,
         to_stage=1,
@@ -26,11 +27,11 @@ def sent(key: str = "speech_0_0", **changed: Any) -> TransferSent:
         sent_at=100.0,
         clock="here",
     )
-    return structs.replace(event, **changed)
+    return structs.replace(half, **changed)
 
 
-def received(key: str = "speech_0_0", **changed: Any) -> TransferReceived:
-    event = TransferReceived(
+def received(key: str = "speech_0_0", **changed: Any) -> ReceivedHalf:
+    half = ReceivedHalf(
         from_stage=0,
         to_stage=1,
         to_replica=3,
@@ -41,12 +42,12 @@ def received(key: str = "speech_0_0", **changed: Any) -> TransferReceived:
         received_at=100.010,
         clock="here",
     )
-    return structs.replace(event, **changed)
+    return structs.replace(half, **changed)
 
 
 @pytest.fixture
-def joining() -> Transfers:
-    made = Transfers()
+def joining(hooks: Any) -> Transfers:
+    made = Transfers(hooks)
     made.model_name = "tiny"
     return made
 
@@ -153,24 +154,29 @@ def test_halves_that_wait_at_the_end_are_told(joining: Transfers, recorder: Any)
 
 
 @given(
-    hops=st.integers(1, 12),
+    count=st.integers(1, 12),
     lost_sent=st.sets(st.integers(0, 11)),
     lost_received=st.sets(st.integers(0, 11)),
     shuffle=st.randoms(use_true_random=False),
 )
 def test_every_half_is_told_exactly_once_in_any_order(
-    recorder: Any, hops: int, lost_sent: set[int], lost_received: set[int], shuffle: Any
+    registry: HookRegistry,
+    recorder: Any,
+    count: int,
+    lost_sent: set[int],
+    lost_received: set[int],
+    shuffle: Any,
 ) -> None:
     recorder.clear()
-    halves: list[Any] = [sent(f"{n}") for n in range(hops) if n not in lost_sent]
-    halves += [received(f"{n}") for n in range(hops) if n not in lost_received]
+    halves: list[Any] = [sent(f"{n}") for n in range(count) if n not in lost_sent]
+    halves += [received(f"{n}") for n in range(count) if n not in lost_received]
     shuffle.shuffle(halves)
-    joining = Transfers()
+    joining = Transfers(registry.hooks)
     for half in halves:
         joining.report(half)
     joining.forget_all()
-    for kind in (TransferSent, TransferReceived):
-        told = recorder.of(kind)
+    for kind, event_kind in ((SentHalf, TransferSent), (ReceivedHalf, TransferReceived)):
+        told = recorder.of(event_kind)
         assert sorted(e.key for e in told) == sorted(h.key for h in halves if isinstance(h, kind))
         for event in told:
             alone = int(event.key) in lost_sent | lost_received

@@ -1,18 +1,79 @@
-"""What goes over the channel: frames of typed events, as MessagePack."""
+"""What goes over the channel: frames of typed halves of hops, as MessagePack.
+
+A process with a stage in it sees one end of a hop: what its connector put, or got. The server joins
+the halves (:mod:`~vllm_omni_metrics_plugin.channel.hops`); nobody else sees them.
+"""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
-from vllm_omni_metrics_plugin.hooks.events.transfers import (
-    Bytes,
-    Text,
-    TransferFailed,
-    TransferReceived,
-    TransferSent,
-)
+from vllm_omni_metrics_plugin.hooks.events.transfers import Operation
 
-WireEvent = TransferSent | TransferReceived | TransferFailed
+# What comes from another process is checked against these.
+Number = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0.0)]
+Text = Annotated[str, msgspec.Meta(max_length=512)]
+
+
+class SentHalf(msgspec.Struct, frozen=True, kw_only=True, tag="sent"):
+    """``put`` of a connector returned in this process."""
+
+    from_stage: Number
+    #: None if this process does not know its own number.
+    from_replica: Number | None
+    to_stage: Number
+    #: What the connector calls the payload; unique while it is under way.
+    key: Text
+    #: The connector's class.
+    connector: Text
+    #: As serialized.
+    size_bytes: Count
+    #: Serializing and handing over to the connector.
+    duration_seconds: Seconds
+    #: When that was done, in monotonic seconds.
+    sent_at: float
+    #: Times are comparable between processes that name the same clock.
+    clock: Text
+
+
+class ReceivedHalf(msgspec.Struct, frozen=True, kw_only=True, tag="received"):
+    """``get`` of a connector returned a payload in this process."""
+
+    from_stage: Number
+    to_stage: Number
+    #: None if this process does not know its own number.
+    to_replica: Number | None
+    key: Text
+    connector: Text
+    #: As the receiving connector says it; compressing or padding ones differ from the sender's.
+    size_bytes: Count
+    #: Of the ``get`` that succeeded: receiving and decoding.
+    duration_seconds: Seconds
+    #: When that was done, in monotonic seconds.
+    received_at: float
+    clock: Text
+
+
+class FailedHalf(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
+    """A connector of this process could not send or receive a payload."""
+
+    from_stage: Number
+    to_stage: Number
+    #: Which of the two could not be done.
+    operation: Operation
+    #: This process's own number.
+    replica: Number | None
+    key: Text
+    connector: Text
+    #: ``refused`` when the connector said no, else the class of the exception that it raised.
+    reason: Text
+
+
+WireEvent = SentHalf | ReceivedHalf | FailedHalf
 
 #: Events in one frame.
 MOST_EVENTS = 128
@@ -26,10 +87,12 @@ class Frame(msgspec.Struct, frozen=True, array_like=True):
     #: Tells this sender from all others there ever were.
     sender: Text
     #: How many events the sender had sent before these.
-    first: Bytes
+    first: Count
     #: How many it has dropped so far.
-    dropped: Bytes
+    dropped: Count
     events: list[WireEvent]
+    #: The internal errors of its process so far, by place.
+    errors: dict[Text, Count] = {}
 
 
 class FrameError(ValueError):

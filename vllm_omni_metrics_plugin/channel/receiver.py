@@ -6,7 +6,8 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
@@ -15,7 +16,7 @@ from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.channel import frames
 from vllm_omni_metrics_plugin.channel.endpoint import Endpoint
 from vllm_omni_metrics_plugin.channel.frames import MOST_BYTES, Frame, FrameError, WireEvent
-from vllm_omni_metrics_plugin.hooks import EventsDropped, plugins
+from vllm_omni_metrics_plugin.hooks import EventsDropped
 
 logger = logging.getLogger("vllm.omni_metrics")
 
@@ -30,8 +31,6 @@ _TICK_MILLISECONDS = 500
 _REST = 4.0
 _JOIN_SECONDS = 5.0
 
-_dropped = plugins.hooks.omni_events_dropped
-
 
 class Receiver:
     """Listens from :meth:`start` to :meth:`close`, on a thread of its own."""
@@ -39,17 +38,23 @@ class Receiver:
     def __init__(
         self,
         endpoint: Endpoint,
+        hooks: Any,
         deliver: Callable[[WireEvent], None],
         idle: Callable[[], None] = lambda: None,
     ) -> None:
-        """``deliver`` gets each event, ``idle`` is called about twice a second."""
+        """``deliver`` gets each event, ``idle`` is called about twice a second.
+
+        ``hooks`` are those of a :class:`~vllm_omni_metrics_plugin.hooks.HookRegistry`; they are
+        told of events that do not arrive.
+        """
         self._endpoint = endpoint
+        self._events_dropped = hooks.omni_events_dropped
         self._deliver = deliver
         self._idle = idle
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-        #: By sender: how many events it had sent, and dropped, as of its last frame.
-        self._senders: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        #: By sender: how many events it had sent, and dropped, as of its last frame; its errors.
+        self._senders: OrderedDict[str, tuple[int, int, Mapping[str, int]]] = OrderedDict()
 
     def start(self) -> None:
         """Begin to listen; does nothing when it does already. Logs what keeps it from it."""
@@ -106,7 +111,8 @@ class Receiver:
                     closing = closing or self._closing.is_set()
                     if not closing:
                         time.sleep(_REST * (time.monotonic() - began))
-                self._contained(self._idle)
+                with internal_errors.suppressed("an event of another process"):
+                    self._idle()
                 if closing:
                     return
         except Exception as error:
@@ -129,23 +135,23 @@ class Receiver:
             return
         self._count(frame)
         for event in frame.events:
-            self._contained(lambda event=event: self._deliver(event))  # type: ignore[misc]
+            with internal_errors.suppressed("an event of another process"):
+                self._deliver(event)
 
     def _count(self, frame: Frame) -> None:
-        expected, dropped = self._senders.pop(frame.sender, (frame.first, 0))
-        self._senders[frame.sender] = (frame.first + len(frame.events), frame.dropped)
+        expected, dropped, errors = self._senders.pop(frame.sender, (frame.first, 0, {}))
+        self._senders[frame.sender] = (frame.first + len(frame.events), frame.dropped, frame.errors)
         if len(self._senders) > _MOST_SENDERS:
             self._senders.popitem(last=False)
         self._drop("lost", frame.first - expected)
         self._drop("queue_full", frame.dropped - dropped)
+        for place, count in frame.errors.items():
+            if count > errors.get(place, 0):
+                internal_errors.errors.add(place, count - errors.get(place, 0))
 
     def _drop(self, reason: str, count: int) -> None:
-        if count > 0 and _dropped.listeners:
-            _dropped(EventsDropped(reason=reason, count=count))
-
-    def _contained(self, call: Callable[[], None]) -> None:
-        with internal_errors.suppressed("an event of another process"):
-            call()
+        if count > 0 and self._events_dropped.listeners:
+            self._events_dropped(EventsDropped(reason=reason, count=count))
 
 
 def _only_holders_of(context: zmq.Context[zmq.Socket[bytes]], key_file: str) -> ThreadAuthenticator:

@@ -8,6 +8,7 @@ import queue
 import secrets
 import threading
 import time
+from collections.abc import Mapping
 
 import zmq
 
@@ -15,7 +16,6 @@ from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.channel import frames
 from vllm_omni_metrics_plugin.channel.endpoint import Endpoint
 from vllm_omni_metrics_plugin.channel.frames import MOST_EVENTS, Frame, WireEvent
-from vllm_omni_metrics_plugin.hooks import TransferFailed, TransferReceived, TransferSent, hookimpl
 
 #: Events that wait for the sending thread, at most.
 MOST_WAITING = 10_000
@@ -25,34 +25,35 @@ _RETRY_MILLISECONDS = 100
 _FLUSH_SECONDS = 2.0
 
 
+class _Wake:
+    """Has the sending thread look at the internal errors."""
+
+
+_WAKE = _Wake()
+
+
 class Sender:
-    """A hook plugin that sends on what it hears. It never blocks its callers, and never raises."""
+    """Sends what its process reports. It never blocks its callers, and never raises."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._start_anew()
-        os.register_at_fork(after_in_child=self._start_anew)
+        self._start_anew({})
+        os.register_at_fork(
+            after_in_child=lambda: self._start_anew(internal_errors.errors.counts())
+        )
 
-    def _start_anew(self) -> None:
-        """Threads and sockets do not survive a fork; a child is a sender of its own."""
+    def _start_anew(self, errors_before: Mapping[str, int]) -> None:
+        """Threads and sockets do not survive a fork; a child is a sender of its own.
+
+        The parent sends ``errors_before``.
+        """
         self._name = f"{os.getpid()}-{secrets.token_hex(8)}"
-        self._waiting: queue.SimpleQueue[WireEvent | None] = queue.SimpleQueue()
+        self._errors_before = errors_before
+        self._waiting: queue.SimpleQueue[WireEvent | _Wake | None] = queue.SimpleQueue()
         self._count = threading.Lock()
         self._dropped = 0
         self._thread: threading.Thread | None = None
         self._close_by: float | None = None
-
-    @hookimpl
-    def omni_transfer_sent(self, event: TransferSent) -> None:
-        self.send(event)
-
-    @hookimpl
-    def omni_transfer_received(self, event: TransferReceived) -> None:
-        self.send(event)
-
-    @hookimpl
-    def omni_transfer_failed(self, event: TransferFailed) -> None:
-        self.send(event)
 
     def send(self, event: WireEvent) -> None:
         """Put the event on its way, or drop and count it where too many wait."""
@@ -63,6 +64,13 @@ class Sender:
         self._waiting.put(event)
         if self._thread is None:
             self._start()
+
+    def send_errors(self) -> None:
+        """There are new internal errors to send the counts of."""
+        if self._waiting.empty() and self._close_by is None:
+            self._waiting.put(_WAKE)
+            if self._thread is None:
+                self._start()
 
     def close(self, seconds: float = _FLUSH_SECONDS) -> None:
         """Send what waits, for so long at most."""
@@ -94,22 +102,34 @@ class Sender:
             self._send_all(socket)
 
     def _send_all(self, socket: zmq.Socket[bytes]) -> None:
-        sent = told = 0
+        sent = dropped_before = 0
+        errors_before: Mapping[str, int] = {}
         open_ = True
         while open_:
             events: list[WireEvent] = []
-            event = self._waiting.get()
-            while event is not None:
-                events.append(event)
+            item = self._waiting.get()
+            while item is not None:
+                if not isinstance(item, _Wake):
+                    events.append(item)
                 if len(events) == MOST_EVENTS or self._waiting.empty():
                     break
-                event = self._waiting.get()
-            open_ = event is not None
-            dropped = self._dropped
-            if events or dropped != told:
-                if not self._push(socket, frames.encode(Frame(self._name, sent, dropped, events))):
+                item = self._waiting.get()
+            open_ = item is not None
+            dropped, errors = self._dropped, self._errors()
+            if events or dropped != dropped_before or errors != errors_before:
+                data = frames.encode(Frame(self._name, sent, dropped, events, errors))
+                if not self._push(socket, data):
                     return
-                sent, told = sent + len(events), dropped
+                sent, dropped_before, errors_before = sent + len(events), dropped, errors
+
+    def _errors(self) -> dict[str, int]:
+        before = self._errors_before
+        counts = internal_errors.errors.counts()
+        return {
+            place: count - before.get(place, 0)
+            for place, count in counts.items()
+            if count > before.get(place, 0)
+        }
 
     def _push(self, socket: zmq.Socket[bytes], data: bytes) -> bool:
         """False if the time to close came before the frame found a place."""

@@ -10,10 +10,11 @@ import logging
 import sys
 from collections.abc import Iterable
 
-from vllm_omni_metrics_plugin.hooks import PatchReported, plugins
+from vllm_omni_metrics_plugin.hooks import PatchReported
 from vllm_omni_metrics_plugin.hooks.events import PatchStatus
 from vllm_omni_metrics_plugin.patches.seams.post_import import PostImports
 from vllm_omni_metrics_plugin.patches.seams.seam import AppliedSeam, Seam, SeamMismatchError, apply
+from vllm_omni_metrics_plugin.patches.state import EngineState
 
 logger = logging.getLogger("vllm.omni_metrics")
 
@@ -21,8 +22,9 @@ logger = logging.getLogger("vllm.omni_metrics")
 class Patches:
     """The seams of this process and what became of them."""
 
-    def __init__(self, seams: Iterable[Seam]) -> None:
+    def __init__(self, seams: Iterable[Seam], state: EngineState) -> None:
         self._seams = tuple(seams)
+        self._state = state
         self._late_imports = PostImports()
         self._applied: dict[str, AppliedSeam] = {}
 
@@ -48,10 +50,10 @@ class Patches:
 
     def _apply(self, seam: Seam) -> None:
         try:
-            applied = apply(seam)
+            applied = apply(seam, self._state)
         except SeamMismatchError as why:
             logger.warning(
-                "omni-metrics: skipped the seam %s: this engine has %s at %s; no samples for %s",
+                "omni-metrics: skipped the patch %s: this engine has %s at %s; no samples for %s",
                 seam.name,
                 why,
                 seam.target,
@@ -67,6 +69,6 @@ class Patches:
             self._report(seam, "applied", "")
 
     def _report(self, seam: Seam, status: PatchStatus, reason: str) -> None:
-        plugins.hooks.omni_patch_reported(
+        self._state.hooks.omni_patch_reported(
             PatchReported(name=seam.name, target=seam.target, status=status, reason=reason)
         )

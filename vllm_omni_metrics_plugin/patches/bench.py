@@ -16,7 +16,7 @@ from vllm_omni_metrics_plugin.patches.seams.seam import Seam
 _TITLE = " Under the names of the server's families "
 
 
-def wrap_command(original: Callable[..., Any]) -> Callable[..., Any]:
+def wrap_command(original: Callable[..., Any], _: object) -> Callable[..., Any]:
     """``OmniBenchmarkServingSubcommand.cmd``: runs the bench and saves what it found."""
 
     @functools.wraps(original)

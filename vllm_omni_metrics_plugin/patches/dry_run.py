@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator
 from types import FunctionType
 from typing import Any, NamedTuple
 
-from vllm_omni_metrics_plugin.hooks import PatchReported, hookimpl, plugins
+from vllm_omni_metrics_plugin.hooks import HookRegistry, PatchReported, hookimpl
 from vllm_omni_metrics_plugin.patches import Patches
 from vllm_omni_metrics_plugin.patches.seams.seam import Seam, SeamMismatchError, find
+from vllm_omni_metrics_plugin.patches.state import EngineState
 
 #: Whose functions are no patches of anybody: the engine's own, and what it decorates them with.
 _NO_PATCHERS = {"vllm", "vllm_omni", "vllm_omni_metrics_plugin", "torch", *sys.stdlib_module_names}
@@ -71,12 +72,13 @@ def try_seams(seams: Iterable[Seam]) -> list[Tried]:
     unimported = {module: _import(module) for module in {seam.module for seam in seams}}
     others = {seam.name: _others(seam) for seam in seams if unimported[seam.module] is None}
     reports = _Reports()
-    patches = Patches(seam for seam in seams if unimported[seam.module] is None)
-    plugins.register(reports, "doctor", timed=False)
+    registry = HookRegistry()
+    registry.register(reports, "doctor", timed=False)
+    importable = (seam for seam in seams if unimported[seam.module] is None)
+    patches = Patches(importable, EngineState(registry.hooks))
     try:
         patches.install()
     finally:
-        plugins.unregister(reports)
         patches.revert()
     tried = []
     for seam in seams:

@@ -12,22 +12,24 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from vllm_omni_metrics_plugin import internal_errors
-from vllm_omni_metrics_plugin.patches import generate, replicas
-from vllm_omni_metrics_plugin.patches.state import open_requests
-from vllm_omni_metrics_plugin.requests.state import OpenRequest
+from vllm_omni_metrics_plugin.patches.outputs import observe
+from vllm_omni_metrics_plugin.patches.replicas import introduce
+from vllm_omni_metrics_plugin.patches.state import EngineState
+from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests
 
 
 class Batch:
     """The requests of one call of ``generate`` that have not ended."""
 
-    __slots__ = ("model_name", "requests")
+    __slots__ = ("_open", "model_name", "requests")
 
-    def __init__(self, model_name: str) -> None:
+    def __init__(self, open_requests: OpenRequests, model_name: str) -> None:
+        self._open = open_requests
         self.model_name = model_name
         self.requests: dict[str, OpenRequest] = {}
 
     def begin(self, request_id: str) -> None:
-        self.requests[request_id] = open_requests.begin(
+        self.requests[request_id] = self._open.begin(
             request_id, request_id, self.model_name, time.monotonic()
         )
 
@@ -35,7 +37,7 @@ class Batch:
         """An output goes to the script; the engine has marked the request if it is its last."""
         request = self.requests.get(getattr(output, "request_id", ""))
         if request is not None:
-            generate.observe(request, output)
+            observe(request, output)
 
     def end_complete(self) -> None:
         for request in [r for r in self.requests.values() if r.complete]:
@@ -61,12 +63,12 @@ class _Current(threading.local):
 _current = _Current()
 
 
-def wrap_run_generation(original: Callable[..., Any]) -> Callable[..., Any]:
+def wrap_run_generation(original: Callable[..., Any], state: EngineState) -> Callable[..., Any]:
     """``Omni._run_generation``: yields outputs as they come, after it has submitted all prompts."""
 
     @functools.wraps(original)
     def _run_generation(self: Any, *args: Any, **kwargs: Any) -> Generator[Any, None, None]:
-        batch = Batch(replicas.model_name(self))
+        batch = Batch(state.requests, introduce(self, state))
         outputs = original(self, *args, **kwargs)
         error: BaseException | None = None
         try:
@@ -94,7 +96,7 @@ def wrap_run_generation(original: Callable[..., Any]) -> Callable[..., Any]:
     return _run_generation
 
 
-def wrap_add_request(original: Callable[..., None]) -> Callable[..., None]:
+def wrap_add_request(original: Callable[..., None], _: EngineState) -> Callable[..., None]:
     """``AsyncOmniEngine.add_request``: hands one prompt of a batch to the orchestrator.
 
     The server comes here too, outside of any batch.

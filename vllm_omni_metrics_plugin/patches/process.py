@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
+import os
+import platform
+import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from vllm_omni_metrics_plugin.hooks.events import Role
 
@@ -41,6 +45,25 @@ def process_role() -> Role:
     if name.startswith(_WORKERS):
         return "worker"
     return "bench" if _is_bench() else "server"
+
+
+@functools.cache
+def own_replica() -> int | None:
+    """The number that the engine gave this process's stage replica; None if it gave none."""
+    number = os.environ.get("VLLM_OMNI_REPLICA_ID", "")
+    if number.isdigit():
+        return int(number)
+    named = re.search(r"_replica(\d+)", multiprocessing.current_process().name)
+    return int(named[1]) if named else None
+
+
+@functools.cache
+def clock() -> str:
+    """Processes with the same monotonic clock say the same: those under one running kernel."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return platform.node()
 
 
 def _is_bench() -> bool:

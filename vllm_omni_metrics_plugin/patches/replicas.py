@@ -3,64 +3,60 @@
 from __future__ import annotations
 
 import functools
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 from vllm_omni_metrics_plugin import internal_errors
-from vllm_omni_metrics_plugin.hooks import ReplicaJoined, ReplicaLeft, plugins
+from vllm_omni_metrics_plugin.hooks import ReplicaJoined, ReplicaLeft
 from vllm_omni_metrics_plugin.patches.engine_families import stats
-from vllm_omni_metrics_plugin.patches.state import Stage, before_engine, stages, transfers
-
-_joined = plugins.hooks.omni_replica_joined
-_left = plugins.hooks.omni_replica_left
+from vllm_omni_metrics_plugin.patches.state import EngineState, Stage
 
 
-def wrap_engine_init(original: Callable[..., None]) -> Callable[..., None]:
+def wrap_engine_init(original: Callable[..., None], state: EngineState) -> Callable[..., None]:
     """``OmniBase.__init__``: returns once every stage replica is ready to serve."""
 
     @functools.wraps(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        _prepare()
+        _prepare(state)
         original(self, *args, **kwargs)
-        model_name(self, kwargs.get("served_model_name"))
+        introduce(self, state, kwargs.get("served_model_name"))
 
     return __init__
 
 
-def wrap_shutdown(original: Callable[..., None]) -> Callable[..., None]:
+def wrap_shutdown(original: Callable[..., None], state: EngineState) -> Callable[..., None]:
     """``OmniBase.shutdown``: the engine is stopped, its replicas leave with it."""
 
     @functools.wraps(original)
     def shutdown(self: Any, *args: Any, **kwargs: Any) -> None:
         leaving = []
         with internal_errors.suppressed("an engine that is stopped"):
-            pools = [pool for pool in self.engine.stage_pools if pool in stages]
+            pools = [pool for pool in self.engine.stage_pools if pool in state.stages]
             leaving = [(pool, replica) for pool in pools for replica in members(pool)]
         original(self, *args, **kwargs)
         with internal_errors.suppressed("an engine that is stopped"):
             for pool, replica in leaving:
-                _gone(pool, replica)
+                _gone(state, pool, replica)
 
     return shutdown
 
 
-def wrap_add_client(original: Callable[..., int]) -> Callable[..., int]:
+def wrap_add_client(original: Callable[..., int], state: EngineState) -> Callable[..., int]:
     """``StagePool.add_client``: a replica joins at run time, or returns."""
 
     @functools.wraps(original)
     def add_client(self: Any, input_addr: str, *args: Any, **kwargs: Any) -> int:
         replica = original(self, input_addr, *args, **kwargs)
         with internal_errors.suppressed("a replica that joins"):
-            stats.replica_joined(self, replica)
-            if self in stages:
-                _announce(self, replica)
+            stats.replica_joined(state, self, replica)
+            if self in state.stages:
+                _announce(state, self, replica)
         return replica
 
     return add_client
 
 
-def wrap_remove_client(original: Callable[..., Any]) -> Callable[..., Any]:
+def wrap_remove_client(original: Callable[..., Any], state: EngineState) -> Callable[..., Any]:
     """``StagePool.remove_client``: a replica leaves; returns its client, None if it was gone."""
 
     @functools.wraps(original)
@@ -69,20 +65,20 @@ def wrap_remove_client(original: Callable[..., Any]) -> Callable[..., Any]:
         client = original(self, input_addr)
         with internal_errors.suppressed("a replica that leaves"):
             if client is not None and replica is not None:
-                _gone(self, replica)
+                _gone(state, self, replica)
         return client
 
     return remove_client
 
 
-def wrap_evict_replica(original: Callable[..., None]) -> Callable[..., None]:
+def wrap_evict_replica(original: Callable[..., None], state: EngineState) -> Callable[..., None]:
     """``StagePool.evict_replica``: a replica died."""
 
     @functools.wraps(original)
     def evict_replica(self: Any, replica_id: int) -> None:
         original(self, replica_id)
         with internal_errors.suppressed("a replica that died"):
-            _gone(self, replica_id)
+            _gone(state, self, replica_id)
 
     return evict_replica
 
@@ -102,40 +98,31 @@ def _replica_at(pool: Any, input_addr: str) -> int | None:
     return replica
 
 
-def _prepare() -> None:
-    with internal_errors.suppressed("preparing for an engine"):
-        for prepare in before_engine:
-            prepare()
-
-
-_model_names: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
-
-
-def model_name(omni: Any, served_as: object = None) -> str:
-    """The name that vLLM's own families carry for this engine; never raises.
+def introduce(omni: Any, state: EngineState, served_as: Any = None) -> str:
+    """Announce an engine's replicas, once; returns the name that its families carry; never raises.
 
     ``served_as`` is what the engine was told to serve its model as, one name or several; stages
     without an engine of vLLM's do not know it.
 
-    The first call for an engine announces its replicas. That is at the end of its construction, or
-    at its first request when the plugin was loaded only while it was under construction, as in a
-    script that makes its engine itself.
+    An engine is introduced at the end of its construction, or at its first request when the plugin
+    was loaded only while it was under construction, as in a script that makes its engine itself.
     """
+    known = state.model_names.get(omni)
+    if known is not None:
+        return known
     try:
-        name = _model_names.get(omni)
-        if name is not None:
-            return name
-        name = _model_names[omni] = transfers.model_name = _served_name(omni, served_as)
-        _prepare()
+        name = state.model_names[omni] = state.transfers.model_name = model_name(omni, served_as)
     except Exception as error:
         internal_errors.report("finding the model's name", error)
         return "unknown"
+    _prepare(state)
     with internal_errors.suppressed("announcing the stages"):
-        _announce_replicas(omni, name)
+        _announce_replicas(state, omni, name)
     return name
 
 
-def _served_name(omni: Any, served_as: Any) -> str:
+def model_name(omni: Any, served_as: Any = None) -> str:
+    """The ``model_name`` that vLLM's own families carry for this engine."""
     for config in omni.engine.stage_vllm_configs:
         served = getattr(getattr(config, "model_config", None), "served_model_name", None)
         if served:
@@ -145,22 +132,28 @@ def _served_name(omni: Any, served_as: Any) -> str:
     return str(served_as or omni.model)
 
 
-def _announce_replicas(omni: Any, name: str) -> None:
+def _prepare(state: EngineState) -> None:
+    with internal_errors.suppressed("preparing for an engine"):
+        for prepare in state.before_engine:
+            prepare()
+
+
+def _announce_replicas(state: EngineState, omni: Any, name: str) -> None:
     for pool in omni.engine.stage_pools:
         about = omni.engine.get_stage_metadata(pool.stage_id)
-        stages[pool] = Stage(
+        state.stages[pool] = Stage(
             model_name=name,
             stage_name=str(getattr(about, "model_stage", None) or pool.stage_id),
             stage_type=str(getattr(about, "stage_type", None) or "llm"),
         )
         for replica in members(pool):
-            _announce(pool, replica)
+            _announce(state, pool, replica)
 
 
-def _announce(pool: Any, replica: int) -> None:
-    if _joined.listeners:
-        stage = stages[pool]
-        _joined(
+def _announce(state: EngineState, pool: Any, replica: int) -> None:
+    if state.hooks.omni_replica_joined.listeners:
+        stage = state.stages[pool]
+        state.hooks.omni_replica_joined(
             ReplicaJoined(
                 model_name=stage.model_name,
                 stage=pool.stage_id,
@@ -171,8 +164,10 @@ def _announce(pool: Any, replica: int) -> None:
         )
 
 
-def _gone(pool: Any, replica: int) -> None:
-    stats.replica_left(pool, replica)
-    if pool in stages and _left.listeners:
-        left = ReplicaLeft(model_name=stages[pool].model_name, stage=pool.stage_id, replica=replica)
-        _left(left)
+def _gone(state: EngineState, pool: Any, replica: int) -> None:
+    stats.replica_left(state, pool, replica)
+    if pool in state.stages and state.hooks.omni_replica_left.listeners:
+        model_name = state.stages[pool].model_name
+        state.hooks.omni_replica_left(
+            ReplicaLeft(model_name=model_name, stage=pool.stage_id, replica=replica)
+        )

@@ -8,8 +8,8 @@ from typing import Any
 
 from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.patches.diffusion.outputs import work_of
-from vllm_omni_metrics_plugin.patches.state import open_requests
-from vllm_omni_metrics_plugin.requests.state import Delivery
+from vllm_omni_metrics_plugin.patches.state import EngineState
+from vllm_omni_metrics_plugin.requests import Delivery
 
 _DELIVERIES: dict[str, Delivery] = {
     "DELTA": "delta",
@@ -18,7 +18,7 @@ _DELIVERIES: dict[str, Delivery] = {
 }
 
 
-def wrap_submit(original: Callable[..., Any]) -> Callable[..., Any]:
+def wrap_submit(original: Callable[..., Any], state: EngineState) -> Callable[..., Any]:
     """``StagePool.submit_initial``: a stage's first part in a request; returns the replica."""
 
     @functools.wraps(original)
@@ -26,12 +26,12 @@ def wrap_submit(original: Callable[..., Any]) -> Callable[..., Any]:
         self: Any, request_id: str, req_state: Any, *args: Any, **kwargs: Any
     ) -> Any:
         with internal_errors.suppressed("a stage submit"):
-            request = open_requests.by_id.get(request_id)
+            request = state.requests.by_id.get(request_id)
             if request is not None:
                 request.submitting(self.stage_id, _delivery(req_state, self.stage_id))
         replica = await original(self, request_id, req_state, *args, **kwargs)
         with internal_errors.suppressed("a stage submit"):
-            open_requests.submitted(
+            state.requests.submitted(
                 request_id, self.stage_id, replica, kwargs.get("affinity_request_id")
             )
         return replica
@@ -39,7 +39,7 @@ def wrap_submit(original: Callable[..., Any]) -> Callable[..., Any]:
     return submit_initial
 
 
-def wrap_stage_metrics(original: Callable[..., Any]) -> Callable[..., Any]:
+def wrap_stage_metrics(original: Callable[..., Any], state: EngineState) -> Callable[..., Any]:
     """``StagePool.build_stage_metrics``: called once for each output that ends a stage's part."""
 
     @functools.wraps(original)
@@ -48,7 +48,7 @@ def wrap_stage_metrics(original: Callable[..., Any]) -> Callable[..., Any]:
         with internal_errors.suppressed("a stage's end"):
             for output in request_outputs:
                 if getattr(output, "finished", False):  # else a segment of a streamed input
-                    open_requests.stage_finished(
+                    state.requests.stage_finished(
                         output.request_id,
                         self.stage_id,
                         kwargs["replica_id"],

@@ -1,4 +1,4 @@
-"""What the patches of this process share."""
+"""What the patches of a process share: the hooks they call, and what they know of the engine."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from vllm_omni_metrics_plugin.channel.frames import WireEvent
 from vllm_omni_metrics_plugin.channel.hops import Transfers
-from vllm_omni_metrics_plugin.requests.state import OpenRequests
+from vllm_omni_metrics_plugin.requests import OpenRequests
 
-open_requests = OpenRequests()
-transfers = Transfers()
-
-#: Called before an engine is built whose stages will report to this process.
-before_engine: list[Callable[[], None]] = []
+#: Takes the halves of hops that this process sees.
+Report = Callable[[WireEvent], None]
 
 
 @dataclass(frozen=True)
@@ -26,5 +24,22 @@ class Stage:
     stage_type: str
 
 
-#: By stage pool, from the moment its engine is ready.
-stages: weakref.WeakKeyDictionary[Any, Stage] = weakref.WeakKeyDictionary()
+class EngineState:
+    """Every patch gets it when it is applied; see ``startup`` for the one of a real process."""
+
+    def __init__(self, hooks: Any) -> None:
+        """``hooks`` are those of a :class:`~vllm_omni_metrics_plugin.hooks.HookRegistry`."""
+        self.hooks = hooks
+        self.requests = OpenRequests(hooks)
+        self.transfers = Transfers(hooks)
+        #: Where the halves of hops go that this process sees. Here they are joined at once, as
+        #: stages may run inside the server; other processes send them, or nobody wants them (None).
+        self.report: Report | None = self.transfers.report
+        #: Called before an engine is built whose stages will report to this process.
+        self.before_engine: list[Callable[[], None]] = []
+        #: By stage pool, from the moment its engine is ready.
+        self.stages: weakref.WeakKeyDictionary[Any, Stage] = weakref.WeakKeyDictionary()
+        #: By engine, the name that its families carry.
+        self.model_names: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+        #: By stage pool, the stat logger and the engine numbers that its orchestrator gave out.
+        self.stat_loggers: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()

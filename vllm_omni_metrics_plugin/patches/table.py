@@ -1,22 +1,12 @@
-"""The seams, as data: every place in the engine that the plugin wraps.
-
-Where earlier releases have them elsewhere, or others instead, is in ``earlier``.
-"""
+"""The seams, as data: every place in the engine that the plugin wraps, on every release."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vllm_omni_metrics_plugin.patches import (
-    connectors,
-    earlier,
-    generate,
-    offline,
-    replicas,
-    stages,
-)
+from vllm_omni_metrics_plugin.patches import connectors, generate, offline, replicas, stages
 from vllm_omni_metrics_plugin.patches.diffusion import steps, video_endpoint
-from vllm_omni_metrics_plugin.patches.engine_families import scheduler, stats
+from vllm_omni_metrics_plugin.patches.engine_families import lost_stats, scheduler, stats
 from vllm_omni_metrics_plugin.patches.seams.releases import RELEASES
 from vllm_omni_metrics_plugin.patches.seams.seam import ENGINE_FAMILIES, Seam
 
@@ -244,6 +234,70 @@ _SEAMS: tuple[Seam, ...] = (
         leading=("spec",),
         roles=("server", "stage_engine", "worker"),
     ),
+    # Places that moved, changed their names, or are needed no more.
+    Seam(
+        name="denoising",
+        module="vllm_omni.diffusion.worker.diffusion_model_runner",
+        attribute="DiffusionModelRunner.execute_model",
+        form="function",
+        wrap=steps.wrap_execute_request,
+        feeds=("diffusion_steps_total",),
+        leading=("req",),
+        roles=("server", "stage_engine", "worker"),
+        until="0.22.0",
+    ),
+    Seam(
+        name="denoising_stepwise",
+        module="vllm_omni.diffusion.worker.diffusion_model_runner",
+        attribute="DiffusionModelRunner._attach_stepwise_metrics",
+        form="function",
+        wrap=steps.wrap_stepwise_metadata,
+        feeds=("diffusion_steps_total",),
+        leading=("state", "output"),
+        roles=("server", "stage_engine", "worker"),
+        since="0.24.0",
+        until="0.28.0",
+    ),
+    Seam(
+        name="token_times",
+        module="vllm_omni.engine.output_processor",
+        attribute="MultimodalOutputProcessor.__init__",
+        form="function",
+        wrap=stats.wrap_output_processor_init,
+        feeds=(ENGINE_FAMILIES,),
+        keywords=("log_stats",),
+        until="0.24.0",
+    ),
+    Seam(
+        name="iterations",
+        module="vllm_omni.engine.output_processor",
+        attribute="MultimodalOutputProcessor.process_outputs",
+        form="function",
+        wrap=lost_stats.wrap_process_outputs,
+        feeds=(ENGINE_FAMILIES,),
+        keywords=("iteration_stats",),
+        until="0.24.0",
+    ),
+    Seam(
+        name="iterations_recorded",
+        module="vllm_omni.engine.stage_pool",
+        attribute="StagePool.process_llm_raw_outputs",
+        form="coroutine",
+        wrap=lost_stats.wrap_process_raw_outputs,
+        feeds=(ENGINE_FAMILIES,),
+        leading=("replica_id", "raw_outputs"),
+        until="0.24.0",
+    ),
+    Seam(
+        name="idle_recorded",
+        module="vllm_omni.engine.stage_pool",
+        attribute="StagePool._poll_stage_raw",
+        form="coroutine",
+        wrap=lost_stats.wrap_poll,
+        feeds=(ENGINE_FAMILIES,),
+        leading=("client",),
+        until="0.24.0",
+    ),
 )
 
 #: Why a release that is older than a seam has no such place, or one that is younger needs none.
@@ -258,7 +312,7 @@ ABSENT: Mapping[str, str] = {
 
 def seams_of(release: str) -> tuple[Seam, ...]:
     """The seams of a release of vllm-omni; of one that is not known, those of its neighbours."""
-    return tuple(seam for seam in (*_SEAMS, *earlier.SEAMS) if seam.is_in(release))
+    return tuple(seam for seam in _SEAMS if seam.is_in(release))
 
 
 #: Those of the newest release that the plugin knows.

@@ -1,7 +1,4 @@
-"""What is known of each request that is open, and the events that follow from it.
-
-The patches tell this module what the engine does; it knows nothing of the engine itself. A
-request's state lives from :meth:`OpenRequests.begin` to :meth:`OpenRequest.end` and no longer.
+"""The requests that are open in this process, and the events of each.
 
 Two threads of the server come here: the event loop (begin, output, end) and the orchestrator
 (submitted, finished). Each field is written by one of them; what the event loop reads of the
@@ -10,73 +7,23 @@ other's was written before the engine's queue handed the output over.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from vllm_omni_metrics_plugin.hooks import (
-    AudioFinished,
     DiffusionWork,
     MediaPacket,
     RequestArrived,
     RequestFinished,
     StageFinished,
     StageSubmitted,
-    plugins,
 )
-from vllm_omni_metrics_plugin.media.audio import count_samples, find_sample_rate
-from vllm_omni_metrics_plugin.requests import visual
-
-#: How a stage delivers its output: new parts, the whole so far each time, or once at the end.
-Delivery = Literal["delta", "cumulative", "final"]
-
-_arrived = plugins.hooks.omni_request_arrived
-_submitted = plugins.hooks.omni_stage_submitted
-_stage_finished = plugins.hooks.omni_stage_finished
-_packet = plugins.hooks.omni_media_packet
-_audio_finished = plugins.hooks.omni_audio_finished
-_request_finished = plugins.hooks.omni_request_finished
-
-
-class StageWork:
-    """One stage's part in a request."""
-
-    __slots__ = (
-        "delivery",
-        "diffusion",
-        "finish_reason",
-        "generation_seconds",
-        "replica",
-        "submitted_at",
-    )
-
-    def __init__(self, submitted_at: float, delivery: Delivery | None) -> None:
-        self.submitted_at = submitted_at
-        self.delivery = delivery
-        self.replica: int | None = None
-        self.generation_seconds: float | None = None
-        self.finish_reason: str | None = None
-        self.diffusion: DiffusionWork | None = None
-
-
-class AudioOutput:
-    """The audio that one stage has delivered for a request."""
-
-    __slots__ = ("first_packet_seconds", "frames", "replica", "sample_rate", "streamed")
-
-    def __init__(self, streamed: bool) -> None:
-        self.streamed = streamed
-        self.frames = 0
-        self.sample_rate: int | None = None
-        self.replica: int | None = None
-        self.first_packet_seconds: float | None = None
-
-    @property
-    def duration_seconds(self) -> float | None:
-        if not self.frames or self.sample_rate is None:
-            return None
-        return self.frames / self.sample_rate
+from vllm_omni_metrics_plugin.requests.audio import AudioOutput
+from vllm_omni_metrics_plugin.requests.encoding import current_encoding
+from vllm_omni_metrics_plugin.requests.outcome import CUT_SHORT, outcome_of
+from vllm_omni_metrics_plugin.requests.visual import VisualOutput
+from vllm_omni_metrics_plugin.requests.work import Delivery, StageWork
 
 
 class OpenRequest:
@@ -88,12 +35,12 @@ class OpenRequest:
         "complete",
         "delivered",
         "finish_reasons",
-        "generations",
         "model_name",
         "packets",
         "request_id",
         "requests",
         "stages",
+        "visual",
     )
 
     def __init__(
@@ -112,9 +59,10 @@ class OpenRequest:
         #: Audio packets with something in them that left for the client.
         self.packets = 0
         self.stages: dict[int, StageWork] = {}
+        #: By stage.
         self.audio: dict[int, AudioOutput] = {}
         #: Images and videos, by stage.
-        self.generations: dict[int, visual.VisualOutput] = {}
+        self.visual: dict[int, VisualOutput] = {}
 
     def submitting(self, stage: int, delivery: Delivery | None) -> None:
         """The orchestrator is about to give the request to a replica of ``stage``."""
@@ -131,48 +79,61 @@ class OpenRequest:
     ) -> None:
         """An output of an audio stage leaves for the client, with its multimodal payloads."""
         now = time.monotonic()
+        since_arrival = now - self.arrived_at
         work = self.stages.get(stage)
-        so_far = self.audio.get(stage)
-        if so_far is None:
-            delivery = work.delivery if work else None
-            # Stages without a delivery mode, such as diffusion, stream only if they send parts.
-            streamed = delivery in ("delta", "cumulative") or (delivery is None and not finished)
-            so_far = self.audio[stage] = AudioOutput(streamed)
-        if replica is None and work is not None:
-            replica = work.replica
-        if replica is None:
-            replica = so_far.replica
-        so_far.replica = replica
-
-        samples = 0
-        for payload in payloads:
-            samples += count_samples(payload) or 0
-            so_far.sample_rate = find_sample_rate(payload) or so_far.sample_rate
-        if work is not None and work.delivery == "cumulative" and samples >= so_far.frames:
-            samples -= so_far.frames
+        output = self.audio.get(stage)
+        if output is None:
+            output = self.audio[stage] = AudioOutput(work, finished=finished)
+        samples = output.add(payloads, work, replica, since_arrival)
         if samples == 0:
             return
-        so_far.frames += samples
-        since_arrival = now - self.arrived_at
-        if so_far.streamed and so_far.first_packet_seconds is None:
-            so_far.first_packet_seconds = since_arrival
-        if _packet.listeners:
-            _packet(
+        packet = self.requests.hooks.omni_media_packet
+        if packet.listeners:
+            packet(
                 MediaPacket(
                     request_id=self.request_id,
                     model_name=self.model_name,
                     modality="audio",
                     index=self.packets,
                     samples=samples,
-                    sample_rate=so_far.sample_rate,
+                    sample_rate=output.sample_rate,
                     stage=stage,
-                    replica=replica,
+                    replica=output.replica,
                     left_at=now,
                     since_arrival_seconds=since_arrival,
-                    streamed=so_far.streamed,
+                    streamed=output.streamed,
                 )
             )
         self.packets += 1
+
+    def visual_output(
+        self,
+        content: Any,
+        payload: Mapping[str, Any],
+        stage: int,
+        replica: int | None,
+        *,
+        is_video: bool | None,
+        frames_in_file: Callable[[bytes], int | None],
+    ) -> None:
+        """An output of an image or video stage leaves for the client.
+
+        ``content`` are the images or videos themselves, ``payload`` the multimodal output beside
+        them. ``is_video`` is None where the engine does not say; the endpoint that asked for it
+        knows best.
+        """
+        output = self.visual.get(stage)
+        if output is None:
+            output = self.visual[stage] = VisualOutput()
+        if replica is not None:
+            output.replica = replica
+        output.add(
+            content,
+            payload,
+            time.monotonic() - self.arrived_at,
+            is_video=True if current_encoding() is not None else is_video,
+            frames_in_file=frames_in_file,
+        )
 
     def end(
         self,
@@ -183,68 +144,83 @@ class OpenRequest:
     ) -> None:
         """The response ended: by itself, or because ``error`` was raised in or into it.
 
-        ``refused``: the error tells the client that its request is invalid (HTTP 4xx). It counts
-        only while nothing was delivered. ``requested_frame_rates`` in Hz, by stage.
+        ``refused``: the error tells the client that its request is invalid (HTTP 4xx).
+        ``requested_frame_rates`` in Hz, by stage, hold where the output states no rate itself.
         """
         if self.requests.by_id.pop(self.request_id, None) is not self:
             return
         now = time.monotonic()
-        outcome = self._outcome(error, refused)
-        if outcome not in ("abort", "error", "rejected"):
+        # The orchestrator's thread may still add a stage.
+        stages = list(self.stages.values())
+        outcome = outcome_of(
+            error,
+            refused=refused,
+            complete=self.complete,
+            delivered=self.delivered,
+            finish_reasons={work.finish_reason for work in stages} | self.finish_reasons,
+        )
+        if outcome not in CUT_SHORT:
             self._finish_audio()
-            visual.finish(self, requested_frame_rates or {})
-        if _request_finished.listeners:
-            given = [w.submitted_at for w in list(self.stages.values()) if w.replica is not None]
-            _request_finished(
+            self._finish_visual(requested_frame_rates or {})
+        finished = self.requests.hooks.omni_request_finished
+        if finished.listeners:
+            submits = [work.submitted_at for work in stages if work.replica is not None]
+            finished(
                 RequestFinished(
                     request_id=self.request_id,
                     model_name=self.model_name,
                     outcome=outcome,
                     end_to_end_seconds=now - self.arrived_at,
-                    queue_seconds=min(given) - self.arrived_at if given else None,
+                    queue_seconds=min(submits) - self.arrived_at if submits else None,
                 )
             )
-
-    def _outcome(self, error: BaseException | None, refused: bool) -> str:
-        if isinstance(error, (GeneratorExit, asyncio.CancelledError)):
-            if not self.complete:
-                return "abort"
-        elif error is not None:
-            return "rejected" if refused and not self.delivered else "error"
-        if not self.delivered:
-            return "error"  # it ended without a word; that is no success
-        reasons = {work.finish_reason for work in list(self.stages.values())}
-        reasons |= self.finish_reasons
-        for decisive in ("error", "abort", "length"):
-            if decisive in reasons:
-                return decisive
-        return min((reason for reason in reasons if reason and reason != "stop"), default="stop")
 
     def _finish_audio(self) -> None:
-        if not _audio_finished.listeners:
-            return
-        for stage, audio in self.audio.items():
-            work = self.stages.get(stage)
-            _audio_finished(
-                AudioFinished(
-                    request_id=self.request_id,
-                    model_name=self.model_name,
-                    stage=stage,
-                    replica=audio.replica,
-                    samples=audio.frames,
-                    sample_rate=audio.sample_rate,
-                    duration_seconds=audio.duration_seconds,
-                    generation_seconds=work.generation_seconds if work else None,
-                    first_packet_seconds=audio.first_packet_seconds,
-                    streamed=audio.streamed,
+        finished = self.requests.hooks.omni_audio_finished
+        if finished.listeners:
+            for stage, output in self.audio.items():
+                work = self.stages.get(stage)
+                finished(output.finished(self.request_id, self.model_name, stage, work))
+
+    def _finish_visual(self, requested_frame_rates: Mapping[int, float]) -> None:
+        for stage, output in self.visual.items():
+            if output.is_video:
+                self._finish_video(stage, output, requested_frame_rates.get(stage))
+            elif self.requests.hooks.omni_image_finished.listeners:
+                work = self.stages.get(stage)
+                event = output.image_finished(self.request_id, self.model_name, stage, work)
+                self.requests.hooks.omni_image_finished(event)
+
+    def _finish_video(self, stage: int, output: VisualOutput, requested: float | None) -> None:
+        work = self.stages.get(stage)
+        finished = self.requests.hooks.omni_video_finished
+
+        def finish(encoded: float | None) -> None:
+            if finished.listeners:
+                finished(
+                    output.video_finished(
+                        self.request_id,
+                        self.model_name,
+                        stage,
+                        work,
+                        requested=requested,
+                        encoded=encoded,
+                    )
                 )
-            )
+
+        endpoint = current_encoding()
+        if endpoint is None:
+            finish(None)
+        else:
+            endpoint.waiting.append(finish)
 
 
 class OpenRequests:
-    """All open requests of this process, by the engine's internal id."""
+    """All open requests of an engine, by the engine's internal id."""
 
-    def __init__(self) -> None:
+    def __init__(self, hooks: Any) -> None:
+        """``hooks`` are those of a :class:`~vllm_omni_metrics_plugin.hooks.HookRegistry`."""
+        self.hooks = hooks
         self.by_id: dict[str, OpenRequest] = {}
 
     def begin(
@@ -253,8 +229,8 @@ class OpenRequests:
         """A request arrived; ``arrived_at`` in monotonic seconds."""
         request = OpenRequest(self, request_id, model_name, arrived_at)
         self.by_id[request_id] = request
-        if _arrived.listeners:
-            _arrived(
+        if self.hooks.omni_request_arrived.listeners:
+            self.hooks.omni_request_arrived(
                 RequestArrived(
                     request_id=request_id,
                     external_request_id=external_request_id,
@@ -272,8 +248,8 @@ class OpenRequests:
         work = request.stages.get(stage) if request else None
         if work is not None:
             work.replica = replica
-        if _submitted.listeners:
-            _submitted(
+        if self.hooks.omni_stage_submitted.listeners:
+            self.hooks.omni_stage_submitted(
                 StageSubmitted(
                     request_id=request_id,
                     stage=stage,
@@ -302,8 +278,8 @@ class OpenRequests:
             work.finish_reason = finish_reason
             work.generation_seconds = now - work.submitted_at
             work.diffusion = diffusion
-        if _stage_finished.listeners:
-            _stage_finished(
+        if self.hooks.omni_stage_finished.listeners:
+            self.hooks.omni_stage_finished(
                 StageFinished(
                     request_id=request_id,
                     stage=stage,

@@ -7,20 +7,12 @@ of them never will.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-import msgspec
+from typing import Literal
 
 from vllm_omni_metrics_plugin.hooks.events.base import Event
 from vllm_omni_metrics_plugin.hooks.renamed import RenamedField
 
 Operation = Literal["send", "receive"]
-
-# What comes over the channel is checked against these.
-Number = Annotated[int, msgspec.Meta(ge=0, le=65535)]
-Bytes = Annotated[int, msgspec.Meta(ge=0)]
-Seconds = Annotated[float, msgspec.Meta(ge=0.0)]
-Text = Annotated[str, msgspec.Meta(max_length=512)]
 
 
 class TransferSent(Event, frozen=True, kw_only=True):

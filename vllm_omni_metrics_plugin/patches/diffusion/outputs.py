@@ -7,8 +7,7 @@ from typing import Any
 
 from vllm_omni_metrics_plugin.hooks import DiffusionWork
 from vllm_omni_metrics_plugin.patches.diffusion.steps import take_steps
-from vllm_omni_metrics_plugin.requests.state import OpenRequest
-from vllm_omni_metrics_plugin.requests.visual import visual_output
+from vllm_omni_metrics_plugin.requests import OpenRequest
 
 _VIDEO = frozenset({"video", "videos"})
 VISUAL = frozenset({"image", "images"}) | _VIDEO
@@ -46,10 +45,8 @@ def work_of(output: Any) -> DiffusionWork:
 def observe(
     request: OpenRequest, output: Any, sampling_params_list: Any, prompt: Any = None
 ) -> None:
-    """An output leaves for the client; not all of them are images or videos."""
-    output_type = getattr(output, "final_output_type", None)
-    take_steps(output)
-    if output_type not in VISUAL or _is_start_notice(output):
+    """Take note of an output whose type is one of :data:`VISUAL`."""
+    if _is_start_notice(output):
         return
     content = getattr(output, "images", None)
     payload = getattr(output, "multimodal_output", None)
@@ -59,13 +56,12 @@ def observe(
         content = payload["video"]
     if _params(sampling_params_list, output.stage_id, "output_type") == "latent":
         content = object()  # what the client asked for is no picture, whatever its shape
-    visual_output(
-        request,
+    request.visual_output(
         content,
         payload,
         output.stage_id,
         output.replica_id,
-        is_video=_is_video(output_type, prompt),
+        is_video=_is_video(output.final_output_type, prompt),
         frames_in_file=_frames_in_file,
     )
 

@@ -53,7 +53,7 @@ def _counted_pass() -> Iterator[dict[int, int]]:
         _counting.steps, _counting.schedulers = None, []
 
 
-def wrap_execute_requests(original: Callable[..., Any]) -> Callable[..., Any]:
+def wrap_execute_requests(original: Callable[..., Any], _: object) -> Callable[..., Any]:
     """``DiffusionModelRunner._execute_request_list``: whole forward passes, for some requests.
 
     Those that share a pass share its steps.
@@ -72,7 +72,7 @@ def wrap_execute_requests(original: Callable[..., Any]) -> Callable[..., Any]:
     return _execute_request_list
 
 
-def wrap_execute_request(original: Callable[..., Any]) -> Callable[..., Any]:
+def wrap_execute_request(original: Callable[..., Any], _: object) -> Callable[..., Any]:
     """``DiffusionModelRunner.execute_model`` up to 0.22: whole forward passes, for one request."""
 
     @functools.wraps(original)
@@ -87,7 +87,7 @@ def wrap_execute_request(original: Callable[..., Any]) -> Callable[..., Any]:
     return execute_model
 
 
-def wrap_stepwise_metadata(original: Callable[..., Any]) -> Callable[..., Any]:
+def wrap_stepwise_metadata(original: Callable[..., Any], _: object) -> Callable[..., Any]:
     """``DiffusionModelRunner._attach_stepwise_metadata``: an engine that runs step by step.
 
     ``_attach_stepwise_metrics`` up to 0.28. Its request state counts them, except in chunks, where

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from vllm_omni_metrics_plugin import internal_errors
-from vllm_omni_metrics_plugin.requests.visual import encoding
+from vllm_omni_metrics_plugin.requests.encoding import encoding
 
 
-def wrap_run_and_extract(original: Callable[..., Any]) -> Callable[..., Any]:
+def wrap_run_and_extract(original: Callable[..., Any], _: object) -> Callable[..., Any]:
     """``OmniOpenAIServingVideo._run_and_extract``: what is encoded, and at which rate.
 
     Behind ``/v1/videos`` and ``/v1/videos/sync``. When it raises, there is no video.

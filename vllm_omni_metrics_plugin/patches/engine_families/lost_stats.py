@@ -15,12 +15,13 @@ from typing import Any
 
 from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.patches.engine_families import stats
+from vllm_omni_metrics_plugin.patches.state import EngineState
 
 #: By output processor, what it was last given to fill in.
 _filled: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
-def wrap_process_outputs(original: Callable[..., Any]) -> Callable[..., Any]:
+def wrap_process_outputs(original: Callable[..., Any], _: object) -> Callable[..., Any]:
     """``MultimodalOutputProcessor.process_outputs``: fills in the statistics that are lost."""
 
     @functools.wraps(original)
@@ -37,7 +38,9 @@ def wrap_process_outputs(original: Callable[..., Any]) -> Callable[..., Any]:
     return process_outputs
 
 
-def wrap_process_raw_outputs(original: Callable[..., Any]) -> Callable[..., Any]:
+def wrap_process_raw_outputs(
+    original: Callable[..., Any], state: EngineState
+) -> Callable[..., Any]:
     """``StagePool.process_llm_raw_outputs``: one batch of one replica."""
 
     @functools.wraps(original)
@@ -48,13 +51,13 @@ def wrap_process_raw_outputs(original: Callable[..., Any]) -> Callable[..., Any]
         with internal_errors.suppressed("recording an iteration"):
             iteration_stats = _filled.pop(self.output_processor, None)
             if iteration_stats is not None:
-                stats.record_iteration(self, replica_id, iteration_stats)
+                stats.record_iteration(state, self, replica_id, iteration_stats)
         return outputs
 
     return process_llm_raw_outputs
 
 
-def wrap_poll(original: Callable[..., Any]) -> Callable[..., Any]:
+def wrap_poll(original: Callable[..., Any], state: EngineState) -> Callable[..., Any]:
     """``StagePool._poll_stage_raw``: None for a message without outputs, whatever else is in it."""
 
     @functools.wraps(original)
@@ -62,9 +65,10 @@ def wrap_poll(original: Callable[..., Any]) -> Callable[..., Any]:
         reader = _Reader(client)
         outputs = await original(self, reader)
         with internal_errors.suppressed("recording an idle engine's statistics"):
-            stats = None if outputs is not None else getattr(reader.read, "scheduler_stats", None)
-            if stats is not None:
-                stats.record_scheduler(self, self.clients.index(client), stats)
+            if outputs is None:
+                lost = getattr(reader.read, "scheduler_stats", None)
+                if lost is not None:
+                    stats.record_scheduler(state, self, self.clients.index(client), lost)
         return outputs
 
     return _poll_stage_raw

@@ -22,7 +22,7 @@ _CLIENT = "_omni_metrics_client"
 _LOADS = ("num_running_reqs", "num_waiting_reqs", "num_skipped_waiting_reqs", "kv_cache_usage")
 
 
-def wrap_scheduler_init(original: Callable[..., None]) -> Callable[..., None]:
+def wrap_scheduler_init(original: Callable[..., None], _: object) -> Callable[..., None]:
     """``Scheduler.__init__``: statistics are kept with and without ``--log-stats``."""
 
     with_log_stats = replacing(original, "log_stats")
@@ -35,7 +35,7 @@ def wrap_scheduler_init(original: Callable[..., None]) -> Callable[..., None]:
     return __init__
 
 
-def wrap_make_stats(original: Callable[..., Any]) -> Callable[..., Any]:
+def wrap_make_stats(original: Callable[..., Any], _: object) -> Callable[..., Any]:
     """``OmniSchedulerMixin.make_stats``: None while it throttles."""
 
     @functools.wraps(original)
@@ -52,7 +52,7 @@ def wrap_make_stats(original: Callable[..., Any]) -> Callable[..., Any]:
     return make_stats
 
 
-def wrap_idle(original: Callable[..., None]) -> Callable[..., None]:
+def wrap_idle(original: Callable[..., None], _: object) -> Callable[..., None]:
     """``EngineCoreProc._notify_idle_state_callbacks``: before the engine waits for work."""
 
     @functools.wraps(original)

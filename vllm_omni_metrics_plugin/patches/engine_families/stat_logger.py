@@ -13,7 +13,7 @@ from vllm.config import VllmConfig
 from vllm.v1.metrics.loggers import PrometheusStatLogger
 
 from vllm_omni_metrics_plugin import internal_errors
-from vllm_omni_metrics_plugin.hooks import EngineStats, plugins
+from vllm_omni_metrics_plugin.hooks import EngineStats
 from vllm_omni_metrics_plugin.patches.engine_families.relabel import ByReplica, Engines, relabelled
 
 #: Class slots of the logger that hold helper collectors with metric classes of their own.
@@ -25,16 +25,21 @@ _HELPER_SLOTS = (
 )
 _METRIC_SLOTS = ("_gauge_cls", "_counter_cls", "_histogram_cls")
 
-_engine_stats = plugins.hooks.omni_engine_stats
-
 
 class StageStatLogger(PrometheusStatLogger):
-    """Takes the place of the engine's own wrapped logger, with the same constructor contract."""
+    """Takes the place of the engine's own wrapped logger."""
 
     def __init__(
-        self, vllm_config: VllmConfig, stage_replica_map: Mapping[int, tuple[str, str]]
+        self,
+        vllm_config: VllmConfig,
+        stage_replica_map: Mapping[int, tuple[str, str]],
+        hooks: Any,
     ) -> None:
-        """``stage_replica_map`` says which stage and replica each flat engine index is."""
+        """``stage_replica_map`` says which stage and replica each flat engine index is.
+
+        ``hooks`` are those of a :class:`~vllm_omni_metrics_plugin.hooks.HookRegistry`.
+        """
+        self._engine_stats = hooks.omni_engine_stats
         self.vllm_config = vllm_config
         self.engine_indexes: list[int] = []
         self._engines = Engines()
@@ -127,9 +132,9 @@ class StageStatLogger(PrometheusStatLogger):
             super().record(scheduler_stats, iteration_stats, mm_cache_stats, engine_idx)
             if self._engines.withdrawn:
                 self._withdraw_anew(engine_idx)
-            if _engine_stats.listeners:
+            if self._engine_stats.listeners:
                 stage, replica = self._engines.replica(engine_idx)
-                _engine_stats(
+                self._engine_stats(
                     EngineStats(
                         stage=int(stage),
                         replica=int(replica),

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import functools
 import logging
-import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.patches.seams.arguments import replacing
+from vllm_omni_metrics_plugin.patches.state import EngineState
 
 if TYPE_CHECKING:
     from vllm_omni_metrics_plugin.patches.engine_families.stat_logger import StageStatLogger
 
 logger = logging.getLogger("vllm.omni_metrics")
 
-#: The stat logger of each stage pool, and the engine numbers that its orchestrator gave out.
-_loggers: weakref.WeakKeyDictionary[Any, tuple[StageStatLogger, dict[tuple[int, int], int]]] = (
-    weakref.WeakKeyDictionary()
-)
 
-
-def wrap_output_processor_init(original: Callable[..., None]) -> Callable[..., None]:
+def wrap_output_processor_init(original: Callable[..., None], _: object) -> Callable[..., None]:
     """``MultimodalOutputProcessor.__init__``: collects the times of each request's tokens.
 
     Without ``--log-stats`` it would not, and recording would fail for want of them.
@@ -38,7 +33,7 @@ def wrap_output_processor_init(original: Callable[..., None]) -> Callable[..., N
     return __init__
 
 
-def wrap_metrics_state(original: Callable[..., None]) -> Callable[..., None]:
+def wrap_metrics_state(original: Callable[..., None], state: EngineState) -> Callable[..., None]:
     """``OrchestratorBase._init_metrics_state``: where the engine builds its wrapped logger.
 
     Ours is built instead, with and without ``--log-stats``; the engine's own if that fails.
@@ -51,7 +46,7 @@ def wrap_metrics_state(original: Callable[..., None]) -> Callable[..., None]:
         without, named = with_log_stats(False, self, stage_pools, *args, **kwargs)
         original(*without, **named)
         try:
-            self._stat_logger = _build(self, stage_pools)
+            self._stat_logger = _build(self, stage_pools, state)
         except Exception as error:
             internal_errors.report("building the stat logger; the engine's own is used", error)
             original(self, stage_pools, *args, **kwargs)
@@ -59,38 +54,38 @@ def wrap_metrics_state(original: Callable[..., None]) -> Callable[..., None]:
     return _init_metrics_state
 
 
-def replica_joined(pool: Any, replica: int) -> None:
+def replica_joined(state: EngineState, pool: Any, replica: int) -> None:
     """Give a replica its series, or show those again that it had."""
-    if pool not in _loggers:
+    if pool not in state.stat_loggers:
         return
-    stat_logger, numbers = _loggers[pool]
+    stat_logger, numbers = state.stat_loggers[pool]
     member = (pool.stage_id, replica)
     number = numbers.get(member, len(numbers))
     stat_logger.register_replica(number, str(pool.stage_id), str(replica))
     numbers[member] = number
 
 
-def replica_left(pool: Any, replica: int) -> None:
+def replica_left(state: EngineState, pool: Any, replica: int) -> None:
     """Stop exposing a replica's series."""
-    if pool in _loggers:
-        _loggers[pool][0].withdraw_replica(str(pool.stage_id), str(replica))
+    if pool in state.stat_loggers:
+        state.stat_loggers[pool][0].withdraw_replica(str(pool.stage_id), str(replica))
 
 
-def record_iteration(pool: Any, replica: int, iteration_stats: Any) -> None:
+def record_iteration(state: EngineState, pool: Any, replica: int, iteration_stats: Any) -> None:
     """Record what a release up to 0.24 does not hand to its stat logger."""
-    if pool in _loggers:
-        stat_logger, numbers = _loggers[pool]
+    if pool in state.stat_loggers:
+        stat_logger, numbers = state.stat_loggers[pool]
         stat_logger.record_iteration(iteration_stats, numbers[pool.stage_id, replica])
 
 
-def record_scheduler(pool: Any, replica: int, scheduler_stats: Any) -> None:
+def record_scheduler(state: EngineState, pool: Any, replica: int, scheduler_stats: Any) -> None:
     """The same for the state of a scheduler."""
-    if pool in _loggers:
-        stat_logger, numbers = _loggers[pool]
+    if pool in state.stat_loggers:
+        stat_logger, numbers = state.stat_loggers[pool]
         stat_logger.record(scheduler_stats, None, engine_idx=numbers[pool.stage_id, replica])
 
 
-def _build(orchestrator: Any, stage_pools: Any) -> StageStatLogger | None:
+def _build(orchestrator: Any, stage_pools: Any, state: EngineState) -> StageStatLogger | None:
     from vllm_omni_metrics_plugin.patches.engine_families.stat_logger import StageStatLogger
 
     pools = [pool for pool in stage_pools if pool.stage_vllm_config is not None]
@@ -104,7 +99,7 @@ def _build(orchestrator: Any, stage_pools: Any) -> StageStatLogger | None:
         for (stage, replica), number in numbers.items()
         if any(pool.stage_id == stage for pool in pools)
     }
-    stat_logger = StageStatLogger(pools[0].stage_vllm_config, members)
+    stat_logger = StageStatLogger(pools[0].stage_vllm_config, members, state.hooks)
     for pool in pools:
-        _loggers[pool] = (stat_logger, numbers)
+        state.stat_loggers[pool] = (stat_logger, numbers)
     return stat_logger

@@ -24,7 +24,8 @@ Form = Literal[
     "static function",
     "class function",
 ]
-Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
+#: Makes the wrapper of a function; the second argument is what all patches of the process share.
+Wrap = Callable[[Callable[..., Any], Any], Callable[..., Any]]
 
 #: Among the families that a seam feeds: all that vLLM's own stat logger makes.
 ENGINE_FAMILIES = "vllm:*"
@@ -113,8 +114,10 @@ class AppliedSeam:
 _last: dict[str, AppliedSeam] = {}
 
 
-def apply(seam: Seam) -> AppliedSeam | None:
+def apply(seam: Seam, state: object) -> AppliedSeam | None:
     """Wrap the seam in its imported module; None if it is wrapped already.
+
+    ``state`` is handed to the seam's ``wrap``.
 
     Raises :class:`SeamMismatchError` and leaves the engine as it was.
     """
@@ -126,7 +129,7 @@ def apply(seam: Seam) -> AppliedSeam | None:
     if earlier is not None:
         return None if earlier.switch.is_on else _counting(earlier)
     _check(seam, original, function)
-    switch = Switch(seam.wrap(function), function)
+    switch = Switch(seam.wrap(function, state), function)
     applied = AppliedSeam(seam, owner, method, original, switch)
     wrapper = switch.function()
     setattr(wrapper, MARK, seam.name)
