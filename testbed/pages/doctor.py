@@ -4,26 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from testbed.pages.readme import fill
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.doctor.rules import REASONS, RULES, TALLIES, Count, Measure
 from vllm_omni_metrics_plugin.tables import markdown
 
 
-def render(text: str) -> str:
-    """The page with its tables renewed."""
-    return fill(text, (rules, tallies, reasons))
-
-
 def rules() -> str:
     rows = ((f"`{r.name}`", r.severity, _traffic(r.traffic, r.beyond), r.message) for r in RULES)
-    header = ("rule", "severity", "traffic", "what is said")
+    header = ("rule", "severity", "traffic", "message")
     return markdown(header, map(_plain, rows))
 
 
 def tallies() -> str:
     rows = ((f"`{t.sample}`", _values(t.where), t.severity, t.message) for t in TALLIES)
-    header = ("counter", "label", "severity", "what is said")
+    header = ("counter", "label", "severity", "message")
     return markdown(header, map(_plain, rows))
 
 

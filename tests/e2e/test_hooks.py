@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from testbed.clients import audio
-from testbed.pages import __main__
+from testbed.pages.fences import blocks
+from testbed.pages.places import DOCS
 from testbed.paths import EXAMPLES, ROOT
 from testbed.server import Server, binary, free_port
 from tests.e2e.conftest import ON, is_idle, observing, outcomes, settled
@@ -124,7 +125,7 @@ def served(
     folder = tmp_path_factory.mktemp("hooks")
     walk = folder / "late-starts"
     walk.mkdir()
-    for name, content in __main__.blocks("write-a-hook.md").items():
+    for name, content in blocks(DOCS / "tutorial" / "write-a-hook.md").items():
         (walk / name).write_text(content)
     packages = folder / "packages"
     for source in (walk, copy_of(ROOT / "tests" / "e2e" / "hostile", folder / "hostile")):
@@ -280,7 +281,7 @@ def test_packages_that_cannot_be_loaded_are_skipped_by_name(served: Served) -> N
         assert any(f"hook plugin '{name}'" in line and why in line for line in skipped), skipped
 
 
-# The package of docs/write-a-hook.md, and the command
+# The package of docs/tutorial/write-a-hook.md, and the command
 
 
 def test_hook_of_the_walk_is_seen_on_metrics_and_in_the_command(served: Served) -> None:

@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from testbed.pages import __main__
+from testbed.pages.fences import blocks
+from testbed.pages.places import DOCS
 
 
 def pytest_in(folder: Path) -> str:
@@ -17,12 +18,12 @@ def pytest_in(folder: Path) -> str:
 
 
 def test_test_kit_does_what_its_page_shows(tmp_path: Path) -> None:
-    (tmp_path / "test_page.py").write_text(__main__.blocks("testing.md")["python"])
+    (tmp_path / "test_page.py").write_text(blocks(DOCS / "how-to" / "test-a-hook.md")["python"])
     assert "4 passed" in pytest_in(tmp_path)
 
 
 def test_files_of_the_walk_pass_their_own_test(tmp_path: Path) -> None:
-    files = __main__.blocks("write-a-hook.md")
+    files = blocks(DOCS / "tutorial" / "write-a-hook.md")
     assert list(files) == ["late_starts.py", "pyproject.toml", "test_late_starts.py"]
     for name, content in files.items():
         (tmp_path / name).write_text(content)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from testbed.pages import readme
+from testbed.pages import families
+from testbed.pages.places import DOCS
 from tests.unit.conftest import serving
 from vllm_omni_metrics_plugin import catalog, cli
 from vllm_omni_metrics_plugin.hooks import Event, HookRegistry, RequestArrived, hookimpl
@@ -229,12 +230,12 @@ def test_catalogue_in_json_has_everything_that_is_known_of_a_family(
     assert data["vllm:omni_metrics_hook_calls_total"]["hook"] is None
 
 
-def test_catalogue_in_markdown_begins_with_the_table_of_the_readme(
+def test_catalogue_in_markdown_begins_with_the_table_of_its_page(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     printed = shown(capsys, "--markdown")
-    assert printed.startswith(readme.families())
-    assert printed.split("\n\n")[0] in readme.README.read_text()
+    assert printed.startswith(families.families())
+    assert printed.split("\n\n")[0] in (DOCS / "reference" / "families.md").read_text()
 
 
 @pytest.mark.usefixtures("lacking")

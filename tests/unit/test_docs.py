@@ -3,80 +3,120 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from testbed.pages import __main__
+from testbed.pages import families, hooks
+from testbed.pages.fences import blocks
+from testbed.pages.places import DOCS, PLACES, README, render
 from testbed.paths import ROOT
 from vllm_omni_metrics_plugin import catalog, settings
 from vllm_omni_metrics_plugin.hooks import hookimpl, plugins
 from vllm_omni_metrics_plugin.hooks.listener import BLOCKED_SECONDS, FAULTS_IN_A_ROW
 from vllm_omni_metrics_plugin.hooks.worker import CAPACITY
-from vllm_omni_metrics_plugin.testing import EVENTS
+from vllm_omni_metrics_plugin.patches.seams.releases import RELEASES
+from vllm_omni_metrics_plugin.testing import EVENTS, HookHarness, speech_request
 
+#: Every page of the repository; not what is installed or generated beside it.
 PAGES = sorted(
-    (*__main__.DOCS.glob("*.md"), ROOT / "README.md", *ROOT.glob("examples/*/README.md"))
+    {*ROOT.glob("*.md")}.union(
+        *((ROOT / folder).rglob("*.md") for folder in ("docs", "examples", "testbed", "tests"))
+    )
 )
+#: About the internals, where a place to patch has its own word.
+INTERNALS = {ROOT / "CONTRIBUTING.md", DOCS / "explanation" / "architecture.md"}
 HINT = "run `python -m testbed.pages`"
 
-
-def section(page: str, title: str) -> str:
-    """The text under one heading of a page."""
-    _, _, rest = (__main__.DOCS / page).read_text().partition(f"\n## {title}\n")
-    return rest.partition("\n## ")[0]
+REFERENCE = DOCS / "reference"
 
 
-@pytest.mark.parametrize("page", __main__.pages())
-def test_generated_page_is_what_the_code_says(page: str) -> None:
-    assert (__main__.DOCS / page).read_text() == __main__.pages()[page], HINT
+def label(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def section(page: Path, title: str) -> str:
+    """The text under one heading of a page, down to the next one that is not below it."""
+    found = re.search(rf"^(#+) {re.escape(title)}\n", page.read_text(), re.MULTILINE)
+    assert found is not None, f"{label(page)} has no section {title}; {HINT}"
+    rest = page.read_text()[found.end() :]
+    return re.split(rf"^#{{1,{len(found[1])}}} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def prose(text: str) -> str:
+    """The text without fenced blocks, whose lines are left empty."""
+    blank = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+    return blank.sub(lambda block: "\n" * block[0].count("\n"), text)
+
+
+# What is generated
+
+
+@pytest.mark.parametrize("page", PLACES, ids=label)
+def test_generated_page_is_what_the_code_says(page: Path) -> None:
+    assert page.read_text() == render(page), HINT
+
+
+def test_every_generated_part_is_in_one_page() -> None:
+    parts = Counter(
+        f"{part.__module__}.{part.__name__}" for parts in PLACES.values() for part in parts
+    )
+    assert [part for part, pages in parts.items() if pages > 1] == []
+    for page in PAGES:
+        begun = re.findall(r"^<!-- (?!end of )(\w+) -->$", page.read_text(), re.MULTILINE)
+        assert begun == [part.__name__ for part in PLACES.get(page, ())], label(page)
 
 
 @pytest.mark.parametrize("hook", EVENTS)
 def test_every_hook_has_its_section_with_signature_and_example(hook: str) -> None:
-    text = section("hooks.md", hook)
+    text = section(REFERENCE / "hooks.md", hook)
     assert f"{hook}(event: {EVENTS[hook].__name__}) -> None" in text, HINT
-    assert f"```python\n{__main__.example(hook)}```" in text, HINT
+    assert f"```python\n{hooks.example(hook)}```" in text, HINT
 
 
 @pytest.mark.parametrize("hook", EVENTS)
 def test_every_example_implements_its_hook_and_prints_what_the_page_shows(hook: str) -> None:
     functions = [
-        n for n in ast.walk(ast.parse(__main__.example(hook))) if isinstance(n, ast.FunctionDef)
+        n for n in ast.walk(ast.parse(hooks.example(hook))) if isinstance(n, ast.FunctionDef)
     ]
     assert [function.name for function in functions] == [hook]
-    printed = __main__.output(hook)
+    printed = hooks.output(hook)
     assert printed.strip(), "an example shows something"
-    assert f"```\n{printed}```" in section("hooks.md", hook), HINT
+    assert f"```\n{printed}```" in section(REFERENCE / "hooks.md", hook), HINT
 
 
 def test_there_is_no_example_of_a_hook_that_is_gone() -> None:
-    assert {path.stem for path in __main__.EXAMPLES.glob("*.py")} == set(EVENTS)
+    assert {path.stem for path in hooks.EXAMPLES.glob("*.py")} == set(EVENTS)
 
 
 @pytest.mark.parametrize("hook", EVENTS)
 def test_every_event_field_has_its_meaning(hook: str) -> None:
-    said = re.findall(r"^\| `(\w+)` \| (.+?) \| (.*) \|$", section("hooks.md", hook), re.MULTILINE)
-    meanings = {name: meaning.strip() for name, _, meaning in said}
+    text = section(REFERENCE / "hooks.md", hook)
+    shown = re.findall(r"^\| `(\w+)` \| (.+?) \| (.*) \|$", text, re.MULTILINE)
+    meanings = {name: meaning.strip() for name, _, meaning in shown}
     fields = [field.name for field in msgspec.structs.fields(EVENTS[hook])]
     assert list(meanings) == fields, HINT
     silent = [name for name, meaning in meanings.items() if not meaning]
-    assert silent == [], "write a `#:` comment above the field in hooks/events.py"
+    assert silent == [], "write a `#:` comment above the field in hooks/events"
 
 
 @pytest.mark.parametrize("family", catalog.FAMILIES, ids=lambda family: family.stem)
 def test_every_family_has_its_section(family: catalog.Family) -> None:
-    text = section("families.md", family.stem)
+    text = section(REFERENCE / "families.md", family.stem)
     assert family.help in text, HINT
     assert family.formula in text
-    assert all(f"`{label}`" in text for label in family.labels)
+    assert all(f"`{name}`" in text for name in family.labels)
 
 
 @pytest.mark.parametrize("variable", settings.VARIABLES, ids=lambda variable: variable.name)
 def test_every_variable_is_explained(variable: settings.Variable) -> None:
-    assert f"| `{variable.name}` |" in (__main__.DOCS / "variables.md").read_text(), HINT
+    assert f"| `{variable.name}` |" in (REFERENCE / "variables.md").read_text(), HINT
 
 
 def test_every_variable_that_the_code_reads_is_a_documented_one() -> None:
@@ -92,19 +132,207 @@ def test_every_variable_that_the_code_reads_is_a_documented_one() -> None:
 
 
 def test_options_of_hookimpl_are_explained() -> None:
-    rules = (__main__.DOCS / "rules.md").read_text()
-    for option in (*hookimpl.__kwdefaults__, *plugins.register.__kwdefaults__):
-        assert option in rules or option == "specname", option
+    rules = (REFERENCE / "hook-rules.md").read_text()
+    for function in (hookimpl, plugins.register):
+        options = inspect.signature(function).parameters.values()
+        names = [option.name for option in options if option.kind is option.KEYWORD_ONLY]
+        assert names
+        for name in names:
+            assert name in rules or name == "specname", name
 
 
 def test_rules_name_the_limits_that_the_code_has() -> None:
-    rules = (__main__.DOCS / "rules.md").read_text()
+    rules = (REFERENCE / "hook-rules.md").read_text()
     words = {10: "ten times in a row", 0.5: "half a second"}
     for text in (words[FAULTS_IN_A_ROW], words[BLOCKED_SECONDS], f"{CAPACITY:,} wait"):
         assert text in rules
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
-        assert target.startswith("http") or (page.parent / target).exists(), target
+# Tables
+
+
+def cells(row: str) -> list[str]:
+    """A pipe divides cells unless it is escaped, within code too."""
+    return re.split(r"(?<!\\)\|", row.strip())[1:-1]
+
+
+def tables(text: str) -> Iterator[list[str]]:
+    """The lines of each table, with whatever else stands in its paragraph but comments."""
+    for paragraph in re.split(r"\n\s*\n", prose(text)):
+        lines = [line for line in paragraph.splitlines() if not line.startswith("<!--")]
+        if any(line.lstrip().startswith("|") for line in lines):
+            yield lines
+
+
+def faults_of(table: list[str]) -> Iterator[str]:
+    header, *rows = table
+    if not rows or not all(re.fullmatch(r"\s*:?-+:?\s*", cell) for cell in cells(rows[0])):
+        yield f"no separator beneath {header}"
+    for row in table:
+        if not (row.startswith("|") and row.endswith("|") and not row.endswith("\\|")):
+            yield f"no row of a table: {row}"
+        elif len(cells(row)) != len(cells(header)):
+            yield f"{len(cells(row))} cells beneath {len(cells(header))}: {row}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=label)
+def test_every_table_is_one(page: Path) -> None:
+    assert [fault for table in tables(page.read_text()) for fault in faults_of(table)] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "| a | b |\n| --- | --- |\nWARNING: captured\n| 1 | 2 |",
+        "| a | b |\n| --- | --- |\n| 1 |",
+        "| a | b |\n| --- | --- |\n| 1 | `x|y` |",
+        "| a | b |\n| 1 | 2 |",
+        "| a | b |\n| --- |\n| 1 | 2 |",
+        "above\n| a |\n| --- |\n| 1 |",
+    ],
+)
+def test_broken_table_is_found(text: str) -> None:
+    assert [fault for table in tables(text) for fault in faults_of(table)]
+
+
+def test_whole_table_is_not_taken_for_a_broken_one() -> None:
+    rows = "| a | b |\n| :-- | --- |\n| 1 | `x\\|y` |"
+    text = f"<!-- x -->\n{rows}\n<!-- end of x -->\n\n```\n| no\n```"
+    assert [fault for table in tables(text) for fault in faults_of(table)] == []
+
+
+# Links
+
+
+def links(text: str) -> set[str]:
+    """The targets of inline links and of link definitions."""
+    plain = re.sub(r"`[^`\n]*`", "``", prose(text))
+    inline = re.findall(r"\]\(([^)\s]+)\)", plain)
+    return {*inline, *re.findall(r"^\[[^\]]+\]: (\S+)$", plain, re.MULTILINE)}
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as the places that render it make them."""
+    headings = re.findall(r"^#+ (.+)$", prose(page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=label)
+def test_links_and_anchors_lead_somewhere(page: Path) -> None:
+    for link in links(page.read_text()):
+        if link.startswith("https://"):
+            continue
+        target, _, anchor = link.partition("#")
+        path = (page.parent / target).resolve() if target else page
+        assert path.exists(), link
+        assert not anchor or anchor in anchors(path), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=label)
+def test_text_refers_to_no_link_that_is_not_defined(page: Path) -> None:
+    plain = re.sub(r"`[^`\n]*`", "``", prose(page.read_text()))
+    defined = {name.lower() for name in re.findall(r"^\[([^\]]+)\]: ", plain, re.MULTILINE)}
+    named = re.findall(r"\[([^\]]+)\]\[([^\]]*)\]", plain)
+    assert {(name or text).lower() for text, name in named} <= defined
+    if page == README:
+        alone = re.findall(r"(?<!\])\[([^\]]+)\](?![\[(:])", plain)
+        assert {name.lower() for name in alone} <= defined
+
+
+def repository() -> str:
+    """Its address, which stands in the package's metadata."""
+    text = (ROOT / "pyproject.toml").read_text()
+    found = re.search(r'^\[project\.urls\]$[^\[]*?^Repository = "(.+)"$', text, re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+def test_links_of_the_readme_work_on_a_package_index_too() -> None:
+    """There nothing of the repository is beside it: each link is whole, and names a file."""
+    base = f"{repository()}/blob/main/"
+    found = links(README.read_text())
+    assert found
+    for link in found:
+        assert link.startswith(base), link
+        assert (ROOT / link.removeprefix(base)).is_file(), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=label)
+def test_other_links_to_the_repository_begin_as_the_package_says(page: Path) -> None:
+    for link in links(page.read_text()):
+        if "vllm-omni-metrics-plugin" in link and link.startswith("https://"):
+            assert link.startswith(f"{repository()}/"), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=label)
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    tops = ("vllm_omni_metrics_plugin", "testbed", "tests", "docs", "examples")
+    named = re.findall(rf"`((?:{'|'.join(tops)})/[\w./-]*)`", page.read_text())
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+# The README
+
+
+def test_readme_is_short() -> None:
+    assert len(README.read_text().splitlines()) <= 110
+
+
+@pytest.mark.parametrize("answer", ["pip install", "TTFP", "0.26", "production"])
+def test_readme_answers_the_first_questions_in_its_first_screen_and_a_half(answer: str) -> None:
+    assert answer in "\n".join(README.read_text().splitlines()[:60])
+
+
+def test_readme_has_the_eight_families_that_people_alert_on() -> None:
+    assert len(families.ALERTS) == 8
+    table = README.read_text().partition("<!-- alerts -->")[2].partition("<!-- end of")[0]
+    assert re.findall(r"`([\w:]+)`", table) == [
+        catalog.BY_STEM[stem].name for stem in families.ALERTS
+    ]
+
+
+def test_readme_names_every_engine_release_and_those_that_are_tested_end_to_end() -> None:
+    text = section(README, "Does it work with my engine?")
+    minors = [release.version.rpartition(".")[0] for release in RELEASES]
+    end_to_end = [r.version.rpartition(".")[0] for r in RELEASES if r.tested == "end to end"]
+    supported, tested, *_ = re.split(r"(?<=\d)\. ", text)
+    assert re.findall(r"\d\.\d+", supported) == minors
+    assert re.findall(r"\d\.\d+", tested) == end_to_end
+
+
+def test_hook_of_the_readme_runs(
+    omni_hooks: HookHarness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = blocks(README)["python"]
+    assert len(source.strip().splitlines()) <= 10
+    defined: dict[str, Any] = {}
+    exec(source, defined)
+    omni_hooks.register(defined["SlowStarts"]())
+    omni_hooks.fire(*speech_request(first_packet_seconds=0.75))
+    assert re.fullmatch(r"request-1\S* waited 0\.75 s\n", capsys.readouterr().out)
+    omni_hooks.fire(*speech_request(first_packet_seconds=0.25))
+    assert capsys.readouterr().out == ""
+
+
+# Words
+
+
+@pytest.mark.parametrize("page", sorted({*PAGES} - INTERNALS), ids=label)
+def test_what_a_user_reads_says_patch(page: Path) -> None:
+    without_files = re.sub(r"`[\w/.]+`", "``", page.read_text())
+    assert re.findall(r"\bseams?\b", without_files, re.IGNORECASE) == []
+
+
+#: What a user meets; each is defined on one page, and used alike everywhere.
+TERMS = (
+    *("Request", "Accepted", "Outcome", "Arrival", "Stage", "Replica", "Client", "Packet"),
+    *("TTFP", "RTF", "Hop", "Edge", "Event channel", "Family", "Sample", "Missing sample"),
+    *("Patch", "Event", "Hook", "Hook implementation", "Hook plugin", "Exporter"),
+)
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_term_is_defined_once(term: str) -> None:
+    begun = re.compile(rf"^(?:- )?\*\*{term}\.?\*\*", re.MULTILINE)
+    defined = [label(page) for page in PAGES for _ in begun.findall(page.read_text())]
+    assert defined == ["docs/reference/definitions.md"]

@@ -16,7 +16,7 @@ from typing import Any, cast
 import pytest
 import zmq.auth
 
-from testbed.pages.__main__ import DOCS
+from testbed.pages.places import DOCS
 from tests.unit.conftest import serving
 from vllm_omni_metrics_plugin import __version__, catalog, cli, doctor
 from vllm_omni_metrics_plugin.doctor import Report, examine, installation, patches
@@ -572,7 +572,8 @@ def test_json_has_the_keys_that_are_documented(
     data = json.loads(out)
     assert status == data["exit_code"] == 1
     assert (data["status"], data["plugin_version"]) == ("degraded", __version__)
-    documented = re.findall(r"^\| `(\w+)` \|", (DOCS / "doctor.md").read_text(), re.MULTILINE)
+    page = (DOCS / "reference" / "doctor.md").read_text()
+    documented = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
     assert set(data) <= set(documented)
     for key in ("patches", "families", "hooks", "findings"):
         assert set(data[key][0]) <= set(documented), key

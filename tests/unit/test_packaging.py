@@ -15,7 +15,7 @@ import vllm_omni_metrics_plugin
 from testbed.install.groups import claimed_pythons, pyproject, requirements
 from testbed.paths import ROOT
 from vllm_omni_metrics_plugin.hooks import Configured
-from vllm_omni_metrics_plugin.testing import make
+from vllm_omni_metrics_plugin.testing import make_event
 
 NAME = "vllm-omni-metrics-plugin"
 ENTRY_POINTS = {
@@ -55,7 +55,7 @@ def test_version_is_written_in_one_place() -> None:
 
 
 def test_example_event_has_the_packages_version() -> None:
-    assert make(Configured).versions[NAME] == vllm_omni_metrics_plugin.__version__
+    assert make_event(Configured).versions[NAME] == vllm_omni_metrics_plugin.__version__
 
 
 def test_name_is_the_one_that_is_installed_by(metadata: PackageMetadata) -> None:

@@ -3,8 +3,8 @@
 Images come as PIL images, arrays and tensors, single, stacked or in lists, and lists of lists from
 layered models. Videos come as lists of frames, as ``[batch, frames, height, width, channels]`` or
 with the channels before or after the frames, and as encoded files. Everything is looked at by
-shape alone, so that nothing is copied or moved between devices. docs/visual-outputs.md says which
-pipeline makes which form.
+shape alone, so that nothing is copied or moved between devices.
+docs/reference/visual-outputs.md says which pipeline makes which form.
 """
 
 from __future__ import annotations
