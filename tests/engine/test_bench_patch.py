@@ -54,7 +54,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Iterator[AppliedSeam]:
     """The seam, applied to the installed engine; its bench sends nothing."""
     monkeypatch.setattr(serve, "benchmark", run)
     monkeypatch.setattr(patch, "calculate_metrics", patch.calculate_metrics)
-    applied = apply(bench.SEAM)
+    applied = apply(bench.SEAM, None)
     assert applied is not None
     yield applied
     assert applied.revert()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.engine import installed
-from vllm_omni_metrics_plugin.patches.engine_families import stats
+from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.patches.table import ABSENT
 
 pytestmark = [
@@ -55,15 +54,14 @@ def logger() -> Logger:
 
 
 @pytest.fixture
-def pool(logger: Logger) -> Iterator[Any]:
+def pool(logger: Logger, state: EngineState) -> Any:
     """A real stage pool of a text stage with two replicas, engines 5 and 6."""
     from vllm_omni.engine.stage_pool import StagePool
 
     pool = StagePool(1, [Client(), Client()], output_processor=installed.output_processor("text"))
     numbers = {(1, 0): 5, (1, 1): 6}
-    stats._loggers[pool] = (logger, numbers)  # type: ignore[assignment]
-    yield pool
-    del stats._loggers[pool]
+    state.stat_loggers[pool] = (logger, numbers)
+    return pool
 
 
 def request(request_id: str) -> Any:

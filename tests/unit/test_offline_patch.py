@@ -30,7 +30,7 @@ class Engine:
             raise prompt
         self.submitted.append(request_id)
 
-    def _run_generation(self, prompts: list[Any], sampling_params_list: Any) -> Iterator[Any]:
+    def _run_generation(self, prompts: list[Any], sampling_params_list: Any) -> Any:
         try:
             for number, prompt in enumerate(prompts):
                 self.add_request(f"{number}_id", prompt)

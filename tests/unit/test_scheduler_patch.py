@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,10 @@ BUSY = SimpleNamespace(num_running_reqs=4, num_waiting_reqs=1, kv_cache_usage=0.
 IDLE = SimpleNamespace(num_running_reqs=0, num_waiting_reqs=0, kv_cache_usage=0.0)
 
 
-def applied(wrap: Any) -> Any:
+Method = Callable[..., Any]
+
+
+def applied(wrap: Callable[[Method, object], Method]) -> Callable[[Method], Method]:
     """The patch as a decorator."""
     return lambda original: wrap(original, None)
 
