@@ -120,7 +120,7 @@ def test_seam_that_drifted_is_skipped_and_said_and_the_others_work(
         for name in gone:
             assert said[name][0] == "skipped", said[name]
             assert said[name][1], "why"
-        told = f"skipped the seam {seam.name}:"
+        told = f"skipped the patch {seam.name}:"
         warnings = [message for message in log.messages if told in message]
         assert len(warnings) == len(gone & {seam.name})
         if not warnings:

@@ -8,15 +8,15 @@ import pytest
 
 from vllm_omni_metrics_plugin.hooks import TransferReceived, TransferSent
 from vllm_omni_metrics_plugin.patches import connectors
+from vllm_omni_metrics_plugin.patches.state import EngineState
 
 
 @pytest.fixture
-def connector(seams: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def connector(seams: Any, state: EngineState, monkeypatch: pytest.MonkeyPatch) -> Any:
     from vllm_omni.distributed.omni_connectors.factory import OmniConnectorFactory
     from vllm_omni.distributed.omni_connectors.utils.config import ConnectorSpec
 
-    monkeypatch.setattr(connectors, "_in_server", lambda: False)
-    monkeypatch.setattr(connectors, "_own_replica", lambda: 2)
+    monkeypatch.setattr(connectors, "own_replica", lambda: 2)
     spec = ConnectorSpec(name="SharedMemoryConnector", extra={"device": "cpu"})
     return OmniConnectorFactory.create_connector(spec)
 

@@ -42,9 +42,9 @@ each_seam = pytest.mark.parametrize("seam", SEAMS, ids=lambda seam: seam.name)
 
 
 @each_seam
-def test_seam_is_applied_to_the_real_engine_and_let_go(seam: Seam) -> None:
+def test_seam_is_applied_to_the_real_engine_and_let_go(state: EngineState, seam: Seam) -> None:
     before = places()
-    applied = apply(seam)
+    applied = apply(seam, state)
     assert applied is not None
     changed = {name for name, place in places().items() if place is not before[name]}
     assert changed == {seam.name}, "no other place is touched"
@@ -53,9 +53,9 @@ def test_seam_is_applied_to_the_real_engine_and_let_go(seam: Seam) -> None:
 
 
 @each_seam
-def test_wrapped_method_keeps_its_form_and_signature(seam: Seam) -> None:
+def test_wrapped_method_keeps_its_form_and_signature(state: EngineState, seam: Seam) -> None:
     original = places()[seam.name]
-    apply(seam)
+    apply(seam, state)
     placed = places()[seam.name]
     assert type(placed) is type(original), "static and class functions stay so"
     wrapper, wrapped = function(placed), function(original)
@@ -73,16 +73,18 @@ def test_wrapped_method_keeps_its_form_and_signature(seam: Seam) -> None:
 
 
 @each_seam
-def test_seam_applied_twice_wraps_once(seam: Seam) -> None:
-    apply(seam)
+def test_seam_applied_twice_wraps_once(state: EngineState, seam: Seam) -> None:
+    apply(seam, state)
     once = places()
-    assert apply(seam) is None
+    assert apply(seam, state) is None
     assert all(place is once[name] for name, place in places().items())
 
 
 @each_seam
-def test_seam_beneath_a_foreign_wrapper_is_let_go_and_taken_up_again(seam: Seam) -> None:
-    applied = apply(seam)
+def test_seam_beneath_a_foreign_wrapper_is_let_go_and_taken_up_again(
+    state: EngineState, seam: Seam
+) -> None:
+    applied = apply(seam, state)
     assert applied is not None
     owner, method = find(seam)
     placed = places()[seam.name]
@@ -94,7 +96,7 @@ def test_seam_beneath_a_foreign_wrapper_is_let_go_and_taken_up_again(seam: Seam)
     setattr(owner, method, type(placed)(foreign) if function(placed) is not placed else foreign)
     assert not applied.revert()
     assert not applied.switch.is_on
-    assert apply(seam) is applied, "no second wrapper on top"
+    assert apply(seam, state) is applied, "no second wrapper on top"
     assert applied.switch.is_on
     assert function(places()[seam.name]) is foreign
 

@@ -467,5 +467,5 @@ def test_pipelines_of_the_registry_are_all_in_the_documents_table() -> None:
 
     from testbed.paths import ROOT
 
-    table = (ROOT / "docs" / "visual-outputs.md").read_text()
+    table = (ROOT / "docs" / "reference" / "visual-outputs.md").read_text()
     assert [name for name in _DIFFUSION_MODELS if f"`{name}`" not in table] == []
