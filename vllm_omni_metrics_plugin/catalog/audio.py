@@ -23,7 +23,7 @@ AUDIO: tuple[Family, ...] = (
         unit="seconds",
         help="Length of the audio of a completed request.",
         event="omni_audio_finished",
-        formula="frames / sample_rate",
+        formula="samples / sample_rate",
         buckets=SECONDS,
     ),
     Family(
@@ -31,7 +31,7 @@ AUDIO: tuple[Family, ...] = (
         kind="histogram",
         labels=STAGE,
         unit="ratio",
-        help="Stage generation time over audio length; above 1 the listener hears gaps.",
+        help="Stage generation time over audio length; above 1 the client hears gaps.",
         event="omni_audio_finished",
         formula="generation_seconds / duration_seconds",
         buckets=RTF,

@@ -35,6 +35,15 @@ OWN: tuple[Family, ...] = (
         formula="+1 per family and reason",
     ),
     Family(
+        stem="metrics_internal_errors_total",
+        kind="counter",
+        labels=("place",),
+        unit="errors",
+        help="Errors of the plugin's own code, by where they ended; none reached the engine.",
+        event=PLUGIN,
+        formula="+1 per exception",
+    ),
+    Family(
         stem="metrics_hook_errors_total",
         kind="counter",
         labels=("plugin", "hook"),
@@ -78,14 +87,5 @@ OWN: tuple[Family, ...] = (
         help="Events of the stage engines' processes that did not arrive in the server.",
         event="omni_events_dropped",
         formula="+ count",
-    ),
-    Family(
-        stem="metrics_internal_errors_total",
-        kind="counter",
-        labels=("place",),
-        unit="errors",
-        help="Errors of the plugin's own code, by where they ended; none reached the engine.",
-        event=PLUGIN,
-        formula="+1 per exception",
     ),
 )

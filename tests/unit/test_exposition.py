@@ -1,0 +1,318 @@
+"""The page that a scripted traffic makes, to the last byte.
+
+``data/exposition.prom`` was recorded from the exporter as it was before it was taken apart. A line
+there changes only with a family's definition; ``python -m tests.unit.test_exposition`` writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from tests.unit.feed import WORK, Feed
+from vllm_omni_metrics_plugin import catalog, internal_errors
+from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
+from vllm_omni_metrics_plugin.hooks import (
+    AudioFinished,
+    DiffusionWork,
+    Event,
+    EventsDropped,
+    HookRegistry,
+    ImageFinished,
+    MediaPacket,
+    PatchReported,
+    ReplicaJoined,
+    ReplicaLeft,
+    RequestArrived,
+    RequestFinished,
+    StageFinished,
+    StageSubmitted,
+    TransferFailed,
+    TransferReceived,
+    TransferSent,
+    VideoFinished,
+    hookimpl,
+)
+from vllm_omni_metrics_plugin.testing import make_event
+
+RECORDED = Path(__file__).parent / "data" / "exposition.prom"
+
+
+class Broken:
+    """A hook plugin whose faults are counted."""
+
+    @hookimpl
+    def omni_request_arrived(self, event: RequestArrived) -> None:
+        raise RuntimeError
+
+
+def traffic() -> Iterator[Event]:
+    """Events that feed every family, and leave out in turn what can be left out."""
+    yield from patches_and_replicas()
+    yield from requests()
+    yield from audio()
+    yield from images()
+    yield from videos()
+    yield from diffusion()
+    yield from transfers()
+    for reason, count in (("lost", 3), ("queue_full", 5), ("lost", 1)):
+        yield make_event(EventsDropped, reason=reason, count=count)
+    yield make_event(ReplicaLeft, model_name="tiny", stage=1, replica=1)
+    yield make_event(ReplicaLeft, model_name="tiny", stage=7, replica=7)
+
+
+def patches_and_replicas() -> Iterator[Event]:
+    late = {"name": "late", "target": "engine.late:Late.method"}
+    yield make_event(PatchReported, **late, status="deferred", reason="not imported yet")
+    yield make_event(PatchReported, name="gone", target="engine:gone", status="skipped", reason="-")
+    for stage, replica, name in ((0, 0, "talker"), (1, 0, "code2wav"), (1, 1, "code2wav")):
+        yield make_event(
+            ReplicaJoined,
+            model_name="tiny",
+            stage=stage,
+            replica=replica,
+            stage_name=name,
+            stage_type="llm",
+        )
+    yield make_event(
+        ReplicaJoined,
+        model_name="other",
+        stage=0,
+        replica=0,
+        stage_name="dit",
+        stage_type="diffusion",
+    )
+    yield make_event(PatchReported, **late, status="applied", reason="")
+
+
+def requests() -> Iterator[Event]:
+    outcomes = ("stop", "length", "abort", "error", "rejected", "repetition", "stop")
+    for number, outcome in enumerate(outcomes):
+        whose = {"request_id": f"r{number}", "model_name": "other" if number == 1 else "tiny"}
+        yield make_event(RequestArrived, **whose, external_request_id="x", arrived_at=1.0)
+        if outcome != "error":
+            for stage in (0, 1):
+                yield make_event(
+                    StageSubmitted,
+                    request_id=f"r{number}",
+                    stage=stage,
+                    replica=0,
+                    submitted_at=1.5,
+                )
+        yield make_event(
+            RequestFinished,
+            **whose,
+            outcome=outcome,
+            end_to_end_seconds=0.25 * (number + 1),
+            queue_seconds=None if outcome == "error" else 0.002 * (number + 1),
+        )
+    for number in range(5):  # two of these wait, three run
+        request_id = f"open{number}"
+        yield make_event(
+            RequestArrived,
+            request_id=request_id,
+            model_name="tiny",
+            external_request_id="x",
+            arrived_at=1.0,
+        )
+        if number > 1:
+            yield make_event(
+                StageSubmitted, request_id=request_id, stage=0, replica=0, submitted_at=2.0
+            )
+
+
+def audio() -> Iterator[Event]:
+    for streamed in (True, False):
+        for replica in (0, 1, None):
+            for index in range(2):
+                yield make_event(
+                    MediaPacket,
+                    request_id="a",
+                    model_name="tiny",
+                    modality="audio",
+                    index=index,
+                    samples=1920 + index,
+                    sample_rate=24_000,
+                    stage=1,
+                    replica=replica,
+                    left_at=2.0,
+                    since_arrival_seconds=0.3 + 0.1 * index,
+                    streamed=streamed,
+                )
+    whole = {
+        "request_id": "a",
+        "model_name": "tiny",
+        "stage": 1,
+        "replica": 0,
+        "samples": 48_000,
+        "sample_rate": 24_000,
+        "duration_seconds": 2.0,
+        "generation_seconds": 1.5,
+        "first_packet_seconds": 0.3,
+        "streamed": True,
+    }
+    empty = {"samples": 0, "duration_seconds": None}
+    for changes in (
+        {},
+        {"replica": 1, "generation_seconds": 0.0},
+        {"replica": None},
+        {"generation_seconds": None},
+        {"sample_rate": None, "duration_seconds": None},
+        empty,
+        {**empty, "streamed": False},
+    ):
+        yield make_event(AudioFinished, **(whole | changes))
+
+
+def images() -> Iterator[Event]:
+    whole = {
+        "request_id": "i",
+        "model_name": "other",
+        "stage": 0,
+        "replica": 0,
+        "images": 2,
+        "pixels": (65_536, 1_048_576),
+        "unknown_form": False,
+        "first_image_seconds": 1.5,
+        "generation_seconds": 1.25,
+        "diffusion": WORK,
+    }
+    none = {"images": 0, "pixels": (), "first_image_seconds": None}
+    for changes in (
+        {},
+        {"replica": None},
+        none,
+        {**none, "unknown_form": True},
+        {"unknown_form": True},
+        {"generation_seconds": None},
+        {"first_image_seconds": None},
+    ):
+        yield make_event(ImageFinished, **(whole | changes))
+
+
+def videos() -> Iterator[Event]:
+    whole = {
+        "request_id": "v",
+        "model_name": "other",
+        "stage": 0,
+        "replica": 0,
+        "videos": 1,
+        "frames": 48,
+        "frame_rate": 16.0,
+        "duration_seconds": 3.0,
+        "first_video_seconds": 13.0,
+        "generation_seconds": 12.0,
+        "diffusion": WORK,
+    }
+    for changes in (
+        {},
+        {"replica": None},
+        {"frames": 0, "duration_seconds": None},
+        {"frames": None, "duration_seconds": None},
+        {"generation_seconds": None},
+        {"frame_rate": None, "duration_seconds": None},
+        {"frame_rate": None, "duration_seconds": None, "generation_seconds": None},
+    ):
+        yield make_event(VideoFinished, **(whole | changes))
+
+
+def diffusion() -> Iterator[Event]:
+    for model_name, work in (
+        ("other", WORK),
+        ("other", DiffusionWork()),
+        ("other", DiffusionWork(steps=0, exec_seconds=0.5)),
+        ("other", None),
+        (None, WORK),
+    ):
+        yield make_event(
+            StageFinished,
+            request_id="s",
+            model_name=model_name,
+            stage=0,
+            replica=0,
+            finished_at=3.0,
+            generation_seconds=1.0,
+            tokens_in=0,
+            tokens_out=0,
+            finish_reason=None,
+            diffusion=work,
+        )
+
+
+def transfers() -> Iterator[Event]:
+    hop = {"from_stage": 0, "to_stage": 1, "key": "k", "connector": "C", "clock": "here"}
+    edge = {"model_name": "tiny", "from_replica": 0, "to_replica": 1}
+    sent: tuple[dict[str, Any], ...] = (
+        {},
+        {"to_replica": None},
+        {"from_replica": None},
+        {"model_name": None},
+    )
+    for changes in sent:
+        yield make_event(
+            TransferSent, **(hop | edge | changes), size_bytes=300, duration_seconds=0.002, sent_at=1.0
+        )
+    received: tuple[tuple[float | None, dict[str, Any]], ...] = (
+        (0.25, {}),
+        (None, {"to_replica": 0}),
+        (None, {"from_replica": None}),
+        (None, {"to_replica": None}),
+        (None, {"model_name": None}),
+    )
+    for in_flight, changes in received:
+        yield make_event(
+            TransferReceived,
+            **(hop | edge | changes),
+            size_bytes=300,
+            duration_seconds=0.003,
+            received_at=1.1,
+            in_flight_seconds=in_flight,
+        )
+    for model_name, replica in (("tiny", 1), (None, None), ("tiny", 1)):
+        yield make_event(
+            TransferFailed,
+            model_name=model_name,
+            from_stage=0,
+            to_stage=1,
+            operation="receive",
+            replica=replica,
+            key="k",
+            connector="C",
+            reason="OSError",
+        )
+
+
+def page() -> str:
+    """What a scrape shows after the traffic, without the times at which series were created."""
+    plugins, shown = HookRegistry(), CollectorRegistry()
+    exporter = PrometheusExporter({"video_rtf": (0.5, 4.0)}, plugins.stats, shown)
+    plugins.register(exporter, "prometheus")
+    plugins.register(Broken(), "broken")
+    feed = Feed(plugins.hooks)
+    for event in traffic():
+        feed.event(event)
+    internal_errors.errors.add("reading an output", 2)
+    generate_latest(shown)  # what is carried over when somebody looks is carried over once
+    lines = generate_latest(shown).decode().splitlines(keepends=True)
+    exporter.close()
+    return "".join(line for line in lines if "_created" not in line)
+
+
+def test_page_of_a_scripted_traffic_is_what_it_was() -> None:
+    assert page() == RECORDED.read_text()
+
+
+@pytest.mark.parametrize("family", catalog.FAMILIES, ids=lambda family: family.stem)
+def test_recorded_page_has_samples_of_every_family(family: catalog.Family) -> None:
+    lines = RECORDED.read_text().splitlines()
+    assert any(line.startswith(f"{family.name}{{") for line in lines) or any(
+        line.startswith(f"{family.name}_count{{") for line in lines
+    )
+
+
+if __name__ == "__main__":
+    RECORDED.write_text(page())
