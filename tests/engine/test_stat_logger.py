@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -240,6 +241,7 @@ class Pool:
     def __init__(self, stage: int, config: Any, log_stats: bool = True) -> None:
         self.stage_id = stage
         self.stage_vllm_config = config
+        self.clients = [SimpleNamespace(vllm_config=config)]
         self.output_processor = SimpleNamespace(log_stats=log_stats)
 
 
@@ -270,6 +272,19 @@ def test_ours_is_built_with_and_without_the_switch(make: Any, config: Any, log_s
     orchestrator._init_metrics_state([Pool(0, config)], None, None, log_stats=log_stats)
     assert type(orchestrator._stat_logger).__name__ == "StageStatLogger"
     assert orchestrator.calls == [False], "the engine's own is not built"
+
+
+def test_each_stage_shows_the_cache_configuration_of_its_own_engine(make: Any, config: Any) -> None:
+    other = copy.deepcopy(config)
+    config.cache_config.num_gpu_blocks, other.cache_config.num_gpu_blocks = 100, 7
+    Orchestrator()._init_metrics_state([Pool(0, config), Pool(1, other)], None, None)
+    info = [
+        (sample.labels["stage"], sample.labels["replica"], sample.labels["num_gpu_blocks"])
+        for family in REGISTRY.collect()
+        for sample in family.samples
+        if sample.name == "vllm:cache_config_info" and sample.value == 1
+    ]
+    assert sorted(info) == [("0", "0", "100"), ("1", "0", "7")]
 
 
 def test_stages_without_an_engine_of_vllm_make_no_series(make: Any, config: Any) -> None:

@@ -44,6 +44,7 @@ class StageStatLogger(PrometheusStatLogger):
         self.engine_indexes: list[int] = []
         self._engines = Engines()
         self._iterations_come_apart = False
+        self._cache_config_info: Any = None
         self._labelvalues: dict[int, list[object]] = {}
         metrics = dict(zip(_METRIC_SLOTS, relabelled(self._engines), strict=True))
         for slot, metric in metrics.items():
@@ -95,6 +96,22 @@ class StageStatLogger(PrometheusStatLogger):
         self._labelvalues[engine_idx] = [model_name, stage, replica]
         self.engine_indexes.append(engine_idx)
         self.gauge_engine_sleep_state["awake"][engine_idx].set(1)
+
+    def show_cache_config(self, engine_idx: int, cache_config: Any) -> None:
+        """``vllm:cache_config_info`` of one engine; block sizes and counts differ by stage.
+
+        vLLM makes the family in ``log_engine_initialized``, of one configuration for all engines,
+        and vLLM-Omni never calls that.
+        """
+        labels = {**cache_config.metrics_info(), "engine": str(engine_idx)}
+        if self._cache_config_info is None:
+            self._cache_config_info = self._gauge_cls(
+                name="vllm:cache_config_info",
+                documentation="Information of the LLMEngine CacheConfig",
+                multiprocess_mode="mostrecent",
+                labelnames=list(labels),
+            )
+        self._cache_config_info.labels(**labels).set(1)
 
     def withdraw_replica(self, stage: str, replica: str) -> None:
         """A replica left or died: its series go, and are kept for its return."""

@@ -63,6 +63,7 @@ def replica_joined(state: EngineState, pool: Any, replica: int) -> None:
     number = numbers.get(member, len(numbers))
     stat_logger.register_replica(number, str(pool.stage_id), str(replica))
     numbers[member] = number
+    _show_cache_config(stat_logger, number, pool, replica)
 
 
 def replica_left(state: EngineState, pool: Any, replica: int) -> None:
@@ -102,4 +103,14 @@ def _build(orchestrator: Any, stage_pools: Any, state: EngineState) -> StageStat
     stat_logger = StageStatLogger(pools[0].stage_vllm_config, members, state.hooks)
     for pool in pools:
         state.stat_loggers[pool] = (stat_logger, numbers)
+        for (stage, replica), number in numbers.items():
+            if stage == pool.stage_id:
+                _show_cache_config(stat_logger, number, pool, replica)
     return stat_logger
+
+
+def _show_cache_config(stat_logger: StageStatLogger, number: int, pool: Any, replica: int) -> None:
+    """The replica's own, in which its engine has written how many blocks it has."""
+    with internal_errors.suppressed("showing a cache configuration"):
+        own = getattr(pool.clients[replica], "vllm_config", None) or pool.stage_vllm_config
+        stat_logger.show_cache_config(number, own.cache_config)
