@@ -7,6 +7,7 @@ published as ``vllm:omni_metrics_internal_errors_total``.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -23,10 +24,14 @@ class InternalErrors:
     """How often each place of this process has failed; any thread may add."""
 
     def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-        self._lock = threading.Lock()
+        self.clear()
         #: Called after each addition, by whoever adds; must not block.
         self.added: Callable[[], None] | None = None
+
+    def clear(self) -> None:
+        """Count anew, whoever was counting; for a forked child, which has only this thread."""
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
 
     def add(self, place: str, count: int = 1) -> bool:
         """Whether these are the first errors of ``place``."""
@@ -47,6 +52,9 @@ class InternalErrors:
 
 #: Those of this process, and in the server those that the stage engines' processes have reported.
 errors = InternalErrors()
+
+# What the parent has counted is the parent's to publish, and one of its threads may hold the lock.
+os.register_at_fork(after_in_child=lambda: errors.clear())
 
 
 def report(place: str, error: BaseException) -> None:

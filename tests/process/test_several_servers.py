@@ -258,6 +258,28 @@ def test_counts_of_hooks_come_without_being_asked_for(
     assert servers.scrape().sum(calls, hook="omni_request_arrived") == 4, "its last words"
 
 
+#: In a line that a server does.
+ERRORS = "from vllm_omni_metrics_plugin.internal_errors import errors"
+
+
+def test_internal_errors_come_without_being_asked_for(
+    servers: Servers, pair: tuple[Process, Process]
+) -> None:
+    pair[0].does(ERRORS, "errors.add('reading')")
+    pair[1].does(ERRORS, "errors.add('reading', 2)", "errors.add('writing')")
+    errors = name("metrics_internal_errors_total")
+    servers.until(lambda seen: seen.by(errors, "place") == {"reading": 3, "writing": 1})
+
+
+def test_what_is_counted_while_a_server_ends_is_published(servers: Servers) -> None:
+    server = servers.start("ApiServer_0")
+    server.does(ERRORS, "import atexit", "atexit.register(errors.add, 'closing the channel')")
+    server.does("build_engine()", "errors.add('serving')")
+    server.ends()
+    errors = name("metrics_internal_errors_total")
+    assert servers.scrape().by(errors, "place") == {"serving": 1, "closing the channel": 1}
+
+
 def test_process_that_only_starts_the_servers_has_no_share_in_their_numbers(
     servers: Servers,
 ) -> None:

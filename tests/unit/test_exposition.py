@@ -254,7 +254,11 @@ def transfers() -> Iterator[Event]:
     )
     for changes in sent:
         yield make_event(
-            TransferSent, **(hop | edge | changes), size_bytes=300, duration_seconds=0.002, sent_at=1.0
+            TransferSent,
+            **(hop | edge | changes),
+            size_bytes=300,
+            duration_seconds=0.002,
+            sent_at=1.0,
         )
     received: tuple[tuple[float | None, dict[str, Any]], ...] = (
         (0.25, {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 import pytest
@@ -54,3 +55,14 @@ def test_whoever_sends_the_counts_is_called_after_each() -> None:
     errors.add("here")
     errors.add("here", 2)
     assert called == [{"here": 1}, {"here": 3}]
+
+
+def test_forked_child_counts_anew_even_if_a_thread_of_its_parent_was_counting() -> None:
+    internal_errors.errors.add("in the parent")
+    with internal_errors.errors._lock:  # as another thread may, which the child does not have
+        child = os.fork()
+        if child == 0:
+            internal_errors.errors.add("in the child", 5)
+            os._exit(internal_errors.errors.counts() != {"in the child": 5})
+    assert os.waitpid(child, 0)[1] == 0
+    assert internal_errors.errors.counts() == {"in the parent": 1}

@@ -48,8 +48,8 @@ class PrometheusExporter:
         """Withdraw the families."""
         if self._published:
             self._publish_in.unregister(self._collector)
-            self._own_counts.close()
             self._published = False
+        self._own_counts.close()
 
     def _take_in(self, part: object) -> None:
         """Offer a part's hook implementations as our own; raises ValueError for one too many."""

@@ -39,19 +39,21 @@ class OwnCounts:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="omni-metrics-counts", daemon=True)
+        if self._unasked:
+            # Now, and so after all that begins later and may still count something at its end.
+            atexit.register(self.close)
 
     def start(self) -> None:
         """Publish by ourselves from now on, if a scrape may be answered by another process."""
         if self._unasked:
             self._thread.start()
-            atexit.register(self.close)
 
     def close(self) -> None:
         """Publish once more, if nobody is going to ask."""
+        atexit.unregister(self.close)
         if self._thread.is_alive():
             self._closing.set()
             self._thread.join(_JOIN_SECONDS)
-            atexit.unregister(self.close)
             self.publish()
 
     def publish(self) -> None:
@@ -79,6 +81,6 @@ class OwnCounts:
 
     def _publish_errors(self) -> None:
         for place, count in internal_errors.errors.counts().items():
-            added = count - self._errors.get(place, 0)
-            self._errors[place] = count
+            added = max(0, count - self._errors.get(place, 0))
+            self._errors[place] = max(count, self._errors.get(place, 0))
             self._families["metrics_internal_errors_total"].labels(place).inc(added)
