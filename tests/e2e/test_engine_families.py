@@ -35,6 +35,20 @@ def test_no_family_keeps_an_engine_label(speech_server: Server) -> None:
                 assert (labels["stage"], labels["replica"]) in replicas(speech_server), name
 
 
+def test_each_engine_shows_its_own_cache_configuration(speech_server: Server) -> None:
+    shown = scrape(speech_server.url).named("vllm:cache_config_info")
+    members = [(info.labels["stage"], info.labels["replica"]) for info in shown]
+    assert sorted(members) == sorted(replicas(speech_server)), "once each"
+    assert {info.value for info in shown} == {1}
+    blocks = {
+        member: int(info.labels["num_gpu_blocks"])
+        for member, info in zip(members, shown, strict=True)
+    }
+    assert min(blocks.values()) > 0, blocks
+    assert blocks["1", "0"] == blocks["1", "1"], "equal engines, each with its own blocks"
+    assert blocks["0", "0"] != blocks["1", "0"], "the vocoder's engine is another one"
+
+
 def test_sums_per_replica_are_what_the_client_counted(speech_server: Server) -> None:
     with observing(speech_server) as seen:
         answers = [
