@@ -103,4 +103,4 @@ def test_method_that_a_release_has_renamed_is_blamed(
     assert (result.status, result.reason) == ("skipped", f"no method {seam.attribute}")
     families = availability(states([result]), {}, [seam])
     lost = {family.name.removeprefix("vllm:omni_") for family in families if family.reason}
-    assert lost == set(seam.feeds)
+    assert lost == set(seam.families)

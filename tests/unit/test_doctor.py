@@ -298,7 +298,7 @@ def test_patch_that_does_not_fit_costs_its_families_and_says_why(installed: Inst
     assert "no class StagePool" in only(report, "patches")[1]
     available = {family.name: family for family in report.families}
     [seam] = [seam for seam in SEAMS if seam.name == "stage_submit"]
-    for stem in seam.feeds:
+    for stem in seam.families:
         family = available[catalog.BY_STEM[stem].name]
         assert family.available == "in part"
         assert family.reason == "stage_submit: no class StagePool"
@@ -321,7 +321,7 @@ def test_what_a_release_is_known_to_lack_is_no_fault(
     installed: Installed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [seam] = [seam for seam in SEAMS if seam.name == "connectors"]
-    lacks = dict.fromkeys(seam.feeds, "it has no connectors")
+    lacks = dict.fromkeys(seam.families, "it has no connectors")
     release = Release("9.0.0", "9.0.0", "patches", lacks)
     monkeypatch.setattr(doctor, "BY_VERSION", {"9.0.0": release})
     monkeypatch.setattr(installation, "BY_VERSION", {"9.0.0": release})
