@@ -18,15 +18,15 @@ import zmq.auth
 
 from testbed.pages.places import DOCS
 from tests.unit.conftest import serving
-from vllm_omni_metrics_plugin import __version__, catalog, cli, doctor
+from vllm_omni_metrics_plugin import __version__, catalog, cli, doctor, settings
 from vllm_omni_metrics_plugin.doctor import Report, examine, installation, patches
 from vllm_omni_metrics_plugin.doctor.report import PatchState
 from vllm_omni_metrics_plugin.hooks import Event, PatchReported, hookimpl
 from vllm_omni_metrics_plugin.hooks.loading import ENTRY_POINT_GROUP
-from vllm_omni_metrics_plugin.patches import dry_run
+from vllm_omni_metrics_plugin.patches import dry_run, process
 from vllm_omni_metrics_plugin.patches.seams.releases import Release
-from vllm_omni_metrics_plugin.patches.seams.seam import Seam
-from vllm_omni_metrics_plugin.patches.table import ENGINE_FAMILIES, SEAMS
+from vllm_omni_metrics_plugin.patches.seams.seam import ENGINE_FAMILIES, Seam
+from vllm_omni_metrics_plugin.patches.table import SEAMS
 from vllm_omni_metrics_plugin.testing import make_event
 
 ON = {"VLLM_OMNI_METRICS": "1"}
@@ -58,7 +58,7 @@ class Installed:
 def installed(monkeypatch: pytest.MonkeyPatch) -> Installed:
     """An engine on which every patch fits, and no hook plugin but the exporter."""
     everything = Installed()
-    monkeypatch.setattr(doctor.process, "installed_versions", lambda: everything.versions)
+    monkeypatch.setattr(process, "installed_versions", lambda: everything.versions)
     monkeypatch.setattr(doctor.patches, "tried", lambda places: (everything.states, []))
     monkeypatch.setattr(installation, "entry_points", everything.entry_points)
     monkeypatch.setattr(
@@ -102,7 +102,7 @@ def test_environment_without_the_engine_is_broken(installed: Installed) -> None:
     report = examine(ON)
     assert report.exit_code == 2
     assert only(report, "engine")[1].startswith("vllm-omni is not installed")
-    assert report.patches == report.families == []
+    assert (report.patches, report.families) == ([], [])
 
 
 def test_release_that_was_not_tested_is_named_with_those_that_were(installed: Installed) -> None:
@@ -173,7 +173,7 @@ def test_bad_variables_are_said_as_the_server_logs_them(log: Any) -> None:
     assert report.exit_code == 1
     assert len(messages) == 2
     logged = list(log.messages)
-    installation.settings.parse({**ON, **bad})
+    settings.parse({**ON, **bad})
     assert log.messages[len(logged) :] == messages
 
 
