@@ -82,8 +82,8 @@ class _Reader:
         self._client = client
         self.read: Any = None
 
-    async def get_output_async(self) -> Any:
-        self.read = await self._client.get_output_async()
+    async def get_output_async(self, *args: Any, **kwargs: Any) -> Any:
+        self.read = await self._client.get_output_async(*args, **kwargs)
         return self.read
 
     def __getattr__(self, name: str) -> Any:
