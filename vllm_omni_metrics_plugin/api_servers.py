@@ -125,7 +125,8 @@ _LIMITS = (
     Limit(("*_created",), "not shown; exemplars neither"),
     Limit(
         ("vllm_omni:*",),
-        "the engine's own gauges are shown for each process, with a `pid` label",
+        "the engine's own gauges are shown for each process, with a `pid` label; "
+        "`VLLM_OMNI_METRICS_NATIVE=0` does not leave them out, as their numbers come from files",
     ),
     Limit(
         ("*",),

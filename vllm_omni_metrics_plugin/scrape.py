@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
+import ipaddress
+import ssl
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -16,6 +21,16 @@ _SECONDS = 30.0
 
 class NoAnswerError(Exception):
     """There is no server at the address, or it has no metrics; the message says which."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a server asks of those who read its metrics."""
+
+    #: Name and value of each header to send; none goes along when the server sends us elsewhere.
+    headers: tuple[tuple[str, str], ...] = ()
+    #: File with the certificates of those who may vouch for the server; None for the system's.
+    cacert: str | None = None
 
 
 class Sample(NamedTuple):
@@ -79,6 +94,10 @@ class Scrape:
             for sample in self._by_name[name]
         ]
 
+    def renamed(self, rename: Callable[[str], str]) -> Scrape:
+        """The same samples under other names."""
+        return Scrape(sample._replace(name=rename(sample.name)) for sample in self)
+
     @property
     def has_plugin(self) -> bool:
         """Whether the plugin publishes its families there."""
@@ -116,27 +135,58 @@ def parse(text: str) -> Scrape:
 
 
 def address(url: str) -> str:
-    """Where the metrics of the server at ``url`` are."""
-    return f"{url.rstrip('/')}/metrics"
+    """Where the metrics of the server at ``url`` are; the page itself may be named, too."""
+    is_page = url.rstrip("/").endswith("/metrics")
+    return url if is_page else f"{url.rstrip('/')}/metrics"
 
 
-def fetch(url: str, timeout_seconds: float = _SECONDS) -> str:
+def fetch(url: str, timeout_seconds: float = _SECONDS, access: Access | None = None) -> str:
     """What the server at ``url`` shows there; raises :class:`NoAnswerError`."""
+    access = access or Access()
     try:
-        with urllib.request.urlopen(address(url), timeout=timeout_seconds) as response:
+        request = urllib.request.Request(address(url))
+        for name, value in access.headers:
+            request.add_unredirected_header(name, value)
+        with _opener(url, access).open(request, timeout=timeout_seconds) as response:
             text: str = response.read().decode()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise NoAnswerError(f"{address(url)} does not answer ({error})") from None
     return text
 
 
-def scrape(url: str, timeout_seconds: float = _SECONDS) -> Scrape:
-    """Fetch ``url``/metrics; raises :class:`NoAnswerError`."""
-    text = fetch(url, timeout_seconds)
+def read(text: str, url: str) -> Scrape:
+    """The samples in what :func:`fetch` found at ``url``; raises :class:`NoAnswerError`."""
     try:
         return parse(text)
     except ValueError as error:
         raise NoAnswerError(f"{address(url)} shows no metrics ({error})") from None
+
+
+def scrape(url: str, timeout_seconds: float = _SECONDS, access: Access | None = None) -> Scrape:
+    """Fetch ``url``/metrics; raises :class:`NoAnswerError`."""
+    return read(fetch(url, timeout_seconds, access), url)
+
+
+def _opener(url: str, access: Access) -> urllib.request.OpenerDirector:
+    handlers: list[urllib.request.BaseHandler] = []
+    if _is_loopback(urlsplit(url).hostname or ""):
+        handlers.append(urllib.request.ProxyHandler({}))  # a proxy's loopback is another one
+    if access.cacert is not None:
+        try:
+            context = ssl.create_default_context(cafile=access.cacert)
+        except OSError as error:
+            raise ValueError(f"{access.cacert} holds no certificates: {error}") from None
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    return urllib.request.build_opener(*handlers)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _series(sample: Sample) -> tuple[str, frozenset[tuple[str, str]]]:

@@ -52,6 +52,12 @@ VARIABLES: tuple[Variable, ...] = (
         "Set but empty: none. The built-in exporter is loaded unless `-prometheus` blocks it.",
     ),
     Variable(
+        f"{PREFIX}_NATIVE",
+        "on",
+        "`0` leaves the families that vLLM-Omni publishes itself (`vllm_omni:*`) out of "
+        "`/metrics`; not with several API servers.",
+    ),
+    Variable(
         f"{PREFIX}_TRACE",
         "off",
         "`1` logs every call of a hook plugin, with its event and the time it took.",
@@ -91,6 +97,8 @@ class Settings:
     channel: str | None = None
     #: File with the key of a ``tcp://`` channel.
     channel_key: str | None = None
+    #: Show the families that the engine publishes itself.
+    native: bool = True
     #: Log every call of a hook plugin.
     trace: bool = False
     #: Bucket bounds that replace the catalogue's, by family stem.
@@ -113,20 +121,24 @@ def parse(environ: Mapping[str, str], warn: Warn = logger.warning) -> Settings:
         hooks_blocked=blocked,
         channel=channel,
         channel_key=channel_key,
+        native=_switch(f"{PREFIX}_NATIVE", environ.get(f"{PREFIX}_NATIVE"), warn, default=True),
         trace=_switch(f"{PREFIX}_TRACE", environ.get(f"{PREFIX}_TRACE"), warn),
         buckets=_all_buckets(environ, warn),
     )
 
 
-def _switch(name: str, value: str | None, warn: Warn) -> bool:
+def _switch(name: str, value: str | None, warn: Warn, *, default: bool = False) -> bool:
     word = (value or "").strip().lower()
     if word in _TRUE:
         return True
     if word not in _FALSE:
+        usual = "on" if default else "off"
         warn(
-            f"{name}={value!r} is neither on (1, true, yes, on) nor off; the default, off, is used"
+            f"{name}={value!r} is neither on (1, true, yes, on) nor off; the default, {usual}, is "
+            "used"
         )
-    return False
+        return default
+    return default if word == "" else False
 
 
 def _hook_names(value: str | None) -> tuple[frozenset[str] | None, frozenset[str]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from vllm_omni_metrics_plugin import catalog
-from vllm_omni_metrics_plugin.doctor.rules import REASONS, RULES, TALLIES, Count, Measure
+from vllm_omni_metrics_plugin.doctor.measures import Count, Labelled, Measure
+from vllm_omni_metrics_plugin.doctor.rules import REASONS, RULES, TALLIES
 from vllm_omni_metrics_plugin.tables import markdown
 
 
@@ -39,8 +40,10 @@ def _traffic(measures: Iterable[Measure], beyond: Iterable[Measure]) -> str:
 
 def _names(measures: Iterable[Measure]) -> Iterator[str]:
     for measure in measures:
-        if not isinstance(measure, Count):
+        if isinstance(measure, Labelled):
             yield f"`{measure.prefix}*` with the label `{measure.label}`"
+        elif not isinstance(measure, Count):
+            yield f"`{measure.prefix}*`"
         elif "hook" in measure.where:
             yield " + ".join(f"calls of `{hook}`" for hook in measure.where["hook"])
         else:

@@ -23,6 +23,7 @@ from vllm_omni_metrics_plugin.patches.seams.releases import RELEASES, Release
 #: What differs by release; the tests beside them are about shapes and statistics of the newest.
 SUITES = (
     "test_seams_resolve.py",
+    "test_wrappers_pass_through.py",
     "test_drift.py",
     "test_async_omni_generate.py",
     "test_outputs_of_the_real_processor.py",

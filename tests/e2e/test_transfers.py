@@ -18,7 +18,7 @@ from tests.e2e.conftest import ON, observing, outcomes, settled
 from tests.e2e.ledger import COUNTED, TIMES, Edge, Ledger, Seen, edge, edges
 from tests.unit.test_transfers import sent
 from vllm_omni_metrics_plugin.channel import frames
-from vllm_omni_metrics_plugin.channel.frames import Frame
+from vllm_omni_metrics_plugin.channel.frames import Frame, WireEvent
 from vllm_omni_metrics_plugin.scrape import scrape
 
 #: Between the plugin's looks at the clock and the ledger's, which are inside of them.
@@ -139,7 +139,9 @@ def test_flood_of_events_does_not_keep_the_server_from_answering(
             socket.sndtimeo, socket.linger, socket.sndhwm = 100, 0, 64
             socket.connect(channel)
             while not enough.is_set():
-                events = [sent(f"flood-{flooded}-{n}", clock="flood") for n in range(128)]
+                events: list[WireEvent] = [
+                    sent(f"flood-{flooded}-{n}", clock="flood") for n in range(128)
+                ]
                 try:
                     socket.send(frames.encode(Frame("flood", flooded, 0, events)))
                     flooded += len(events)

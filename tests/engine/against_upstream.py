@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import vllm
-from prometheus_client import REGISTRY, Counter, Histogram, generate_latest
+from prometheus_client import REGISTRY, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 from vllm.config import KVTransferConfig
 from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
@@ -79,7 +80,7 @@ def engine_config(model: str) -> Any:
     ).create_engine_config()
     config.kv_transfer_config = KVTransferConfig(kv_connector="Test", kv_role="kv_both")
     config.observability_config.kv_cache_metrics = True
-    KVConnectorFactory.get_connector_class = lambda *_: Connector  # type: ignore[assignment]
+    KVConnectorFactory.get_connector_class = lambda *_: Connector
     return config
 
 
@@ -172,8 +173,7 @@ def families() -> dict[str, bool]:
     return {
         collector._name: "engine" in collector._labelnames
         for collector in list(REGISTRY._collector_to_names)
-        if isinstance(collector, (Counter, Histogram)) or hasattr(collector, "_labelnames")
-        if collector._name.startswith("vllm:")
+        if isinstance(collector, MetricWrapperBase) and collector._name.startswith("vllm:")
     }
 
 

@@ -284,7 +284,7 @@ def test_concurrent_requests_with_one_id_go_to_replicas_of_their_own(
 def test_listener_who_hangs_up_is_an_abort_and_the_engine_is_told(
     serve: Callable[..., Any], recorder: Any
 ) -> None:
-    async def hang_up(omni: Any) -> list[str]:
+    async def hang_up(omni: Any) -> Any:
         await listener(leave_after=2)(omni)
         return omni.engine.aborted
 
@@ -305,7 +305,7 @@ def test_listener_who_hangs_up_after_the_last_packet_heard_everything(
 
 def test_cancelled_request_is_an_abort(serve: Callable[..., Any], recorder: Any) -> None:
     async def cancel(omni: Any) -> None:
-        listening = asyncio.create_task(listener()(omni))
+        listening: asyncio.Future[Any] = asyncio.ensure_future(listener()(omni))
         while not recorder.of(MediaPacket):
             await asyncio.sleep(0)
         listening.cancel()
@@ -396,7 +396,7 @@ def test_engine_that_dies_ends_every_request_as_an_error(
         if len(state.requests.by_id) == 2:
             pipeline.fails(error="killed", fatal=True)
 
-    async def both(omni: Any) -> list[Any]:
+    async def both(omni: Any) -> Any:
         return await asyncio.gather(
             listener()(omni), listener(prompt="bye")(omni), return_exceptions=True
         )

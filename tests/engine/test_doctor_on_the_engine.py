@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -41,8 +42,9 @@ def test_doctor_finds_nothing_wrong_with_a_server_that_is_switched_on() -> None:
     assert {family["available"] for family in report["families"]} == {"yes"}
 
 
-def written_in(module: str, function: FunctionType) -> Any:
+def written_in(module: str, function: Callable[..., Any]) -> Any:
     """The function, as if it had been written in another module."""
+    assert isinstance(function, FunctionType)
     home = vars(ModuleType(module))
     return FunctionType(function.__code__, home, None, function.__defaults__, function.__closure__)
 
@@ -103,4 +105,4 @@ def test_method_that_a_release_has_renamed_is_blamed(
     assert (result.status, result.reason) == ("skipped", f"no method {seam.attribute}")
     families = availability(states([result]), {}, [seam])
     lost = {family.name.removeprefix("vllm:omni_") for family in families if family.reason}
-    assert lost == set(seam.feeds)
+    assert lost == set(seam.families)

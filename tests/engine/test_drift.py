@@ -126,7 +126,7 @@ def test_seam_that_drifted_is_skipped_and_said_and_the_others_work(
         if not warnings:
             return
         assert seam.target in warnings[0]
-        assert all(family in warnings[0] for family in seam.feeds)
+        assert all(family in warnings[0] for family in seam.families)
     finally:
         assert patches.revert() == []
 

@@ -93,7 +93,8 @@ def test_seam_beneath_a_foreign_wrapper_is_let_go_and_taken_up_again(
     def foreign(*args: Any, **kwargs: Any) -> Any:
         return function(placed)(*args, **kwargs)
 
-    setattr(owner, method, type(placed)(foreign) if function(placed) is not placed else foreign)
+    kind: Any = type(placed)
+    setattr(owner, method, kind(foreign) if function(placed) is not placed else foreign)
     assert not applied.revert()
     assert not applied.switch.is_on
     assert apply(seam, state) is applied, "no second wrapper on top"

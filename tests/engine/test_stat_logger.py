@@ -158,6 +158,20 @@ def test_recording_never_raises(make: Any, upstream: Any, log: Any, engine: Any)
     assert len(log.messages) == 1, "logged once"
 
 
+def test_what_a_release_adds_to_a_record_reaches_vllms_logger(
+    make: Any, monkeypatch: pytest.MonkeyPatch, log: Any
+) -> None:
+    from vllm.v1.metrics.loggers import PrometheusStatLogger
+
+    logger, got = make({0: ("0", "0")}), []
+    monkeypatch.setattr(
+        PrometheusStatLogger, "record", lambda _, *args, **kwargs: got.append((args, kwargs))
+    )
+    logger.record(None, None, None, 0, "by position", by_name="by name")
+    assert got == [((None, None, None, 0, "by position"), {"by_name": "by name"})]
+    assert log.messages == []
+
+
 def test_helper_that_fails_takes_no_other_numbers_with_it(
     make: Any, upstream: Any, log: Any
 ) -> None:

@@ -68,7 +68,8 @@ def frames_behind(batch: int = 1) -> Callable[[], torch.Tensor]:
 def mp4(frames: int = FRAMES) -> bytes:
     from vllm_omni.entrypoints.openai.video_api_utils import _encode_video_bytes
 
-    return _encode_video_bytes(np.zeros((frames, HEIGHT, WIDTH, 3), np.uint8), fps=8)
+    encoded: bytes = _encode_video_bytes(np.zeros((frames, HEIGHT, WIDTH, 3), np.uint8), fps=8)
+    return encoded
 
 
 def picture() -> Image.Image:

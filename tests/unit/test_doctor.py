@@ -18,15 +18,15 @@ import zmq.auth
 
 from testbed.pages.places import DOCS
 from tests.unit.conftest import serving
-from vllm_omni_metrics_plugin import __version__, catalog, cli, doctor
+from vllm_omni_metrics_plugin import __version__, catalog, cli, doctor, settings
 from vllm_omni_metrics_plugin.doctor import Report, examine, installation, patches
 from vllm_omni_metrics_plugin.doctor.report import PatchState
 from vllm_omni_metrics_plugin.hooks import Event, PatchReported, hookimpl
 from vllm_omni_metrics_plugin.hooks.loading import ENTRY_POINT_GROUP
-from vllm_omni_metrics_plugin.patches import dry_run
+from vllm_omni_metrics_plugin.patches import dry_run, process
 from vllm_omni_metrics_plugin.patches.seams.releases import Release
-from vllm_omni_metrics_plugin.patches.seams.seam import Seam
-from vllm_omni_metrics_plugin.patches.table import ENGINE_FAMILIES, SEAMS
+from vllm_omni_metrics_plugin.patches.seams.seam import ENGINE_FAMILIES, Seam
+from vllm_omni_metrics_plugin.patches.table import SEAMS
 from vllm_omni_metrics_plugin.testing import make_event
 
 ON = {"VLLM_OMNI_METRICS": "1"}
@@ -58,7 +58,7 @@ class Installed:
 def installed(monkeypatch: pytest.MonkeyPatch) -> Installed:
     """An engine on which every patch fits, and no hook plugin but the exporter."""
     everything = Installed()
-    monkeypatch.setattr(doctor.process, "installed_versions", lambda: everything.versions)
+    monkeypatch.setattr(process, "installed_versions", lambda: everything.versions)
     monkeypatch.setattr(doctor.patches, "tried", lambda places: (everything.states, []))
     monkeypatch.setattr(installation, "entry_points", everything.entry_points)
     monkeypatch.setattr(
@@ -102,7 +102,7 @@ def test_environment_without_the_engine_is_broken(installed: Installed) -> None:
     report = examine(ON)
     assert report.exit_code == 2
     assert only(report, "engine")[1].startswith("vllm-omni is not installed")
-    assert report.patches == report.families == []
+    assert (report.patches, report.families) == ([], [])
 
 
 def test_release_that_was_not_tested_is_named_with_those_that_were(installed: Installed) -> None:
@@ -173,7 +173,7 @@ def test_bad_variables_are_said_as_the_server_logs_them(log: Any) -> None:
     assert report.exit_code == 1
     assert len(messages) == 2
     logged = list(log.messages)
-    installation.settings.parse({**ON, **bad})
+    settings.parse({**ON, **bad})
     assert log.messages[len(logged) :] == messages
 
 
@@ -298,7 +298,7 @@ def test_patch_that_does_not_fit_costs_its_families_and_says_why(installed: Inst
     assert "no class StagePool" in only(report, "patches")[1]
     available = {family.name: family for family in report.families}
     [seam] = [seam for seam in SEAMS if seam.name == "stage_submit"]
-    for stem in seam.feeds:
+    for stem in seam.families:
         family = available[catalog.BY_STEM[stem].name]
         assert family.available == "in part"
         assert family.reason == "stage_submit: no class StagePool"
@@ -321,7 +321,7 @@ def test_what_a_release_is_known_to_lack_is_no_fault(
     installed: Installed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [seam] = [seam for seam in SEAMS if seam.name == "connectors"]
-    lacks = dict.fromkeys(seam.feeds, "it has no connectors")
+    lacks = dict.fromkeys(seam.families, "it has no connectors")
     release = Release("9.0.0", "9.0.0", "patches", lacks)
     monkeypatch.setattr(doctor, "BY_VERSION", {"9.0.0": release})
     monkeypatch.setattr(installation, "BY_VERSION", {"9.0.0": release})
@@ -549,6 +549,73 @@ def test_address_where_nobody_answers_is_broken() -> None:
     assert "does not answer" in only(report, "server")[1]
 
 
+def test_server_decides_whatever_is_wrong_with_the_machine_that_asks(
+    installed: Installed, reporting: Any, tmp_path: Path
+) -> None:
+    installed.versions = {}
+    installed.general = []
+    installed.hooks = [EntryPoint("gone", "a_module_that_is_gone:plugin", ENTRY_POINT_GROUP)]
+    here = {
+        "VLLM_OMNI_METRICS_TRACE": "maybe",
+        "VLLM_OMNI_METRICS_CHANNEL": f"ipc://{tmp_path}/gone/events",
+        "VLLM_PLUGINS": "others",
+        "VLLM_USE_RUST_FRONTEND": "1",
+        MULTIPROC[0]: str(tmp_path / "gone"),
+    }
+    assert examine(here).exit_code == 2
+    report = served(reporting(), here)
+    assert (report.status, report.exit_code) == ("good", 0)
+    assert {"settings", "engine", "installation", "hooks", "channel", "multiprocess"} <= {
+        finding.check for finding in report.findings
+    }
+    assert all(finding.message.startswith("here, ") for finding in report.findings)
+    assert served(b"", here).exit_code == 2, "the server still decides"
+
+
+def test_front_end_in_rust_is_named_as_nothing_of_ours_can_be_there() -> None:
+    report = examine({**ON, "VLLM_USE_RUST_FRONTEND": "1"})
+    assert report.exit_code == 2
+    assert "Rust" in only(report, "engine")[1]
+    assert examine({**ON, "VLLM_USE_RUST_FRONTEND": "0"}).exit_code == 0
+    assert "VLLM_USE_RUST_FRONTEND" in only(served(b""), "server")[1]
+
+
+NAME = re.compile(rb"^(# (?:TYPE|HELP) )?(vllm(?:_omni)?):", re.MULTILINE)
+
+
+def test_names_that_lost_their_colons_are_said_and_judged_all_the_same(reporting: Any) -> None:
+    text = reporting({**APPLIED, "generate": ("skipped", "gone")}, audio_duration_seconds=3)
+    with_colons = served(text)
+
+    def only_samples(name: re.Match[bytes]) -> bytes:
+        return name[0] if name[1] else name[2] + b"_"
+
+    for mangled, words in (
+        (NAME.sub(only_samples, text), "/metrics/"),
+        (NAME.sub(rb"\1\2_", text), "a collector between"),
+    ):
+        report = served(mangled)
+        severity, message = said(report, "names")[0]
+        assert severity == "degraded"
+        assert words in message
+        assert "stand for" not in message, "no name of the engine's is there to be the same"
+        others = [finding for finding in report.findings if finding.check != "names"]
+        assert others == with_colons.findings
+        assert report.patches == with_colons.patches
+
+
+def test_names_that_two_families_have_without_their_colons_are_listed(metrics_page: Any) -> None:
+    with metrics_page() as page:
+        page.add_other("vllm_omni:audio_rtf", model_name="m")
+        page.add_other("vllm_omni:image_count_total", model_name="m")
+        page.add_other("vllm_omni:requests_success_total", model_name="m")
+        text = page.text()
+    assert said(served(text), "names") == []
+    [(_, message)] = said(served(NAME.sub(rb"\1\2_", text)), "names")
+    assert ". audio_rtf, requests_success_total then stand for a family of ours" in message
+    assert "VLLM_OMNI_METRICS_NATIVE=0" in message
+
+
 def test_traffic_is_judged(reporting: Any) -> None:
     report = served(reporting(audio_duration_seconds=3))
     assert report.exit_code == 1
@@ -605,16 +672,23 @@ def test_table_says_the_worst_first(
     change(installed, "generate", status="skipped", reason="gone", others=("theirs",))
     status, out = run(capsys)
     assert status == 2
-    summary, by_patch, by_family, by_hook, findings = out.split("\n\n")
-    assert f"{__version__}: broken" in summary
+    summary, findings, more = out.split("\n\n")
+    assert summary.splitlines()[1].split() == ["verdict", "broken"]
+    assert __version__ in summary
     assert "0.30.0" in summary
+    severities = [line.split()[0] for line in findings.splitlines()[1:]]
+    assert severities == ["broken", "degraded", "degraded", "note"]
+    assert more.startswith("--verbose")
+
+    status, out = run(capsys, "--verbose")
+    assert status == 2
+    *same, by_patch, by_family, by_hook = out.split("\n\n")
+    assert same == [summary, findings]
     [row] = [line for line in by_patch.splitlines() if line.startswith("generate ")]
     assert row.split()[1] == "skipped"
     assert row.endswith("gone; wrapped by theirs")
     assert "vllm:omni_audio_rtf" in by_family
     assert "prometheus" in by_hook
-    severities = [line.split()[0] for line in findings.splitlines()[1:]]
-    assert severities == ["broken", "degraded", "degraded", "note"]
 
 
 def test_reported_patches_are_those_of_the_table(reporting: Any) -> None:

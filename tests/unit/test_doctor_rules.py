@@ -11,8 +11,9 @@ import pytest
 from prometheus_client import generate_latest
 
 from vllm_omni_metrics_plugin import catalog, exporters
+from vllm_omni_metrics_plugin.doctor.measures import Count, Measure
 from vllm_omni_metrics_plugin.doctor.report import Finding
-from vllm_omni_metrics_plugin.doctor.rules import REASONS, RULES, TALLIES, Count, Measure
+from vllm_omni_metrics_plugin.doctor.rules import REASONS, RULES, TALLIES
 from vllm_omni_metrics_plugin.doctor.traffic import judge
 from vllm_omni_metrics_plugin.hooks import Event
 from vllm_omni_metrics_plugin.scrape import parse
@@ -128,6 +129,13 @@ FAULTS: dict[str, tuple[list[Added], list[Added]]] = {
         ],
     ),
     "engine_label": ([added("vllm:num_requests_running", 0, engine="0", model_name="m")], []),
+    "native_placeholders": (
+        [COMPLETE, added("vllm_omni:num_requests_running", 0, model_name="/path")],
+        [
+            added("vllm_omni:image_count_total", 2, model_name="m"),
+            added("vllm_omni:num_requests_waiting", 1, model_name="m"),
+        ],
+    ),
     "no_transfers": (
         [COMPLETE, calls("stage_finished", 6), calls("request_finished", 3)],
         [

@@ -41,3 +41,8 @@ class Family:
     def name(self) -> str:
         """The name on /metrics, as Prometheus shows it."""
         return PREFIX + self.stem
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is about the plugin, and there whatever the engine lets it see."""
+        return self.stem.startswith("metrics_")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vllm_omni_metrics_plugin import scrape
+from vllm_omni_metrics_plugin.cli import access
 from vllm_omni_metrics_plugin.compare import text, totals
 from vllm_omni_metrics_plugin.compare.comparison import Row, Tolerance, compare
 from vllm_omni_metrics_plugin.compare.result import NotABenchError, Result, read
@@ -36,6 +37,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--bench", type=Path, required=True, metavar="FILE", help="what --save-result wrote"
     )
     parser.add_argument("--url", help="the server that was benched, as http://host:port")
+    access.add(parser)
     parser.add_argument(
         "--before",
         type=Path,
@@ -78,7 +80,7 @@ def _run(options: argparse.Namespace) -> int:
             raise CompareError("--before is subtracted from a server's metrics: name it by --url")
         _print_renamed(result, options.json)
         return AGREE
-    counted = ask(options.url)
+    counted = ask(options.url, access.chosen(options))
     if options.before is not None:
         counted = _subtract(counted, options.before)
     tolerance = Tolerance(options.tolerance, options.allowance)
@@ -104,10 +106,10 @@ def _run(options: argparse.Namespace) -> int:
     return status
 
 
-def ask(url: str) -> totals.Totals:
+def ask(url: str, access: scrape.Access | None = None) -> totals.Totals:
     """What the server at ``url`` has counted; raises :class:`CompareError`."""
     try:
-        text = scrape.fetch(url, _TIMEOUT_SECONDS)
+        text = scrape.fetch(url, _TIMEOUT_SECONDS, access)
     except scrape.NoAnswerError as why:
         raise CompareError(str(why)) from None
     return _parse(text, scrape.address(url))

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 
+from vllm_omni_metrics_plugin.cli import access
 from vllm_omni_metrics_plugin.doctor import examine
 from vllm_omni_metrics_plugin.doctor.text import text
 
@@ -20,20 +21,28 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="what is wrong, with the engine that is installed or in a running server",
         epilog="Exit status: 0 all good, 1 degraded, 2 broken.",
     )
-    parser.add_argument("--json", action="store_true", help="the whole report as JSON")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="the whole report as JSON")
+    form.add_argument(
+        "--verbose", action="store_true", help="also every patch, family and hook plugin"
+    )
     parser.add_argument(
         "--url",
         help="a running server, whose /metrics is judged by the traffic it has seen; without it, "
         "the engine is imported and each patch tried on it, which takes half a minute",
     )
+    access.add(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """0 if all is good, 1 if something is missing, 2 if nothing is measured."""
     with _noise_on_standard_error():
-        report = examine(dict(os.environ), options.url)
-    print(json.dumps(report.as_data(), indent=2) if options.json else text(report))
+        report = examine(dict(os.environ), options.url, access.chosen(options))
+    if options.json:
+        print(json.dumps(report.as_data(), indent=2))
+    else:
+        print(text(report, verbose=options.verbose))
     return report.exit_code
 
 

@@ -9,8 +9,9 @@ import sys
 from typing import NamedTuple
 
 from vllm_omni_metrics_plugin import catalog, settings
+from vllm_omni_metrics_plugin.cli import access
 from vllm_omni_metrics_plugin.doctor.installation import load_hooks
-from vllm_omni_metrics_plugin.scrape import NoAnswerError, scrape
+from vllm_omni_metrics_plugin.scrape import Access, NoAnswerError, scrape
 from vllm_omni_metrics_plugin.tables import aligned
 
 DEFAULT_URL = "http://localhost:8000"
@@ -38,6 +39,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--url", help=f"the server whose calls are shown; {DEFAULT_URL} is tried by default"
     )
+    access.add(parser)
     parser.set_defaults(run=run)
 
 
@@ -47,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     installed = load_hooks(settings.parse(os.environ))
     live: Live = {}
     try:
-        live = ask(options.url or DEFAULT_URL)
+        live = ask(options.url or DEFAULT_URL, access.chosen(options))
         footer = f"Calls as {options.url or DEFAULT_URL} counted them."
     except NoAnswerError as why:
         footer = f"No calls are shown: {why}."
@@ -58,9 +60,9 @@ def run(options: argparse.Namespace) -> int:
     return 1 if options.url is not None and not live else 0
 
 
-def ask(url: str) -> Live:
+def ask(url: str, access: Access | None = None) -> Live:
     """What the server at ``url`` says about its hooks; raises :class:`NoAnswerError`."""
-    page = scrape(url, _TIMEOUT_SECONDS)
+    page = scrape(url, _TIMEOUT_SECONDS, access)
     counts = {
         stem: {
             (sample.labels["hook"], sample.labels["plugin"]): sample.value

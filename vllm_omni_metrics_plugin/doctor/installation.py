@@ -21,6 +21,8 @@ from vllm_omni_metrics_plugin.settings import Settings
 
 #: The engine's variable with the names of the plugins that it may load, of whatever group.
 ALLOW_LIST = "VLLM_PLUGINS"
+#: The engine's variable for a front end of another language.
+RUST = "VLLM_USE_RUST_FRONTEND"
 _GENERAL_PLUGINS = "vllm.general_plugins"
 _OURS = "vllm_omni_metrics_plugin:register"
 _ENGINES_OWN = "vllm_omni_register_models"
@@ -75,6 +77,14 @@ def is_allowed(environ: Mapping[str, str]) -> bool:
     """As the engine decides it: an exact name in the list, or no list."""
     names = _allowed(environ)
     return names is None or _our_name() in names
+
+
+def check_front_end(environ: Mapping[str, str]) -> list[Finding]:
+    """Whether what answers clients is a process that loads plugins at all."""
+    if environ.get(RUST, "0").strip() in ("", "0"):
+        return []
+    why = f"{RUST} puts vLLM's front end in Rust before the engine, which loads no plugin: its "
+    return [Finding("broken", "engine", f"{why}/metrics has none of our families")]
 
 
 def check_allow_list(environ: Mapping[str, str]) -> list[Finding]:

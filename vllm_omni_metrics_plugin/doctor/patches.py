@@ -59,7 +59,7 @@ def check(
     """What is wrong with them; ``unavailable`` says by stem what this release is known to lack."""
     states = list(states)
     findings = []
-    feeds = {seam.name: seam.feeds for seam in seams}
+    feeds = {seam.name: seam.families for seam in seams}
     for state in states:
         by = f", which {' and '.join(state.others)} has wrapped" if state.others else ""
         if state.status in _OUT:
@@ -84,7 +84,7 @@ def availability(
     families = []
     for stem in (*catalog.BY_STEM, ENGINE_FAMILIES):
         name = catalog.BY_STEM[stem].name if stem in catalog.BY_STEM else stem
-        feeding = [by_name[seam.name] for seam in seams if stem in seam.feeds]
+        feeding = [by_name[seam.name] for seam in seams if stem in seam.families]
         families.append(_availability(name, feeding, unavailable.get(stem)))
     return families
 

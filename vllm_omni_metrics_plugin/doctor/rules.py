@@ -6,38 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vllm_omni_metrics_plugin import catalog
+from vllm_omni_metrics_plugin.doctor.measures import (
+    Count,
+    Labelled,
+    Measure,
+    Series,
+    Total,
+    hook_calls,
+    own,
+    unmeasured,
+)
 from vllm_omni_metrics_plugin.doctor.report import Severity
-from vllm_omni_metrics_plugin.hooks.loading import BUILT_IN
-from vllm_omni_metrics_plugin.scrape import Scrape
-
-
-@dataclass(frozen=True)
-class Count:
-    """The sum of a sample's series that have, of each label in ``where``, one of the values."""
-
-    sample: str
-    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-    def of(self, page: Scrape) -> float:
-        return sum(
-            sample.value
-            for sample in page.named(self.sample)
-            if all(sample.labels.get(label) in values for label, values in self.where.items())
-        )
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """How many series of the families with this prefix have the label."""
-
-    prefix: str
-    label: str
-
-    def of(self, page: Scrape) -> float:
-        return sum(self.label in sample.labels for sample in page.beginning(self.prefix))
-
-
-Measure = Count | Labelled
 
 
 @dataclass(frozen=True)
@@ -66,23 +45,6 @@ class Tally:
     severity: Severity
     message: str
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-def own(sample: str, **where: str) -> Count:
-    """A sample of one of our families, without their common prefix."""
-    return Count(catalog.PREFIX + sample, {label: (value,) for label, value in where.items()})
-
-
-def hook_calls(*hooks: str) -> Count:
-    """How often the exporter was called by these hooks."""
-    where = {"hook": tuple(f"omni_{hook}" for hook in hooks), "plugin": (BUILT_IN,)}
-    return Count(f"{catalog.PREFIX}metrics_hook_calls_total", where)
-
-
-def unmeasured(*stems: str) -> Count:
-    """Samples of these families that could not be measured, and were counted as such."""
-    where = {"family": tuple(catalog.BY_STEM[stem].name for stem in stems)}
-    return Count(f"{catalog.PREFIX}metrics_missing_samples_total", where)
 
 
 _REQUESTS = f"{catalog.PREFIX}requests_success_total"
@@ -223,6 +185,15 @@ RULES: tuple[Rule, ...] = (
         (Labelled("vllm:", "engine"),),
         (),
         "{traffic} series of the engine still have its label `engine` instead of stage and replica",
+    ),
+    Rule(
+        "native_placeholders",
+        "note",
+        (FINISHED,),
+        (Total("vllm_omni:"),),
+        "{traffic} requests have ended, and the engine's own vllm_omni:* are all at 0, as without "
+        "--log-stats: read vllm:omni_* instead; VLLM_OMNI_METRICS_NATIVE=0 leaves the others out",
+        also=(Series("vllm_omni:"),),
     ),
     Rule(
         "no_transfers",

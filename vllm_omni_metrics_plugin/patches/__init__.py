@@ -57,7 +57,7 @@ class Patches:
                 seam.name,
                 why,
                 seam.target,
-                ", ".join(seam.feeds),
+                ", ".join(seam.families),
             )
             self._report(seam, "skipped", str(why))
         except Exception as error:

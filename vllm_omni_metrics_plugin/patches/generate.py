@@ -18,6 +18,7 @@ from vllm_omni_metrics_plugin.patches.diffusion.outputs import requested_frame_r
 from vllm_omni_metrics_plugin.patches.outputs import observe
 from vllm_omni_metrics_plugin.patches.refusals import is_refusal
 from vllm_omni_metrics_plugin.patches.replicas import introduce
+from vllm_omni_metrics_plugin.patches.seams.arguments import reading
 from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests
 
@@ -58,17 +59,20 @@ _current_call: ContextVar[Call | None] = ContextVar("omni_metrics_call", default
 def wrap_generate(original: Callable[..., Any], state: EngineState) -> Callable[..., Any]:
     """``AsyncOmni.generate``: the request's life as its client sees it."""
 
+    read = reading(original, "sampling_params", "request_id", "arrival_time")
+
     @functools.wraps(original)
     async def generate(
-        self: Any, prompt: Any, sampling_params: Any = None, request_id: str = "", **kwargs: Any
+        self: Any, prompt: Any, *args: Any, **kwargs: Any
     ) -> AsyncGenerator[Any, None]:
+        sampling_params, request_id, arrived_at = read(self, prompt, *args, **kwargs)
         call = Call(
             state.requests,
             introduce(self, state),
-            request_id,
-            _arrival(kwargs.get("arrival_time")),
+            request_id or "",
+            _arrival(arrived_at),
         )
-        outputs = original(self, prompt, sampling_params, request_id, **kwargs)
+        outputs = original(self, prompt, *args, **kwargs)
         error: BaseException | None = None
         try:
             output = await _first_output(outputs, call)
@@ -109,8 +113,8 @@ def wrap_request_id(original: Callable[..., str], _: EngineState) -> Callable[..
     """``AsyncOmni._get_unique_request_id``: the internal id of the call that is beginning."""
 
     @functools.wraps(original)
-    def _get_unique_request_id(external_request_id: str) -> str:
-        request_id = original(external_request_id)
+    def _get_unique_request_id(external_request_id: str, *args: Any, **kwargs: Any) -> str:
+        request_id = original(external_request_id, *args, **kwargs)
         call = _current_call.get()
         if call is not None and not call.begun:
             with internal_errors.suppressed("the beginning of a request"):

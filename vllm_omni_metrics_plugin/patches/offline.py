@@ -96,18 +96,18 @@ def wrap_run_generation(original: Callable[..., Any], state: EngineState) -> Cal
     return _run_generation
 
 
-def wrap_add_request(original: Callable[..., None], _: EngineState) -> Callable[..., None]:
+def wrap_add_request(original: Callable[..., Any], _: EngineState) -> Callable[..., Any]:
     """``AsyncOmniEngine.add_request``: hands one prompt of a batch to the orchestrator.
 
     The server comes here too, outside of any batch.
     """
 
     @functools.wraps(original)
-    def add_request(self: Any, request_id: str, *args: Any, **kwargs: Any) -> None:
+    def add_request(self: Any, request_id: str, *args: Any, **kwargs: Any) -> Any:
         batch = _current.batch
         if batch is not None:
             with internal_errors.suppressed("the beginning of an offline request"):
                 batch.begin(request_id)
-        original(self, request_id, *args, **kwargs)
+        return original(self, request_id, *args, **kwargs)
 
     return add_request

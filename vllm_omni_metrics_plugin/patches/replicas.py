@@ -24,19 +24,20 @@ def wrap_engine_init(original: Callable[..., None], state: EngineState) -> Calla
     return __init__
 
 
-def wrap_shutdown(original: Callable[..., None], state: EngineState) -> Callable[..., None]:
+def wrap_shutdown(original: Callable[..., Any], state: EngineState) -> Callable[..., Any]:
     """``OmniBase.shutdown``: the engine is stopped, its replicas leave with it."""
 
     @functools.wraps(original)
-    def shutdown(self: Any, *args: Any, **kwargs: Any) -> None:
+    def shutdown(self: Any, *args: Any, **kwargs: Any) -> Any:
         leaving = []
         with internal_errors.suppressed("an engine that is stopped"):
             pools = [pool for pool in self.engine.stage_pools if pool in state.stages]
             leaving = [(pool, replica) for pool in pools for replica in members(pool)]
-        original(self, *args, **kwargs)
+        result = original(self, *args, **kwargs)
         with internal_errors.suppressed("an engine that is stopped"):
             for pool, replica in leaving:
                 _gone(state, pool, replica)
+        return result
 
     return shutdown
 
@@ -60,9 +61,9 @@ def wrap_remove_client(original: Callable[..., Any], state: EngineState) -> Call
     """``StagePool.remove_client``: a replica leaves; returns its client, None if it was gone."""
 
     @functools.wraps(original)
-    def remove_client(self: Any, input_addr: str) -> Any:
+    def remove_client(self: Any, input_addr: str, *args: Any, **kwargs: Any) -> Any:
         replica = _replica_at(self, input_addr)  # releases up to 0.24 forget it with the client
-        client = original(self, input_addr)
+        client = original(self, input_addr, *args, **kwargs)
         with internal_errors.suppressed("a replica that leaves"):
             if client is not None and replica is not None:
                 _gone(state, self, replica)
@@ -71,14 +72,15 @@ def wrap_remove_client(original: Callable[..., Any], state: EngineState) -> Call
     return remove_client
 
 
-def wrap_evict_replica(original: Callable[..., None], state: EngineState) -> Callable[..., None]:
+def wrap_evict_replica(original: Callable[..., Any], state: EngineState) -> Callable[..., Any]:
     """``StagePool.evict_replica``: a replica died."""
 
     @functools.wraps(original)
-    def evict_replica(self: Any, replica_id: int) -> None:
-        original(self, replica_id)
+    def evict_replica(self: Any, replica_id: int, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, replica_id, *args, **kwargs)
         with internal_errors.suppressed("a replica that died"):
             _gone(state, self, replica_id)
+        return result
 
     return evict_replica
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.patches.diffusion.outputs import work_of
+from vllm_omni_metrics_plugin.patches.seams.arguments import reading
 from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.requests import Delivery
 
@@ -21,6 +22,8 @@ _DELIVERIES: dict[str, Delivery] = {
 def wrap_submit(original: Callable[..., Any], state: EngineState) -> Callable[..., Any]:
     """``StagePool.submit_initial``: a stage's first part in a request; returns the replica."""
 
+    read = reading(original, "affinity_request_id")
+
     @functools.wraps(original)
     async def submit_initial(
         self: Any, request_id: str, req_state: Any, *args: Any, **kwargs: Any
@@ -31,9 +34,8 @@ def wrap_submit(original: Callable[..., Any], state: EngineState) -> Callable[..
                 request.submitting(self.stage_id, _delivery(req_state, self.stage_id))
         replica = await original(self, request_id, req_state, *args, **kwargs)
         with internal_errors.suppressed("a stage submit"):
-            state.requests.submitted(
-                request_id, self.stage_id, replica, kwargs.get("affinity_request_id")
-            )
+            [parent] = read(self, request_id, req_state, *args, **kwargs)
+            state.requests.submitted(request_id, self.stage_id, replica, parent)
         return replica
 
     return submit_initial
@@ -42,16 +44,19 @@ def wrap_submit(original: Callable[..., Any], state: EngineState) -> Callable[..
 def wrap_stage_metrics(original: Callable[..., Any], state: EngineState) -> Callable[..., Any]:
     """``StagePool.build_stage_metrics``: called once for each output that ends a stage's part."""
 
+    read = reading(original, "replica_id")
+
     @functools.wraps(original)
     def build_stage_metrics(self: Any, request_outputs: Any, *args: Any, **kwargs: Any) -> Any:
         metrics = original(self, request_outputs, *args, **kwargs)
         with internal_errors.suppressed("a stage's end"):
+            [replica] = read(self, request_outputs, *args, **kwargs)
             for output in request_outputs:
                 if getattr(output, "finished", False):  # else a segment of a streamed input
                     state.requests.stage_finished(
                         output.request_id,
                         self.stage_id,
-                        kwargs["replica_id"],
+                        replica,
                         _finish_reason(output),
                         getattr(metrics, "num_tokens_in", None),
                         getattr(metrics, "num_tokens_out", None),

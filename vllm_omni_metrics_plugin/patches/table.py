@@ -10,31 +10,22 @@ from vllm_omni_metrics_plugin.patches.engine_families import lost_stats, schedul
 from vllm_omni_metrics_plugin.patches.seams.releases import RELEASES
 from vllm_omni_metrics_plugin.patches.seams.seam import ENGINE_FAMILIES, Seam
 
-_REQUESTS = (
-    "num_requests_running",
-    "num_requests_waiting",
-    "requests_success_total",
-    "e2e_request_latency_seconds",
-    "request_queue_time_seconds",
+#: The hooks of a request that any engine may serve, and of one that a server alone serves.
+_REQUEST = (
+    "omni_request_arrived",
+    "omni_stage_submitted",
+    "omni_request_finished",
+    "omni_media_packet",
+    "omni_audio_finished",
 )
-_AUDIO = ("audio_ttfp_seconds", "audio_duration_seconds", "audio_rtf", "audio_frames_total")
-_IMAGES = ("image_ttfp_seconds", "image_num_total", "image_pixels")
-_VIDEOS = ("video_duration_seconds", "video_rtf", "video_frames_total")
+_VISUAL = ("omni_image_finished", "omni_video_finished")
 _GENERATION_TIMES = ("image_generation_time_seconds", "video_generation_time_seconds")
-_DIFFUSION = (
-    "diffusion_preprocess_time_ms",
-    "diffusion_exec_time_ms",
-    "diffusion_postprocess_time_ms",
-    "diffusion_step_time_ms",
-)
-
-_TRANSFERS = (
-    "transfer_size_bytes",
-    "transfer_tx_time_ms",
-    "transfer_rx_decode_time_ms",
-    "transfer_in_flight_time_ms",
-    "transfer_failures_total",
-)
+_JOINED = ("omni_replica_joined",)
+#: What a replica is shown as is taken back.
+_LEFT = ("omni_replica_left", "stage_info")
+_STEPS = ("diffusion_steps_total",)
+_TRANSFERS = ("omni_transfer_sent", "omni_transfer_received", "omni_transfer_failed")
+_ENGINE = ("omni_engine_stats", ENGINE_FAMILIES)
 
 _SEAMS: tuple[Seam, ...] = (
     Seam(
@@ -43,7 +34,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="OmniBase.__init__",
         form="function",
         wrap=replicas.wrap_engine_init,
-        feeds=("stage_info",),
+        feeds=_JOINED,
     ),
     Seam(
         name="engine_shutdown",
@@ -51,7 +42,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="OmniBase.shutdown",
         form="function",
         wrap=replicas.wrap_shutdown,
-        feeds=("stage_info",),
+        feeds=_LEFT,
     ),
     Seam(
         name="generate",
@@ -59,7 +50,8 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="AsyncOmni.generate",
         form="async generator",
         wrap=generate.wrap_generate,
-        feeds=(*_REQUESTS, *_AUDIO, *_IMAGES, *_VIDEOS),
+        feeds=(*_REQUEST, *_VISUAL),
+        without=_GENERATION_TIMES,
         leading=("prompt", "sampling_params", "request_id"),
     ),
     Seam(
@@ -68,7 +60,8 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="AsyncOmni._get_unique_request_id",
         form="static function",
         wrap=generate.wrap_request_id,
-        feeds=(*_REQUESTS, *_AUDIO, *_IMAGES, *_VIDEOS),
+        feeds=(*_REQUEST, *_VISUAL),
+        without=_GENERATION_TIMES,
         leading=("external_request_id",),
     ),
     Seam(
@@ -86,7 +79,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="Omni._run_generation",
         form="generator",
         wrap=offline.wrap_run_generation,
-        feeds=(*_REQUESTS, *_AUDIO),
+        feeds=_REQUEST,
         leading=("prompts", "sampling_params_list"),
     ),
     Seam(
@@ -95,7 +88,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="AsyncOmniEngine.add_request",
         form="function",
         wrap=offline.wrap_add_request,
-        feeds=(*_REQUESTS, *_AUDIO),
+        feeds=_REQUEST,
         leading=("request_id",),
     ),
     Seam(
@@ -104,7 +97,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="StagePool.submit_initial",
         form="coroutine",
         wrap=stages.wrap_submit,
-        feeds=("num_requests_running", "request_queue_time_seconds", "audio_rtf"),
+        feeds=("omni_stage_submitted", "request_queue_time_seconds", "audio_rtf"),
         leading=("request_id", "req_state"),
         keywords=("affinity_request_id",),
     ),
@@ -114,7 +107,8 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="StagePool.build_stage_metrics",
         form="function",
         wrap=stages.wrap_stage_metrics,
-        feeds=("audio_rtf", *_GENERATION_TIMES, *_DIFFUSION),
+        feeds=("omni_stage_finished", "audio_rtf", *_GENERATION_TIMES),
+        without=_STEPS,
         leading=("request_outputs",),
         keywords=("replica_id",),
     ),
@@ -132,7 +126,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="DiffusionModelRunner._execute_request_list",
         form="function",
         wrap=steps.wrap_execute_requests,
-        feeds=("diffusion_steps_total",),
+        feeds=_STEPS,
         leading=("reqs",),
         roles=("server", "stage_engine", "worker"),
         since="0.24.0",
@@ -143,7 +137,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="DiffusionModelRunner._attach_stepwise_metadata",
         form="function",
         wrap=steps.wrap_stepwise_metadata,
-        feeds=("diffusion_steps_total",),
+        feeds=_STEPS,
         leading=("state", "output"),
         roles=("server", "stage_engine", "worker"),
         since="0.30.0",
@@ -154,7 +148,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="StagePool.add_client",
         form="function",
         wrap=replicas.wrap_add_client,
-        feeds=("stage_info",),
+        feeds=_JOINED,
         leading=("input_addr",),
     ),
     Seam(
@@ -163,7 +157,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="StagePool.remove_client",
         form="function",
         wrap=replicas.wrap_remove_client,
-        feeds=("stage_info",),
+        feeds=_LEFT,
         leading=("input_addr",),
     ),
     Seam(
@@ -172,7 +166,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="StagePool.evict_replica",
         form="function",
         wrap=replicas.wrap_evict_replica,
-        feeds=("stage_info",),
+        feeds=_LEFT,
         leading=("replica_id",),
         since="0.28.0",
     ),
@@ -182,7 +176,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="MultimodalOutputProcessor.__init__",
         form="function",
         wrap=stats.wrap_output_processor_init,
-        feeds=(ENGINE_FAMILIES,),
+        feeds=_ENGINE,
         keywords=("log_stats",),
         since="0.26.0",
     ),
@@ -192,7 +186,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="Orchestrator._init_metrics_state",
         form="function",
         wrap=stats.wrap_metrics_state,
-        feeds=(ENGINE_FAMILIES,),
+        feeds=_ENGINE,
         leading=("stage_pools",),
         keywords=("log_stats",),
     ),
@@ -202,7 +196,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="Scheduler.__init__",
         form="function",
         wrap=scheduler.wrap_scheduler_init,
-        feeds=(ENGINE_FAMILIES,),
+        feeds=_ENGINE,
         keywords=("log_stats",),
         roles=("stage_engine",),
     ),
@@ -212,7 +206,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="OmniSchedulerMixin.make_stats",
         form="function",
         wrap=scheduler.wrap_make_stats,
-        feeds=(ENGINE_FAMILIES,),
+        feeds=_ENGINE,
         roles=("stage_engine",),
     ),
     Seam(
@@ -221,7 +215,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="EngineCoreProc._notify_idle_state_callbacks",
         form="function",
         wrap=scheduler.wrap_idle,
-        feeds=(ENGINE_FAMILIES,),
+        feeds=_ENGINE,
         roles=("stage_engine",),
     ),
     Seam(
@@ -241,7 +235,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="DiffusionModelRunner.execute_model",
         form="function",
         wrap=steps.wrap_execute_request,
-        feeds=("diffusion_steps_total",),
+        feeds=_STEPS,
         leading=("req",),
         roles=("server", "stage_engine", "worker"),
         until="0.22.0",
@@ -252,7 +246,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="DiffusionModelRunner._attach_stepwise_metrics",
         form="function",
         wrap=steps.wrap_stepwise_metadata,
-        feeds=("diffusion_steps_total",),
+        feeds=_STEPS,
         leading=("state", "output"),
         roles=("server", "stage_engine", "worker"),
         since="0.24.0",
@@ -264,7 +258,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="MultimodalOutputProcessor.__init__",
         form="function",
         wrap=stats.wrap_output_processor_init,
-        feeds=(ENGINE_FAMILIES,),
+        feeds=_ENGINE,
         keywords=("log_stats",),
         until="0.24.0",
     ),
@@ -274,7 +268,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="MultimodalOutputProcessor.process_outputs",
         form="function",
         wrap=lost_stats.wrap_process_outputs,
-        feeds=(ENGINE_FAMILIES,),
+        feeds=_ENGINE,
         keywords=("iteration_stats",),
         until="0.24.0",
     ),
@@ -284,7 +278,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="StagePool.process_llm_raw_outputs",
         form="coroutine",
         wrap=lost_stats.wrap_process_raw_outputs,
-        feeds=(ENGINE_FAMILIES,),
+        feeds=_ENGINE,
         leading=("replica_id", "raw_outputs"),
         until="0.24.0",
     ),
@@ -294,7 +288,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="StagePool._poll_stage_raw",
         form="coroutine",
         wrap=lost_stats.wrap_poll,
-        feeds=(ENGINE_FAMILIES,),
+        feeds=_ENGINE,
         leading=("client",),
         until="0.24.0",
     ),

@@ -54,7 +54,7 @@ def start(environ: Mapping[str, str]) -> EngineState | None:
     if role == "server" and BUILT_IN not in settings.hooks_blocked:
         from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
 
-        exporter = PrometheusExporter(settings.buckets, plugins.stats)
+        exporter = PrometheusExporter(settings.buckets, plugins.stats, native=settings.native)
         plugins.register(exporter, BUILT_IN, timed=False)
     state = EngineState(plugins.hooks)
     open_channel(settings, role, state)

@@ -88,11 +88,16 @@ def plugin(receiver: Receiver, omni_hooks: HookHarness) -> Iterator[OpenTelemetr
     registered.provider.shutdown()
 
 
+def flush(plugin: OpenTelemetry) -> None:
+    assert plugin.provider is not None
+    plugin.provider.force_flush()
+
+
 def test_speech_arrives_with_the_conventions_names_and_attributes(
     omni_hooks: HookHarness, plugin: OpenTelemetry, receiver: Receiver
 ) -> None:
     omni_hooks.fire(*speech_request(model_name="qwen3-tts", packets=3, replica=1))
-    plugin.provider.force_flush()
+    flush(plugin)
 
     about = {
         "gen_ai.operation.name": "generate_content",
@@ -122,7 +127,7 @@ def test_duration_has_the_bounds_that_the_conventions_ask_for(
     omni_hooks: HookHarness, plugin: OpenTelemetry, receiver: Receiver
 ) -> None:
     omni_hooks.fire(*speech_request())
-    plugin.provider.force_flush()
+    flush(plugin)
     [point] = receiver.metrics()["gen_ai.server.request.duration"].histogram.data_points
     expected = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96]
     assert list(point.explicit_bounds) == pytest.approx([*expected, 81.92])
@@ -136,7 +141,7 @@ def test_request_that_failed_has_an_error_type_and_no_audio(
     omni_hooks: HookHarness, plugin: OpenTelemetry, receiver: Receiver, outcome: str, error: str
 ) -> None:
     omni_hooks.fire(*speech_request(outcome=outcome, packets=0))
-    plugin.provider.force_flush()
+    flush(plugin)
     [(attributes, count, _)] = receiver.points("gen_ai.server.request.duration")
     assert (attributes["error.type"], count) == (error, 1)
     assert "vllm_omni.server.audio.duration" not in receiver.metrics()
@@ -146,7 +151,7 @@ def test_resource_carries_the_services_name(
     omni_hooks: HookHarness, plugin: OpenTelemetry, receiver: Receiver
 ) -> None:
     omni_hooks.fire(*speech_request())
-    plugin.provider.force_flush()
+    flush(plugin)
     [resource] = receiver.requests[-1].resource_metrics
     assert _plain(resource.resource.attributes)["service.name"] == "vllm-omni"
 
@@ -156,6 +161,7 @@ def test_end_of_the_process_sends_what_is_left(
 ) -> None:
     omni_hooks.fire(*speech_request())
     assert receiver.requests == []
+    assert plugin.provider is not None
     plugin.provider.shutdown()
     assert receiver.points("gen_ai.server.request.duration")[0][1] == 1
 

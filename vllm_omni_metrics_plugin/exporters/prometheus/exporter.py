@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from vllm_omni_metrics_plugin.exporters.prometheus.audio import AudioSamples
+from vllm_omni_metrics_plugin.exporters.prometheus.native import NativeFamilies
 from vllm_omni_metrics_plugin.exporters.prometheus.own_counts import OwnCounts
 from vllm_omni_metrics_plugin.exporters.prometheus.pipeline import PipelineSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families, RegistryCollector
@@ -30,11 +31,17 @@ class PrometheusExporter:
         buckets: Mapping[str, tuple[float, ...]],
         hook_stats: Callable[[], Iterable[HookStats]],
         publish_in: CollectorRegistry = REGISTRY,
+        *,
+        native: bool = True,
     ) -> None:
-        """``buckets`` replace the catalogue's, by family stem."""
+        """``buckets`` replace the catalogue's, by family stem.
+
+        If ``native`` is false, the families that the engine publishes itself are left out.
+        """
         families = Families(buckets)
         self._own_counts = OwnCounts(families, hook_stats)
-        self._collector = RegistryCollector(families.registry, self._own_counts.publish)
+        self._collector = RegistryCollector(families.registry, self._refresh)
+        self._native = None if native else NativeFamilies(publish_in)
         self._publish_in = publish_in
         self._published = False
         requests = RequestSamples(families)
@@ -59,7 +66,14 @@ class PrometheusExporter:
                     raise ValueError(f"two parts of the exporter implement {name}")
                 setattr(self, name, getattr(part, name))
 
+    def _refresh(self) -> None:
+        self._own_counts.publish()
+        if self._native is not None:
+            self._native.leave_out()
+
     def _publish(self) -> None:
+        if self._native is not None:
+            self._native.leave_out()
         self._collector.publish_in(self._publish_in)
         self._published = True
         self._own_counts.start()

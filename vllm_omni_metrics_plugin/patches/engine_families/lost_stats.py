@@ -15,6 +15,7 @@ from typing import Any
 
 from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.patches.engine_families import stats
+from vllm_omni_metrics_plugin.patches.seams.arguments import reading
 from vllm_omni_metrics_plugin.patches.state import EngineState
 
 #: By output processor, what it was last given to fill in.
@@ -24,15 +25,13 @@ _filled: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 def wrap_process_outputs(original: Callable[..., Any], _: object) -> Callable[..., Any]:
     """``MultimodalOutputProcessor.process_outputs``: fills in the statistics that are lost."""
 
+    read = reading(original, "iteration_stats")
+
     @functools.wraps(original)
-    def process_outputs(
-        self: Any,
-        engine_core_outputs: Any,
-        engine_core_timestamp: float | None = None,
-        iteration_stats: Any = None,
-    ) -> Any:
-        result = original(self, engine_core_outputs, engine_core_timestamp, iteration_stats)
-        _filled[self] = iteration_stats
+    def process_outputs(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        with internal_errors.suppressed("recording an iteration"):
+            [_filled[self]] = read(self, *args, **kwargs)
         return result
 
     return process_outputs
@@ -61,9 +60,9 @@ def wrap_poll(original: Callable[..., Any], state: EngineState) -> Callable[...,
     """``StagePool._poll_stage_raw``: None for a message without outputs, whatever else is in it."""
 
     @functools.wraps(original)
-    async def _poll_stage_raw(self: Any, client: Any) -> Any:
+    async def _poll_stage_raw(self: Any, client: Any, *args: Any, **kwargs: Any) -> Any:
         reader = _Reader(client)
-        outputs = await original(self, reader)
+        outputs = await original(self, reader, *args, **kwargs)
         with internal_errors.suppressed("recording an idle engine's statistics"):
             if outputs is None:
                 lost = getattr(reader.read, "scheduler_stats", None)
@@ -83,8 +82,8 @@ class _Reader:
         self._client = client
         self.read: Any = None
 
-    async def get_output_async(self) -> Any:
-        self.read = await self._client.get_output_async()
+    async def get_output_async(self, *args: Any, **kwargs: Any) -> Any:
+        self.read = await self._client.get_output_async(*args, **kwargs)
         return self.read
 
     def __getattr__(self, name: str) -> Any:

@@ -52,15 +52,16 @@ def wrap_make_stats(original: Callable[..., Any], _: object) -> Callable[..., An
     return make_stats
 
 
-def wrap_idle(original: Callable[..., None], _: object) -> Callable[..., None]:
+def wrap_idle(original: Callable[..., Any], _: object) -> Callable[..., Any]:
     """``EngineCoreProc._notify_idle_state_callbacks``: before the engine waits for work."""
 
     @functools.wraps(original)
-    def _notify_idle_state_callbacks(self: Any) -> None:
-        original(self)
+    def _notify_idle_state_callbacks(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
         with internal_errors.suppressed("sending an idle engine's statistics"):
             if getattr(self.scheduler, _OUTDATED, False):
                 _send_last_stats(self)
+        return result
 
     return _notify_idle_state_callbacks
 

@@ -131,11 +131,13 @@ class StageStatLogger(PrometheusStatLogger):
         iteration_stats: Any,
         mm_cache_stats: Any = None,
         engine_idx: int = 0,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         """Never raises: the orchestrator ends every stage over an exception here."""
         if self._iterations_come_apart:
             iteration_stats = None  # the engine's are empty ones
-        self._record(scheduler_stats, iteration_stats, mm_cache_stats, engine_idx)
+        self._record(scheduler_stats, iteration_stats, mm_cache_stats, engine_idx, *args, **kwargs)
 
     def record_iteration(self, iteration_stats: Any, engine_idx: int) -> None:
         """The iteration statistics of an engine that does not hand them to :meth:`record`."""
@@ -143,10 +145,18 @@ class StageStatLogger(PrometheusStatLogger):
         self._record(None, iteration_stats, None, engine_idx)
 
     def _record(
-        self, scheduler_stats: Any, iteration_stats: Any, mm_cache_stats: Any, engine_idx: int
+        self,
+        scheduler_stats: Any,
+        iteration_stats: Any,
+        mm_cache_stats: Any,
+        engine_idx: int,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         with internal_errors.suppressed("recording engine statistics"):
-            super().record(scheduler_stats, iteration_stats, mm_cache_stats, engine_idx)
+            super().record(
+                scheduler_stats, iteration_stats, mm_cache_stats, engine_idx, *args, **kwargs
+            )
             if self._engines.withdrawn:
                 self._withdraw_anew(engine_idx)
             if self._engine_stats.listeners:

@@ -1,8 +1,9 @@
-"""Giving an engine's function another value for one argument, however the caller passes it."""
+"""The arguments of an engine's function by name, however the caller passes them."""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -25,3 +26,23 @@ def replacing(function: Callable[..., Any], name: str) -> Callable[..., Argument
         return bound.args, bound.kwargs
 
     return replace
+
+
+def reading(function: Callable[..., Any], *names: str) -> Callable[..., tuple[Any, ...]]:
+    """Makes ``read(*args, **kwargs)``: the values of ``names`` in a call, None for one not given.
+
+    A wrapper that takes only what it reads, and hands on the call as it came, keeps the engine's
+    own defaults and whatever a later release adds.
+    """
+    parameters = [
+        parameter.name
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    places = [(n, parameters.index(n) if n in parameters else sys.maxsize) for n in names]
+
+    def read(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        given = len(args)
+        return tuple(args[place] if place < given else kwargs.get(name) for name, place in places)
+
+    return read

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.hooks.events import Role
 from vllm_omni_metrics_plugin.patches.seams import releases
 from vllm_omni_metrics_plugin.patches.seams.switch import Switch
@@ -56,8 +57,11 @@ class Seam:
     attribute: str
     form: Form
     wrap: Wrap
-    #: The families that have no samples without this seam.
+    #: What has no samples without this seam: names of hooks, for all families that their events
+    #: feed, and stems of single families.
     feeds: tuple[str, ...]
+    #: Stems of families that an event of ``feeds`` feeds, and that need another seam instead.
+    without: tuple[str, ...] = ()
     leading: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
     #: In which kinds of process the seam does its work.
@@ -73,6 +77,17 @@ class Seam:
         return (self.since is None or releases.number(self.since) <= number) and (
             self.until is None or number <= releases.number(self.until)
         )
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The families that have no samples without this seam; those of the catalogue by stem."""
+        stems = (family.stem for family in catalog.FAMILIES if self._feeds(family))
+        others = (n for n in self.feeds if n not in catalog.BY_STEM and not n.startswith("omni_"))
+        return (*stems, *others)
+
+    def _feeds(self, family: catalog.Family) -> bool:
+        by_event = family.event in self.feeds and not family.is_own
+        return family.stem in self.feeds or (by_event and family.stem not in self.without)
 
     @property
     def target(self) -> str:

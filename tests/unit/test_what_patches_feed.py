@@ -1,0 +1,101 @@
+"""Which families a patch feeds, by the hooks whose events they come from."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from vllm_omni_metrics_plugin import catalog
+from vllm_omni_metrics_plugin.hooks import plugins
+from vllm_omni_metrics_plugin.patches.seams.releases import RELEASES
+from vllm_omni_metrics_plugin.patches.seams.seam import ENGINE_FAMILIES, Seam
+from vllm_omni_metrics_plugin.patches.table import SEAMS, seams_of
+
+REQUESTS = {
+    *{"num_requests_running", "num_requests_waiting", "requests_success_total"},
+    *{"e2e_request_latency_seconds", "request_queue_time_seconds"},
+}
+AUDIO = {"audio_ttfp_seconds", "audio_duration_seconds", "audio_rtf", "audio_frames_total"}
+IMAGES = {"image_ttfp_seconds", "image_num_total", "image_pixels"}
+VIDEOS = {"video_duration_seconds", "video_rtf", "video_frames_total"}
+GENERATION = {"image_generation_time_seconds", "video_generation_time_seconds"}
+DIFFUSION = {
+    *{"diffusion_preprocess_time_ms", "diffusion_exec_time_ms"},
+    *{"diffusion_postprocess_time_ms", "diffusion_step_time_ms"},
+}
+STEPS = {"diffusion_steps_total"}
+STAGES = {"stage_info"}
+TRANSFERS = {
+    *{"transfer_size_bytes", "transfer_tx_time_ms", "transfer_rx_decode_time_ms"},
+    *{"transfer_in_flight_time_ms", "transfer_failures_total"},
+}
+ENGINE = {ENGINE_FAMILIES}
+#: Written down by hand, patch by patch; families that came later are not in it.
+FED = {
+    "engine_init": STAGES,
+    "engine_shutdown": STAGES,
+    "generate": REQUESTS | AUDIO | IMAGES | VIDEOS,
+    "request_id": REQUESTS | AUDIO | IMAGES | VIDEOS,
+    "result": {"requests_success_total"},
+    "offline_batch": REQUESTS | AUDIO,
+    "offline_request": REQUESTS | AUDIO,
+    "stage_submit": {"num_requests_running", "request_queue_time_seconds", "audio_rtf"},
+    "stage_finish": {"audio_rtf"} | GENERATION | DIFFUSION,
+    "video_endpoint": {"video_duration_seconds", "video_rtf"},
+    "denoising": STEPS,
+    "denoising_stepwise": STEPS,
+    "replica_joins": STAGES,
+    "replica_leaves": STAGES,
+    "replica_dies": STAGES,
+    "token_times": ENGINE,
+    "stat_logger": ENGINE,
+    "scheduler_init": ENGINE,
+    "scheduler_stats": ENGINE,
+    "idle": ENGINE,
+    "connectors": TRANSFERS,
+    "iterations": ENGINE,
+    "iterations_recorded": ENGINE,
+    "idle_recorded": ENGINE,
+}
+KNOWN = set().union(*FED.values())
+#: Hooks of what is not of the engine, or of the plugin itself.
+OWN_HOOKS = {"omni_configured", "omni_patch_reported", "omni_events_dropped"}
+
+
+@pytest.mark.parametrize("release", [release.version for release in RELEASES])
+def test_patches_feed_what_was_written_down_by_hand(release: str) -> None:
+    for seam in seams_of(release):
+        if seam.name in FED:
+            assert set(seam.families) & KNOWN == FED[seam.name], seam.name
+    assert len(FED) > len(SEAMS)
+
+
+@pytest.mark.parametrize("hook", sorted(set(vars(plugins.hooks)) - OWN_HOOKS))
+def test_new_family_of_any_hook_is_fed_without_a_word_in_the_table(
+    hook: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newcomer = dataclasses.replace(catalog.FAMILIES[0], stem="brand_new_total", event=hook)
+    monkeypatch.setattr(catalog, "FAMILIES", (*catalog.FAMILIES, newcomer))
+    feeding = {seam.name for seam in SEAMS if "brand_new_total" in seam.families}
+    assert feeding == {seam.name for seam in SEAMS if hook in seam.feeds}
+    assert feeding
+
+
+def test_seam_feeds_the_families_of_a_hook_but_for_those_that_it_names() -> None:
+    seam = Seam(
+        name="sample",
+        module="engine",
+        attribute="Engine.speak",
+        form="function",
+        wrap=lambda original, _: original,
+        feeds=("omni_transfer_sent", "audio_rtf", "a file"),
+        without=("transfer_tx_time_ms",),
+    )
+    assert seam.families == ("audio_rtf", "transfer_size_bytes", "a file")
+
+
+def test_what_the_plugin_says_of_itself_needs_no_patch() -> None:
+    own = {family.stem for family in catalog.FAMILIES if family.is_own}
+    assert own
+    assert own.isdisjoint(stem for seam in SEAMS for stem in seam.families)
