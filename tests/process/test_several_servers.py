@@ -249,13 +249,13 @@ def test_information_is_shown_once_and_turns_to_0_when_it_no_longer_holds(
 def test_counts_of_hooks_come_without_being_asked_for(
     servers: Servers, pair: tuple[Process, Process]
 ) -> None:
-    calls = name("metrics_hook_calls_total")
-    pair[0].does("arrive('a')")
-    pair[1].does("arrive('b')", "arrive('c')")
-    servers.until(lambda seen: seen.sum(calls, hook="omni_request_arrived") == 3)
-    pair[1].does("arrive('d')")
+    events = name("metrics_events_total")
+    pair[0].does("finish('a')")
+    pair[1].does("finish('b')", "finish('c')")
+    servers.until(lambda seen: seen.sum(events, hook="omni_request_finished") == 3)
+    pair[1].does("finish('d')")
     pair[1].ends()
-    assert servers.scrape().sum(calls, hook="omni_request_arrived") == 4, "its last words"
+    assert servers.scrape().sum(events, hook="omni_request_finished") == 4, "its last words"
 
 
 def test_process_that_only_starts_the_servers_has_no_share_in_their_numbers(

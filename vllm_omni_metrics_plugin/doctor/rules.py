@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.doctor.report import Severity
-from vllm_omni_metrics_plugin.hooks.loading import BUILT_IN
 from vllm_omni_metrics_plugin.scrape import Scrape
 
 
@@ -73,10 +72,10 @@ def own(sample: str, **where: str) -> Count:
     return Count(catalog.PREFIX + sample, {label: (value,) for label, value in where.items()})
 
 
-def hook_calls(*hooks: str) -> Count:
-    """How often the exporter was called by these hooks."""
-    where = {"hook": tuple(f"omni_{hook}" for hook in hooks), "plugin": (BUILT_IN,)}
-    return Count(f"{catalog.PREFIX}metrics_hook_calls_total", where)
+def events(*hooks: str) -> Count:
+    """How many events of these hooks reached the exporter."""
+    where = {"hook": tuple(f"omni_{hook}" for hook in hooks)}
+    return Count(f"{catalog.PREFIX}metrics_events_total", where)
 
 
 def unmeasured(*stems: str) -> Count:
@@ -122,10 +121,10 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "no_first_packet",
         "degraded",
-        (hook_calls("media_packet"),),
+        (events("media_packet"),),
         (own("audio_ttfp_seconds_count"), unmeasured("audio_ttfp_seconds")),
         "audio was streamed ({traffic} packets), and no request has a time to first packet",
-        beyond=(hook_calls("audio_finished"), CUT_SHORT, *OPEN),
+        beyond=(events("audio_finished"), CUT_SHORT, *OPEN),
     ),
     Rule(
         "nothing_streamed",
@@ -140,7 +139,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "no_audio_duration",
         "degraded",
-        (hook_calls("audio_finished"),),
+        (events("audio_finished"),),
         (own("audio_duration_seconds_count"), unmeasured("audio_duration_seconds")),
         "{traffic} audio outputs are complete, and none has a duration",
     ),
@@ -148,7 +147,7 @@ RULES: tuple[Rule, ...] = (
         "audio_never_complete",
         "degraded",
         (own("audio_frames_total"),),
-        (hook_calls("audio_finished"), CUT_SHORT, *OPEN),
+        (events("audio_finished"), CUT_SHORT, *OPEN),
         "{traffic} audio frames have left, every request is complete, and no audio output is",
     ),
     Rule(
@@ -168,7 +167,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "no_images",
         "degraded",
-        (hook_calls("image_finished"),),
+        (events("image_finished"),),
         (own("image_num_total"), unmeasured("image_num_total")),
         "{traffic} requests for images are complete, and no image was counted",
     ),
@@ -182,7 +181,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "no_videos",
         "degraded",
-        (hook_calls("video_finished"),),
+        (events("video_finished"),),
         (own("video_frames_total"), unmeasured("video_frames_total")),
         "{traffic} requests for video are complete, and no frame was counted",
     ),
@@ -196,7 +195,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "no_diffusion_time",
         "degraded",
-        (hook_calls("image_finished", "video_finished"),),
+        (events("image_finished", "video_finished"),),
         (own("diffusion_exec_time_ms_count"), unmeasured("diffusion_exec_time_ms")),
         "{traffic} requests for images or video are complete, and the diffusion stage has no times",
         also=(own("stage_info", stage_type="diffusion"),),
@@ -204,7 +203,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "no_diffusion_steps",
         "degraded",
-        (hook_calls("image_finished", "video_finished"),),
+        (events("image_finished", "video_finished"),),
         (own("diffusion_steps_total"), unmeasured("diffusion_steps_total")),
         "{traffic} requests for images or video are complete, and no denoising step was counted",
         also=(own("stage_info", stage_type="diffusion"),),
@@ -227,7 +226,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "no_transfers",
         "note",
-        (hook_calls("stage_finished"),),
+        (events("stage_finished"),),
         (
             own("transfer_size_bytes_count"),
             own("transfer_failures_total"),
@@ -235,7 +234,7 @@ RULES: tuple[Rule, ...] = (
         ),
         "requests went through several stages, and no transfer between them was seen: either the "
         "orchestrator itself hands on what they make, or the stage engines' events do not arrive",
-        beyond=(hook_calls("request_finished"), *OPEN),
+        beyond=(events("request_finished"), *OPEN),
         also=(COMPLETE,),
     ),
     Rule(
