@@ -43,7 +43,14 @@ class Exposed:
         self.hooks = hooks
 
     def join(
-        self, model_name: str = "tiny", stage: int = 1, replica: int = 0, stage_name: str = "voice"
+        self,
+        model_name: str = "tiny",
+        stage: int = 1,
+        replica: int = 0,
+        stage_name: str = "voice",
+        stage_type: str = "llm",
+        makes: tuple[str, ...] = (),
+        feeds: tuple[int, ...] = (),
     ) -> None:
         """A replica joins, which publishes the families."""
         self.hooks.omni_replica_joined(
@@ -52,7 +59,9 @@ class Exposed:
                 stage=stage,
                 replica=replica,
                 stage_name=stage_name,
-                stage_type="llm",
+                stage_type=stage_type,
+                makes=makes,
+                feeds=feeds,
             )
         )
 

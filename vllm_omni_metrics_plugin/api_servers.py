@@ -111,6 +111,7 @@ _LIMITS = (
     ),
     Limit(
         _names(
+            "metrics_events_total",
             "metrics_hook_calls_total",
             "metrics_hook_errors_total",
             "metrics_hook_dropped_events_total",

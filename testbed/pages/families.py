@@ -48,5 +48,9 @@ def _section(family: Family) -> str:
     ]
     if family.buckets:
         rows.append(("buckets", " ".join(f"{bound:g}" for bound in family.buckets)))
+    for label, values in family.known.items():
+        rows.append((f"`{label}` at 0 from the start", ", ".join(f"`{v}`" for v in values)))
+    if family.missing:
+        rows.append(("missing samples", ", ".join(f"`{reason}`" for reason in family.missing)))
     rows.append(("several API servers", api_servers.adding_up(family)))
     return f"### {family.stem}\n\n{family.help}\n\n{markdown(('', ''), rows)}"

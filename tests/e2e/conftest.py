@@ -15,7 +15,11 @@ import pytest
 
 from testbed.clients.audio import Answer
 from testbed.server import Server, binary
+from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.scrape import Scrape, scrape
+
+#: A sample's name and labels.
+Series = tuple[str, frozenset[tuple[str, str]]]
 
 ON = {"VLLM_OMNI_METRICS": "1"}
 
@@ -26,9 +30,16 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def speech_server(logs: Path) -> Iterator[Server]:
+def first_series() -> dict[str, set[Series]]:
+    """By the url of a server, the series that it had before its first request."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def speech_server(logs: Path, first_series: dict[str, set[Series]]) -> Iterator[Server]:
     """Speech, two replicas of the second stage, the engine's own statistics as they come."""
     with Server("tts", replicas=2, env=ON, log_path=logs / "speech.log") as server:
+        first_series[server.url] = series(scrape(server.url))
         yield server
 
 
@@ -53,9 +64,10 @@ def chat_server(logs: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def image_server(logs: Path) -> Iterator[Server]:
+def image_server(logs: Path, first_series: dict[str, set[Series]]) -> Iterator[Server]:
     """Images; the diffusion engine runs inside the server's own process."""
     with Server("image", env=ON, log_path=logs / "image.log") as server:
+        first_series[server.url] = series(scrape(server.url))
         yield server
 
 
@@ -106,6 +118,15 @@ def settled(server: Server, condition: Callable[[Scrape], bool], seconds: float 
             return seen
         met = condition(seen)
         time.sleep(0.05)
+
+
+def series(seen: Scrape) -> set[Series]:
+    """Those of the plugin's counters and histograms; gauges that say what is come and go."""
+    return {
+        (sample.name, frozenset(sample.labels.items()))
+        for sample in seen.beginning(catalog.PREFIX)
+        if sample.kind in ("counter", "histogram") and not sample.name.endswith("_created")
+    }
 
 
 def is_running(server: Server) -> bool:

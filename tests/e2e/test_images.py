@@ -12,10 +12,12 @@ from testbed.clients import visual
 from testbed.clients.audio import together
 from testbed.server import Server
 from tests.e2e.conftest import (
+    Series,
     assert_times_agree,
     is_idle,
     observing,
     outcomes,
+    series,
     settled,
 )
 from vllm_omni_metrics_plugin.scrape import Scrape, scrape
@@ -183,3 +185,9 @@ def test_model_goes_by_the_name_it_is_served_under(image_server: Server) -> None
         for labels in seen.label_sets(f"vllm:omni_{family}")
     }
     assert names == {image_server.model}
+
+
+def test_series_after_all_that_was_painted_are_those_before_the_first_picture(
+    image_server: Server, first_series: dict[str, set[Series]]
+) -> None:
+    assert series(settled(image_server, is_idle)) == first_series[image_server.url]

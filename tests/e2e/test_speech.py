@@ -13,6 +13,7 @@ from testbed.clients.audio import Answer
 from testbed.server import Server
 from tests.e2e.conftest import (
     Observation,
+    Series,
     assert_counts_agree,
     assert_times_agree,
     doctor,
@@ -20,6 +21,8 @@ from tests.e2e.conftest import (
     is_running,
     observing,
     outcomes,
+    series,
+    settled,
 )
 from tests.e2e.engine import engine_has
 from vllm_omni_metrics_plugin.scrape import scrape
@@ -241,7 +244,7 @@ def test_doctor_finds_nothing_wrong_with_all_that_was_said(speech_server: Server
         with observing(speech_server) as seen:
             audio.speech(speech_server.url, tokens=24, stream=stream)
         packets[stream] = seen.gained.sum(
-            "vllm:omni_metrics_hook_calls_total", hook="omni_media_packet", plugin="prometheus"
+            "vllm:omni_metrics_events_total", hook="omni_media_packet"
         )
     # By this the doctor tells those apart whose first packet has a time.
     assert packets[None] == 1 < packets["audio"], packets
@@ -255,3 +258,12 @@ def test_doctor_finds_nothing_wrong_with_all_that_was_said(speech_server: Server
     assert available["vllm:omni_diffusion_steps_total"] == "not yet"
     applied = {p["name"] for p in report["patches"] if p["status"] == "applied"}
     assert {"generate", "stat_logger", "connectors"} <= applied
+
+
+def test_series_after_all_that_was_said_are_those_before_the_first_word(
+    speech_server: Server, first_series: dict[str, set[Series]]
+) -> None:
+    first = first_series[speech_server.url]
+    assert series(settled(speech_server, is_idle)) == first
+    edges = {labels for name, labels in first if name == "vllm:omni_transfer_size_bytes_count"}
+    assert len(edges) == 2, "from the one talker to each of two vocoders"

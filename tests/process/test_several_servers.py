@@ -224,7 +224,11 @@ def test_no_family_of_ours_is_split_by_process(
     servers: Servers, pair: tuple[Process, Process]
 ) -> None:
     for server in pair:
-        server.does("arrive('a')", "submit('a')", "finish('a')")
+        server.does(
+            "listener = type('L', (), {'omni_request_arrived': hookimpl(lambda self, event: 0)})",
+            "plugins.register(listener(), 'third_party')",
+            *("arrive('a')", "submit('a')", "finish('a')"),
+        )
     seen = servers.until(lambda seen: bool(seen.names(name("metrics_hook_calls_total"))))
     ours = seen.names(catalog.PREFIX)
     assert ours > {family.name for family in catalog.FAMILIES if family.kind == "gauge"}
@@ -246,16 +250,39 @@ def test_information_is_shown_once_and_turns_to_0_when_it_no_longer_holds(
         assert "UserWarning" not in server.log.read_text()
 
 
+def test_series_stand_at_0_before_the_first_request_of_any_server(
+    servers: Servers, pair: tuple[Process, Process]
+) -> None:
+    for server in pair:
+        server.does(
+            "tell(ReplicaJoined, stage=0, replica=0, feeds=(1,))",
+            "tell(ReplicaJoined, stage=1, replica=0, makes=('audio',))",
+        )
+    before = servers.scrape()
+    failed = {"model_name": "tiny", "finished_reason": "error"}
+    assert before.value(name("requests_success_total"), **failed) == 0
+    edge = {"from_stage": "0", "from_replica": "0", "to_stage": "1", "to_replica": "0"}
+    hops = before.value(name("transfer_size_bytes_count"), model_name="tiny", **edge)
+    assert hops == 0
+
+    pair[1].does("tell(RequestFinished, outcome='error')", "tell(MediaPacket, replica=0)")
+    after = servers.scrape()
+    assert after.value(name("requests_success_total"), **failed) == 1
+    assert {(s.name, *s.labels.items()) for s in after} == {
+        (s.name, *s.labels.items()) for s in before
+    }
+
+
 def test_counts_of_hooks_come_without_being_asked_for(
     servers: Servers, pair: tuple[Process, Process]
 ) -> None:
-    calls = name("metrics_hook_calls_total")
-    pair[0].does("arrive('a')")
-    pair[1].does("arrive('b')", "arrive('c')")
-    servers.until(lambda seen: seen.sum(calls, hook="omni_request_arrived") == 3)
-    pair[1].does("arrive('d')")
+    events = name("metrics_events_total")
+    pair[0].does("finish('a')")
+    pair[1].does("finish('b')", "finish('c')")
+    servers.until(lambda seen: seen.sum(events, hook="omni_request_finished") == 3)
+    pair[1].does("finish('d')")
     pair[1].ends()
-    assert servers.scrape().sum(calls, hook="omni_request_arrived") == 4, "its last words"
+    assert servers.scrape().sum(events, hook="omni_request_finished") == 4, "its last words"
 
 
 #: In a line that a server does.

@@ -16,7 +16,13 @@ from testbed.pages import families
 from testbed.pages.places import DOCS
 from tests.unit.conftest import serving
 from vllm_omni_metrics_plugin import catalog, cli
-from vllm_omni_metrics_plugin.hooks import Event, HookRegistry, RequestArrived, hookimpl
+from vllm_omni_metrics_plugin.hooks import (
+    Event,
+    HookRegistry,
+    RequestArrived,
+    RequestFinished,
+    hookimpl,
+)
 from vllm_omni_metrics_plugin.hooks.loading import ENTRY_POINT_GROUP
 from vllm_omni_metrics_plugin.patches.seams.releases import Release
 from vllm_omni_metrics_plugin.testing import EVENTS, make_event
@@ -91,7 +97,21 @@ def test_calls_errors_and_states_are_the_servers(
         *("10", "10", "0"),
         "switched off or unregistered",
     ]
-    assert listed["omni_request_arrived", "prometheus"] == ["12", "0", "0", "listening"]
+    assert listed["omni_request_arrived", "prometheus"] == ["-", "0", "0", "listening"]
+    assert listed["omni_request_finished", "prometheus"] == ["0", "0", "0", "listening"]
+
+
+@pytest.mark.usefixtures("installed")
+def test_server_without_plugins_of_others_answers_for_its_own_exporter(
+    exposed: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exposed.join()
+    exposed.hooks.omni_request_finished(make_event(RequestFinished))
+    with serving(generate_latest(exposed.registry)) as url:
+        assert cli.main(["hooks", "--url", url]) == 0
+    listed = rows(capsys.readouterr().out)
+    assert listed["omni_request_finished", "prometheus"] == ["1", "0", "0", "listening"]
+    assert listed["omni_request_arrived", "faulty"][-1] == "not loaded by the server"
 
 
 @pytest.mark.parametrize("text", [b"", b"# HELP up -\n# TYPE up gauge\nup 1\n"])

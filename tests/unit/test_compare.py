@@ -352,7 +352,7 @@ def test_without_it_the_output_says_that_all_is_compared(compare: Any) -> None:
     [
         ({"started": 900.0}, "the server was started again since then"),
         ({"frames": 400000}, "vllm:omni_audio_frames_total"),
-        ({"reasons": {"stop": 3, "error": 1}}, "is gone now"),
+        ({"reasons": {"repetition": 1}}, "is gone now"),
         (b"", "none of the plugin's families"),
         (b"<html>", "no text that Prometheus would read"),
         (b"\xff\xfe", "cannot be read"),

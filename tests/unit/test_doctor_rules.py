@@ -35,7 +35,7 @@ def added(name: str, amount: float = 1, **labels: str) -> Added:
 
 
 def calls(hook: str, times: int) -> Added:
-    return added("metrics_hook_calls_total", times, hook=f"omni_{hook}", plugin="prometheus")
+    return added("metrics_events_total", times, hook=f"omni_{hook}")
 
 
 def lacking(family: str, reason: str = "no_timing") -> Added:
@@ -285,10 +285,12 @@ def test_rules_are_about_families_of_the_catalogue() -> None:
     for name in named:
         if name.startswith(catalog.PREFIX):
             assert name.removesuffix("_count") in families, name
+    judged = set(catalog.BY_STEM["metrics_events_total"].known["hook"])
+    assert judged <= set(EVENTS)
     for rule in RULES:
         for measure in (*rule.traffic, *rule.beyond, *rule.lacks):
             if isinstance(measure, Count):
-                assert set(measure.where.get("hook", ())) <= set(EVENTS), rule.name
+                assert set(measure.where.get("hook", ())) <= judged, rule.name
 
 
 def reasons(source: str) -> Iterator[str]:
@@ -313,3 +315,7 @@ def test_every_reason_that_an_exporter_gives_is_explained() -> None:
     folder = Path(exporters.__file__).parent / "prometheus"
     given = {reason for path in folder.glob("*.py") for reason in reasons(path.read_text())}
     assert given == set(REASONS)
+
+
+def test_reasons_that_the_catalogue_gives_its_families_are_those_that_are_explained() -> None:
+    assert {reason for family in catalog.FAMILIES for reason in family.missing} == set(REASONS)

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from tests.unit.feed import Feed
 from vllm_omni_metrics_plugin import catalog, internal_errors
 from vllm_omni_metrics_plugin.catalog.buckets import SECONDS
+from vllm_omni_metrics_plugin.exporters.prometheus.requests import RequestSamples
 from vllm_omni_metrics_plugin.hooks import (
     EventsDropped,
     HookRegistry,
@@ -33,9 +34,9 @@ def scrape(registry: CollectorRegistry) -> dict[str, list[Any]]:
     }
 
 
-def without_hooks(scraped: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """All but the counts of the hooks themselves, which any event changes."""
-    return {name: samples for name, samples in scraped.items() if "metrics_hook_" not in name}
+def without_events(scraped: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """All but the counts of the events themselves, which any event changes."""
+    return {name: samples for name, samples in scraped.items() if "metrics_events" not in name}
 
 
 # What is published, and when
@@ -269,12 +270,12 @@ def test_request_that_was_cut_short_is_counted_but_not_timed(
 @pytest.mark.parametrize("dispatched", [False, True])
 def test_rejected_request_counts_nowhere(feed: Feed, exposed: Any, dispatched: bool) -> None:
     exposed.join()
-    before = without_hooks(scrape(exposed.registry))
+    before = without_events(scrape(exposed.registry))
     feed.arrive()
     if dispatched:
         feed.submit()
     feed.finish(outcome="rejected")
-    assert without_hooks(scrape(exposed.registry)) == before
+    assert without_events(scrape(exposed.registry)) == before
 
 
 def test_request_that_never_reached_a_stage_has_no_queue_time(feed: Feed, exposed: Any) -> None:
@@ -500,10 +501,59 @@ def test_faults_of_hook_plugins_are_counted_by_plugin_and_hook(
     assert exposed.value("metrics_hook_errors_total", **fault) == 2
     assert exposed.value("metrics_hook_calls_total", **fault) == 2
     assert exposed.value("metrics_hook_listening", **fault) == 0, "it was unregistered"
-    own = {"plugin": "prometheus", "hook": "omni_request_arrived"}
-    assert exposed.value("metrics_hook_calls_total", **own) == 2
-    assert exposed.value("metrics_hook_listening", **own) == 1
     assert exposed.value("num_requests_waiting", **MODEL) == 2, "the exporter heard of them"
+
+
+def accounts(exposed: Any) -> set[tuple[str, str]]:
+    """Plugin and hook of every account on the page."""
+    return {
+        (sample.labels["plugin"], sample.labels["hook"])
+        for name, samples in scrape(exposed.registry).items()
+        if "metrics_hook_" in name
+        for sample in samples
+    }
+
+
+def test_exporters_own_hooks_have_accounts_only_where_they_failed(
+    feed: Feed, registry: HookRegistry, exposed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Listener:
+        @hookimpl
+        def omni_media_packet(self, event: MediaPacket) -> None: ...
+
+    registry.register(Listener(), "third_party")
+    exposed.join()
+    feed.arrive()
+    feed.packet()
+    assert accounts(exposed) == {("third_party", "omni_media_packet")}, "before its first call, too"
+    monkeypatch.setattr(RequestSamples, "model", lambda *_: 1 / 0)
+    feed.arrive("b")
+    failed = {"plugin": "prometheus", "hook": "omni_request_arrived"}
+    assert exposed.value("metrics_hook_errors_total", **failed) == 1
+    assert exposed.value("metrics_hook_calls_total", **failed) == 2
+    assert exposed.value("metrics_hook_listening", **failed) == 1
+    assert accounts(exposed) == {
+        ("third_party", "omni_media_packet"),
+        ("prometheus", "omni_request_arrived"),
+    }
+
+
+def test_events_by_which_a_server_is_judged_are_counted(feed: Feed, exposed: Any) -> None:
+    exposed.join()
+    assert exposed.value("metrics_events_total", hook="omni_request_finished") == 0
+    for name in "ab":
+        feed.arrive(name)
+        feed.finish(name)
+    feed.packet()
+    events = {
+        sample.labels["hook"]: sample.value
+        for sample in scrape(exposed.registry)["vllm:omni_metrics_events"]
+    }
+    assert events == {
+        "omni_request_finished": 2,
+        "omni_stage_finished": 0,
+        "omni_media_packet": 1,
+    }
 
 
 def test_fault_in_the_hooks_own_counts_leaves_the_scrape_alone(

@@ -68,9 +68,10 @@ def test_field_came_with_its_hook_or_says_when(hook: str) -> None:
     assert set(EVENTS[hook].__struct_fields__) == {*RELEASED[hook].split(), *newer}
 
 
-def test_newer_fields_are_newer_than_their_hook_and_no_newer_than_this_version() -> None:
+def test_newer_fields_are_newer_than_their_hook_and_no_newer_than_the_next_version() -> None:
+    major, minor, _ = parts(__version__)  # what is not released yet comes with the next one
     for (hook, field), version in NEWER_FIELDS.items():
-        assert parts(since(hook)) < parts(version) <= parts(__version__), field
+        assert parts(since(hook)) < parts(version) <= (major, minor + 1), field
         assert since(hook, field) == version
 
 

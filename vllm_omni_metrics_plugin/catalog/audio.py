@@ -15,6 +15,7 @@ AUDIO: tuple[Family, ...] = (
         event="omni_media_packet",
         formula="since_arrival_seconds of the packet with index 0, if streamed",
         buckets=WAIT_SECONDS,
+        missing=("empty_audio", "unknown_replica"),
     ),
     Family(
         stem="audio_duration_seconds",
@@ -25,6 +26,7 @@ AUDIO: tuple[Family, ...] = (
         event="omni_audio_finished",
         formula="samples / sample_rate",
         buckets=SECONDS,
+        missing=("empty_audio", "no_sample_rate", "unknown_replica"),
     ),
     Family(
         stem="audio_rtf",
@@ -35,6 +37,7 @@ AUDIO: tuple[Family, ...] = (
         event="omni_audio_finished",
         formula="generation_seconds / duration_seconds",
         buckets=RTF,
+        missing=("empty_audio", "no_sample_rate", "unknown_replica", "no_generation_time"),
     ),
     Family(
         stem="audio_frames_total",
@@ -44,5 +47,6 @@ AUDIO: tuple[Family, ...] = (
         help="Audio samples per channel that left the engine, aborted requests included.",
         event="omni_media_packet",
         formula="+ samples",
+        missing=("unknown_replica",),
     ),
 )

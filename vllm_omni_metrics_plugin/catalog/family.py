@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 PREFIX = "vllm:omni_"
@@ -36,6 +37,11 @@ class Family:
     formula: str
     buckets: tuple[float, ...] = ()
     aggregate: Aggregate = "livesum"
+    #: Values of a label that are known beforehand: their series stand at 0 from the moment the
+    #: family can have samples, as nobody sees the increase of a series that is born at 1.
+    known: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    #: Every reason for which a sample of it may be counted in ``metrics_missing_samples_total``.
+    missing: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -44,6 +44,22 @@ OWN: tuple[Family, ...] = (
         formula="+1 per exception",
     ),
     Family(
+        stem="metrics_events_total",
+        kind="counter",
+        labels=("hook",),
+        unit="events",
+        help="Events that reached the exporter, of the hooks by which the doctor judges a server.",
+        event=PLUGIN,
+        formula="+1 per event",
+        known={
+            "hook": (
+                *("omni_media_packet", "omni_audio_finished"),
+                *("omni_image_finished", "omni_video_finished"),
+                *("omni_stage_finished", "omni_request_finished"),
+            )
+        },
+    ),
+    Family(
         stem="metrics_hook_errors_total",
         kind="counter",
         labels=("plugin", "hook"),
@@ -87,5 +103,6 @@ OWN: tuple[Family, ...] = (
         help="Events of the stage engines' processes that did not arrive in the server.",
         event="omni_events_dropped",
         formula="+ count",
+        known={"reason": ("queue_full", "lost", "garbage", "oversized")},
     ),
 )

@@ -32,6 +32,7 @@ REQUESTS: tuple[Family, ...] = (
         help="Every accepted request once, by how it ended; only stop and length are successes.",
         event="omni_request_finished",
         formula="+1 per request whose outcome is not 'rejected'",
+        known={"finished_reason": ("stop", "length", "abort", "error", "rejected")},
     ),
     Family(
         stem="e2e_request_latency_seconds",

@@ -15,6 +15,7 @@ TRANSFERS: tuple[Family, ...] = (
         event="omni_transfer_sent",
         formula="size_bytes",
         buckets=BYTES,
+        missing=("never_received", "unknown_edge"),
     ),
     Family(
         stem="transfer_tx_time_ms",
@@ -25,6 +26,7 @@ TRANSFERS: tuple[Family, ...] = (
         event="omni_transfer_sent",
         formula="1000 * duration_seconds",
         buckets=HOP_MILLISECONDS,
+        missing=("never_received", "unknown_edge"),
     ),
     Family(
         stem="transfer_rx_decode_time_ms",
@@ -35,6 +37,7 @@ TRANSFERS: tuple[Family, ...] = (
         event="omni_transfer_received",
         formula="1000 * duration_seconds",
         buckets=HOP_MILLISECONDS,
+        missing=("unknown_sender", "unknown_edge"),
     ),
     Family(
         stem="transfer_in_flight_time_ms",
@@ -45,6 +48,7 @@ TRANSFERS: tuple[Family, ...] = (
         event="omni_transfer_received",
         formula="1000 * in_flight_seconds",
         buckets=HOP_MILLISECONDS,
+        missing=("unknown_sender", "unknown_edge", "other_host"),
     ),
     Family(
         stem="transfer_failures_total",
@@ -54,5 +58,6 @@ TRANSFERS: tuple[Family, ...] = (
         help="Payloads that a connector could not send or receive; replica is the failing side's.",
         event="omni_transfer_failed",
         formula="+1",
+        known={"operation": ("send",), "reason": ("refused",)},
     ),
 )

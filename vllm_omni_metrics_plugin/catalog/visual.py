@@ -15,6 +15,7 @@ VISUAL: tuple[Family, ...] = (
         event="omni_image_finished",
         formula="first_image_seconds",
         buckets=SECONDS,
+        missing=("unknown_replica", "unknown_form", "no_image"),
     ),
     Family(
         stem="image_num_total",
@@ -24,16 +25,18 @@ VISUAL: tuple[Family, ...] = (
         help="Images of completed requests.",
         event="omni_image_finished",
         formula="+ images",
+        missing=("unknown_replica", "unknown_form", "no_image"),
     ),
     Family(
         stem="image_generation_time_seconds",
         kind="histogram",
         labels=STAGE,
         unit="seconds",
-        help="Stage submit to stage finish of a completed request for images.",
+        help="Stage submit to stage finish of a completed request for images, with its wait.",
         event="omni_image_finished",
         formula="generation_seconds",
         buckets=SECONDS,
+        missing=("unknown_replica", "unknown_form", "no_image", "no_generation_time"),
     ),
     Family(
         stem="image_pixels",
@@ -44,16 +47,18 @@ VISUAL: tuple[Family, ...] = (
         event="omni_image_finished",
         formula="each of pixels",
         buckets=PIXELS,
+        missing=("unknown_replica", "unknown_form", "no_image"),
     ),
     Family(
         stem="video_generation_time_seconds",
         kind="histogram",
         labels=STAGE,
         unit="seconds",
-        help="Stage submit to stage finish of a completed request for video.",
+        help="Stage submit to stage finish of a completed request for video, with its wait.",
         event="omni_video_finished",
         formula="generation_seconds",
         buckets=SECONDS,
+        missing=("unknown_replica", "unknown_form", "no_frames", "no_generation_time"),
     ),
     Family(
         stem="video_duration_seconds",
@@ -64,16 +69,24 @@ VISUAL: tuple[Family, ...] = (
         event="omni_video_finished",
         formula="frames / frame_rate",
         buckets=SECONDS,
+        missing=("unknown_replica", "unknown_form", "no_frames", "no_frame_rate"),
     ),
     Family(
         stem="video_rtf",
         kind="histogram",
         labels=STAGE,
         unit="ratio",
-        help="Stage generation time over playing time.",
+        help="Stage generation time, with its wait, over playing time.",
         event="omni_video_finished",
         formula="generation_seconds / duration_seconds",
         buckets=VIDEO_RTF,
+        missing=(
+            "unknown_replica",
+            "unknown_form",
+            "no_frames",
+            "no_generation_time",
+            "no_frame_rate",
+        ),
     ),
     Family(
         stem="video_frames_total",
@@ -83,6 +96,7 @@ VISUAL: tuple[Family, ...] = (
         help="Video frames of completed requests.",
         event="omni_video_finished",
         formula="+ frames",
+        missing=("unknown_replica", "unknown_form", "no_frames"),
     ),
     Family(
         stem="diffusion_preprocess_time_ms",
@@ -103,6 +117,7 @@ VISUAL: tuple[Family, ...] = (
         event="omni_stage_finished",
         formula="1000 * diffusion.exec_seconds",
         buckets=MILLISECONDS,
+        missing=("no_timing",),
     ),
     Family(
         stem="diffusion_postprocess_time_ms",
@@ -113,6 +128,7 @@ VISUAL: tuple[Family, ...] = (
         event="omni_stage_finished",
         formula="1000 * diffusion.postprocess_seconds",
         buckets=MILLISECONDS,
+        missing=("no_timing",),
     ),
     Family(
         stem="diffusion_step_time_ms",
@@ -123,6 +139,7 @@ VISUAL: tuple[Family, ...] = (
         event="omni_stage_finished",
         formula="1000 * diffusion.step_seconds",
         buckets=MILLISECONDS,
+        missing=("no_timing",),
     ),
     Family(
         stem="diffusion_steps_total",
@@ -132,5 +149,6 @@ VISUAL: tuple[Family, ...] = (
         help="Denoising steps that were executed for requests that the stage finished.",
         event="omni_stage_finished",
         formula="+ diffusion.steps",
+        missing=("not_seen",),
     ),
 )

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from vllm_omni_metrics_plugin import catalog, settings
 from vllm_omni_metrics_plugin.cli import access
 from vllm_omni_metrics_plugin.doctor.installation import load_hooks
+from vllm_omni_metrics_plugin.hooks.loading import BUILT_IN
 from vllm_omni_metrics_plugin.scrape import Access, NoAnswerError, scrape
 from vllm_omni_metrics_plugin.tables import aligned
 
@@ -21,11 +22,14 @@ _TIMEOUT_SECONDS = 5.0
 class HookCalls(NamedTuple):
     """What a server counts of one plugin's implementation of one hook."""
 
-    calls: int
+    #: None where the server keeps no account: of the exporter's own hooks that never failed.
+    calls: int | None
     errors: int
     dropped: int
     listening: bool
 
+
+_NEVER_FAILED = HookCalls(None, 0, 0, True)
 
 #: By hook and plugin.
 Live = dict[tuple[str, str], HookCalls]
@@ -47,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     """Exit status 1 if ``--url`` was given and no server with the plugin answers there."""
     logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
     installed = load_hooks(settings.parse(os.environ))
-    live: Live = {}
+    live: Live | None = None
     try:
         live = ask(options.url or DEFAULT_URL, access.chosen(options))
         footer = f"Calls as {options.url or DEFAULT_URL} counted them."
@@ -57,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
             footer += " Name your server with --url."
     print(table(installed, live))
     print(f"\n{footer}")
-    return 1 if options.url is not None and not live else 0
+    return 1 if options.url is not None and live is None else 0
 
 
 def ask(url: str, access: Access | None = None) -> Live:
@@ -70,11 +74,16 @@ def ask(url: str, access: Access | None = None) -> Live:
         }
         for stem in ("calls_total", "errors_total", "dropped_events_total", "listening")
     }
-    if not counts["calls_total"]:
+    if not page.has_plugin:
         raise NoAnswerError(
             f"{url.rstrip('/')}/metrics knows nothing of hooks; is VLLM_OMNI_METRICS=1 set there?"
         )
-    return {
+    # Of the exporter itself a server shows what failed, and how many events there were of some.
+    live = {
+        (sample.labels["hook"], BUILT_IN): _NEVER_FAILED._replace(calls=int(sample.value))
+        for sample in page.named(catalog.BY_STEM["metrics_events_total"].name)
+    }
+    return live | {
         key: HookCalls(
             int(calls),
             int(counts["errors_total"].get(key, 0)),
@@ -85,19 +94,21 @@ def ask(url: str, access: Access | None = None) -> Live:
     }
 
 
-def table(installed: dict[str, list[str]], live: Live) -> str:
+def table(installed: dict[str, list[str]], live: Live | None) -> str:
     """One line per hook and implementation, aligned; ``-`` where there is nothing to say."""
     lines = []
     for hook, plugins in installed.items():
-        others = [plugin for name, plugin in live if name == hook and plugin not in plugins]
+        others = [plugin for name, plugin in live or () if name == hook and plugin not in plugins]
         for plugin in [*plugins, *others]:
-            calls = live.get((hook, plugin))
+            quiet = _NEVER_FAILED if live is not None and plugin == BUILT_IN else None
+            calls = (live or {}).get((hook, plugin), quiet)
             if calls is None:
-                state = "not loaded by the server" if live else "installed"
+                state = "installed" if live is None else "not loaded by the server"
                 lines.append((hook, plugin, "-", "-", "-", state))
             else:
                 state = "listening" if calls.listening else "switched off or unregistered"
-                counts = (str(calls.calls), str(calls.errors), str(calls.dropped))
+                called = "-" if calls.calls is None else str(calls.calls)
+                counts = (called, str(calls.errors), str(calls.dropped))
                 lines.append((hook, plugin, *counts, state))
         if not plugins and not others:
             lines.append((hook, "-", "-", "-", "-", "nobody listens"))

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vllm_omni_metrics_plugin import catalog
-from vllm_omni_metrics_plugin.hooks.loading import BUILT_IN
 from vllm_omni_metrics_plugin.scrape import Scrape
 
 
@@ -64,10 +63,10 @@ def own(sample: str, **where: str) -> Count:
     return Count(catalog.PREFIX + sample, {label: (value,) for label, value in where.items()})
 
 
-def hook_calls(*hooks: str) -> Count:
-    """How often the exporter was called by these hooks."""
-    where = {"hook": tuple(f"omni_{hook}" for hook in hooks), "plugin": (BUILT_IN,)}
-    return Count(f"{catalog.PREFIX}metrics_hook_calls_total", where)
+def events(*hooks: str) -> Count:
+    """How many events of these hooks reached the exporter."""
+    where = {"hook": tuple(f"omni_{hook}" for hook in hooks)}
+    return Count(f"{catalog.PREFIX}metrics_events_total", where)
 
 
 def unmeasured(*stems: str) -> Count:

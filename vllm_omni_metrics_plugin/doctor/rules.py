@@ -12,7 +12,7 @@ from vllm_omni_metrics_plugin.doctor.measures import (
     Measure,
     Series,
     Total,
-    hook_calls,
+    events,
     own,
     unmeasured,
 )
@@ -84,10 +84,10 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "no_first_packet",
         "degraded",
-        (hook_calls("media_packet"),),
+        (events("media_packet"),),
         (own("audio_ttfp_seconds_count"), unmeasured("audio_ttfp_seconds")),
         "audio was streamed ({traffic} packets), and no request has a time to first packet",
-        beyond=(hook_calls("audio_finished"), CUT_SHORT, *OPEN),
+        beyond=(events("audio_finished"), CUT_SHORT, *OPEN),
     ),
     Rule(
         "nothing_streamed",
@@ -102,7 +102,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "no_audio_duration",
         "degraded",
-        (hook_calls("audio_finished"),),
+        (events("audio_finished"),),
         (own("audio_duration_seconds_count"), unmeasured("audio_duration_seconds")),
         "{traffic} audio outputs are complete, and none has a duration",
     ),
@@ -110,7 +110,7 @@ RULES: tuple[Rule, ...] = (
         "audio_never_complete",
         "degraded",
         (own("audio_frames_total"),),
-        (hook_calls("audio_finished"), CUT_SHORT, *OPEN),
+        (events("audio_finished"), CUT_SHORT, *OPEN),
         "{traffic} audio frames have left, every request is complete, and no audio output is",
     ),
     Rule(
@@ -130,7 +130,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "no_images",
         "degraded",
-        (hook_calls("image_finished"),),
+        (events("image_finished"),),
         (own("image_num_total"), unmeasured("image_num_total")),
         "{traffic} requests for images are complete, and no image was counted",
     ),
@@ -144,7 +144,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "no_videos",
         "degraded",
-        (hook_calls("video_finished"),),
+        (events("video_finished"),),
         (own("video_frames_total"), unmeasured("video_frames_total")),
         "{traffic} requests for video are complete, and no frame was counted",
     ),
@@ -158,7 +158,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "no_diffusion_time",
         "degraded",
-        (hook_calls("image_finished", "video_finished"),),
+        (events("image_finished", "video_finished"),),
         (own("diffusion_exec_time_ms_count"), unmeasured("diffusion_exec_time_ms")),
         "{traffic} requests for images or video are complete, and the diffusion stage has no times",
         also=(own("stage_info", stage_type="diffusion"),),
@@ -166,7 +166,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "no_diffusion_steps",
         "degraded",
-        (hook_calls("image_finished", "video_finished"),),
+        (events("image_finished", "video_finished"),),
         (own("diffusion_steps_total"), unmeasured("diffusion_steps_total")),
         "{traffic} requests for images or video are complete, and no denoising step was counted",
         also=(own("stage_info", stage_type="diffusion"),),
@@ -198,7 +198,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "no_transfers",
         "note",
-        (hook_calls("stage_finished"),),
+        (events("stage_finished"),),
         (
             own("transfer_size_bytes_count"),
             own("transfer_failures_total"),
@@ -206,7 +206,7 @@ RULES: tuple[Rule, ...] = (
         ),
         "requests went through several stages, and no transfer between them was seen: either the "
         "orchestrator itself hands on what they make, or the stage engines' events do not arrive",
-        beyond=(hook_calls("request_finished"), *OPEN),
+        beyond=(events("request_finished"), *OPEN),
         also=(COMPLETE,),
     ),
     Rule(

@@ -5,7 +5,10 @@ from __future__ import annotations
 from vllm_omni_metrics_plugin.hooks import specs
 
 #: Fields that came after the hook whose event has them, by the hook's and the field's name.
-NEWER_FIELDS: dict[tuple[str, str], str] = {}
+NEWER_FIELDS: dict[tuple[str, str], str] = {
+    ("omni_replica_joined", "makes"): "0.2",
+    ("omni_replica_joined", "feeds"): "0.2",
+}
 
 
 def since(hook: str, field: str | None = None) -> str:

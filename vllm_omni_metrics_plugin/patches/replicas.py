@@ -8,6 +8,7 @@ from typing import Any
 
 from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.hooks import ReplicaJoined, ReplicaLeft
+from vllm_omni_metrics_plugin.patches import topology
 from vllm_omni_metrics_plugin.patches.engine_families import stats
 from vllm_omni_metrics_plugin.patches.state import EngineState, Stage
 
@@ -147,6 +148,8 @@ def _announce_replicas(state: EngineState, omni: Any, name: str) -> None:
             model_name=name,
             stage_name=str(getattr(about, "model_stage", None) or pool.stage_id),
             stage_type=str(getattr(about, "stage_type", None) or "llm"),
+            makes=topology.makes(about),
+            feeds=topology.feeds(omni.engine, pool),
         )
         for replica in members(pool):
             _announce(state, pool, replica)
@@ -162,6 +165,8 @@ def _announce(state: EngineState, pool: Any, replica: int) -> None:
                 replica=replica,
                 stage_name=stage.stage_name,
                 stage_type=stage.stage_type,
+                makes=stage.makes,
+                feeds=stage.feeds,
             )
         )
 

@@ -22,6 +22,8 @@ class Stage:
     model_name: str
     stage_name: str
     stage_type: str
+    makes: tuple[str, ...] = ()
+    feeds: tuple[int, ...] = ()
 
 
 class EngineState:

@@ -46,8 +46,8 @@ IMAGE: tuple[Figure, ...] = (
         over="diffusion_steps_total",
         backends=IMAGES,
         bench_meaning="What the server's answer says: the pipeline's denoising over its steps.",
-        server_meaning="Execution over executed steps, with the encoding and decoding around them.",
-        why="Another basis: the server's has the whole execution in it.",
+        server_meaning="Execution over executed steps: with encoding, decoding and each wait.",
+        why="Another basis: the server's has the whole execution and the wait for it in it.",
     ),
 )
 

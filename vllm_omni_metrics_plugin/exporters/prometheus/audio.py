@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from vllm_omni_metrics_plugin.exporters.prometheus.children import Labels, PerReplica
 from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families
-from vllm_omni_metrics_plugin.hooks import AudioFinished, MediaPacket, hookimpl
+from vllm_omni_metrics_plugin.hooks import AudioFinished, MediaPacket, ReplicaJoined, hookimpl
+
+_AUDIO = ("audio_ttfp_seconds", "audio_duration_seconds", "audio_rtf", "audio_frames_total")
 
 
 class AudioChildren:
@@ -21,8 +23,17 @@ class AudioChildren:
 
 class AudioSamples:
     def __init__(self, families: Families) -> None:
+        self._families = families
         self._missing = families.missing
         self._replicas = PerReplica(AudioChildren, families)
+
+    def expect(self, event: ReplicaJoined) -> None:
+        """Have the series stand at 0 of a replica that makes audio."""
+        if "audio" in event.makes:
+            self._replicas.expect(event)
+            self._families.expect_missing(*_AUDIO)
+            for hook in ("omni_media_packet", "omni_audio_finished"):
+                self._families.expect("metrics_events_total", hook)
 
     @hookimpl
     def omni_media_packet(self, event: MediaPacket) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families
+from vllm_omni_metrics_plugin.hooks import ReplicaJoined
 
 #: The values of model_name, stage and replica.
 Labels = tuple[str, str, str]
@@ -13,7 +14,7 @@ Children = TypeVar("Children")
 
 
 class PerReplica(dict[tuple[str, int, int], Children], Generic[Children]):
-    """One set of children for each replica (model, stage, replica) that has had a sample.
+    """One set of children for each replica (model, stage, replica) that may have samples.
 
     A dictionary that makes what it lacks: what exists is found without a call.
     """
@@ -29,3 +30,7 @@ class PerReplica(dict[tuple[str, int, int], Children], Generic[Children]):
         labels = (model_name, str(stage), str(replica))
         children = self[key] = self._bind(self._families, labels)
         return children
+
+    def expect(self, event: ReplicaJoined) -> None:
+        """Have the series of a replica stand at 0 before its first sample."""
+        self[event.model_name, event.stage, event.replica]

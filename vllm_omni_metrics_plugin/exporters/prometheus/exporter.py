@@ -44,12 +44,17 @@ class PrometheusExporter:
         self._native = None if native else NativeFamilies(publish_in)
         self._publish_in = publish_in
         self._published = False
-        requests = RequestSamples(families)
-        self._take_in(requests)
-        self._take_in(AudioSamples(families))
-        self._take_in(VisualSamples(families))
-        self._take_in(TransferSamples(families))
-        self._take_in(PipelineSamples(families, self._publish, requests.model))
+        transfers = TransferSamples(families)
+        parts = (
+            *(RequestSamples(families), AudioSamples(families), VisualSamples(families)),
+            transfers,
+        )
+        joined = [part.expect for part in parts]
+        for part in (
+            *parts,
+            PipelineSamples(families, self._publish, joined, left=[transfers.forget]),
+        ):
+            self._take_in(part)
 
     def close(self) -> None:
         """Withdraw the families."""

@@ -11,9 +11,10 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 
-from vllm_omni_metrics_plugin import api_servers, internal_errors
+from vllm_omni_metrics_plugin import api_servers, catalog, internal_errors
 from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families
 from vllm_omni_metrics_plugin.hooks import HookStats
+from vllm_omni_metrics_plugin.hooks.loading import BUILT_IN
 
 #: How often the counts are published where no scrape asks for it.
 _PUBLISH_EVERY_SECONDS = 1.0
@@ -23,6 +24,7 @@ _COUNTERS = (
     "metrics_hook_errors_total",
     "metrics_hook_dropped_events_total",
 )
+_JUDGED = catalog.BY_STEM["metrics_events_total"].known["hook"]
 
 
 class OwnCounts:
@@ -32,6 +34,7 @@ class OwnCounts:
         self._families = families
         self._hook_stats = hook_stats
         self._hooks: dict[tuple[str, str], tuple[int, ...]] = {}
+        self._events: dict[str, int] = {}
         self._errors: dict[str, int] = {}
         #: With several API servers a scrape reads files, and nobody asks this process.
         self._unasked = api_servers.is_on(os.environ)
@@ -71,6 +74,10 @@ class OwnCounts:
 
     def _publish_hook(self, stats: HookStats) -> None:
         labels = (stats.plugin, stats.hook)
+        if stats.plugin == BUILT_IN:
+            self._publish_events(stats)
+            if labels not in self._hooks and not stats.errors and not stats.dropped:
+                return  # that the exporter itself works is no news
         self._families["metrics_hook_listening"].labels(*labels).set(stats.is_on)
         before = self._hooks.get(labels, (0, 0, 0))
         # What a full queue drops was counted as a call for a moment, so a count may fall by one.
@@ -78,6 +85,12 @@ class OwnCounts:
         self._hooks[labels] = now
         for stem, old, new in zip(_COUNTERS, before, now, strict=True):
             self._families[stem].labels(*labels).inc(new - old)
+
+    def _publish_events(self, stats: HookStats) -> None:
+        added = stats.calls - self._events.get(stats.hook, 0)
+        if stats.hook in _JUDGED and added > 0:
+            self._events[stats.hook] = stats.calls
+            self._families["metrics_events_total"].labels(stats.hook).inc(added)
 
     def _publish_errors(self) -> None:
         for place, count in internal_errors.errors.counts().items():

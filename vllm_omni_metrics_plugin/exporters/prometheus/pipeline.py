@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families
 from vllm_omni_metrics_plugin.hooks import PatchReported, ReplicaJoined, ReplicaLeft, hookimpl
@@ -12,12 +12,17 @@ class PipelineSamples:
     """Shows what holds now; the first replica that joins has everything published."""
 
     def __init__(
-        self, families: Families, publish: Callable[[], None], has_model: Callable[[str], object]
+        self,
+        families: Families,
+        publish: Callable[[], None],
+        joined: Sequence[Callable[[ReplicaJoined], None]],
+        left: Sequence[Callable[[ReplicaLeft], None]],
     ) -> None:
-        """``has_model`` is called with the model name of each replica that joins."""
+        """``joined`` and ``left`` are the other parts' ears for who comes and who goes."""
         self._families = families
         self._publish = publish
-        self._has_model = has_model
+        self._joined = joined
+        self._left = left
         self._published = False
         self._replicas: dict[tuple[str, int, int], tuple[str, ...]] = {}
         self._patches: dict[str, tuple[str, ...]] = {}
@@ -40,7 +45,8 @@ class PipelineSamples:
                 self._families["metrics_patch_info"].labels(*patch).set(1)
             self._publish()
             self._published = True
-        self._has_model(event.model_name)
+        for hear_of in self._joined:
+            hear_of(event)
         replica = (event.model_name, event.stage, event.replica)
         labels = (*map(str, replica), event.stage_name, event.stage_type)
         self._replicas[replica] = labels
@@ -48,6 +54,8 @@ class PipelineSamples:
 
     @hookimpl
     def omni_replica_left(self, event: ReplicaLeft) -> None:
+        for hear_of in self._left:
+            hear_of(event)
         labels = self._replicas.pop((event.model_name, event.stage, event.replica), None)
         if labels is not None:
             self._families.withdraw("stage_info", labels)

@@ -43,6 +43,17 @@ class Families:
         for stem in stems:
             self._missing.labels(catalog.BY_STEM[stem].name, reason).inc()
 
+    def expect_missing(self, *stems: str) -> None:
+        """Have the reasons stand at 0 for which samples of these families may be missing."""
+        for stem in stems:
+            family = catalog.BY_STEM[stem]
+            for reason in family.missing:
+                self._missing.labels(family.name, reason)
+
+    def expect(self, stem: str, *values: str) -> None:
+        """Have a series stand at 0: a counter that is born at 1 has no increase."""
+        self._by_stem[stem].labels(*values)
+
     def withdraw(self, stem: str, labels: tuple[str, ...]) -> None:
         """Take back a series of a gauge that says what is."""
         # In multiprocess mode a series cannot be removed; 0 says that it no longer holds.

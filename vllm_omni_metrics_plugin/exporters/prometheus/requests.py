@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families
 from vllm_omni_metrics_plugin.hooks import (
+    ReplicaJoined,
     RequestArrived,
     RequestFinished,
     StageSubmitted,
@@ -16,6 +18,7 @@ from vllm_omni_metrics_plugin.hooks import (
 #: Outcomes of requests that the server never accepted or that did not run to their natural end.
 _NOT_ACCEPTED = frozenset({"rejected"})
 _CUT_SHORT = frozenset({"abort", "error"})
+_REASONS = catalog.BY_STEM["requests_success_total"].known["finished_reason"]
 
 
 class ModelChildren:
@@ -31,6 +34,8 @@ class ModelChildren:
         self.queue = families["request_queue_time_seconds"].labels(model_name)
         self._finished = families["requests_success_total"]
         self._reasons: dict[str, Any] = {}
+        for reason in _REASONS:
+            self.finished(reason)
 
     def finished(self, reason: str) -> Any:
         child = self._reasons.get(reason)
@@ -56,6 +61,12 @@ class RequestSamples:
         if children is None:
             children = self._models[model_name] = ModelChildren(self._families, model_name)
         return children
+
+    def expect(self, event: ReplicaJoined) -> None:
+        """Have the series stand at 0 that a model has whatever it makes."""
+        self.model(event.model_name)
+        for hook in ("omni_stage_finished", "omni_request_finished"):
+            self._families.expect("metrics_events_total", hook)
 
     @hookimpl
     def omni_request_arrived(self, event: RequestArrived) -> None:

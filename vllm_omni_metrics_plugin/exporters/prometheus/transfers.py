@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families
 from vllm_omni_metrics_plugin.hooks import (
     EventsDropped,
+    ReplicaJoined,
+    ReplicaLeft,
     TransferFailed,
     TransferReceived,
     TransferSent,
@@ -12,6 +17,17 @@ from vllm_omni_metrics_plugin.hooks import (
 )
 
 Edge = tuple[str, int, int, int, int]
+
+#: So many edges stand at 0 before anything went over them; 8 replicas before 8 have 64. What is
+#: beyond is born with its first payload, as most edges of a pipeline that large may never be used.
+MOST_EDGES_AT_0 = 256
+
+_HOPS = (
+    *("transfer_size_bytes", "transfer_tx_time_ms"),
+    *("transfer_rx_decode_time_ms", "transfer_in_flight_time_ms"),
+)
+_DROPPED = catalog.BY_STEM["metrics_dropped_events_total"].known["reason"]
+_FAILURES = catalog.BY_STEM["transfer_failures_total"].known
 
 
 class EdgeChildren:
@@ -31,6 +47,24 @@ class TransferSamples:
         self._families = families
         self._missing = families.missing
         self._edges: dict[Edge, EdgeChildren] = {}
+        #: The replicas that are there, by model, stage and number, with the stages they feed.
+        self._replicas: dict[tuple[str, int, int], tuple[int, ...]] = {}
+
+    def expect(self, event: ReplicaJoined) -> None:
+        """Have the series stand at 0 of the edges that a replica completes."""
+        self._replicas[event.model_name, event.stage, event.replica] = event.feeds
+        for reason in _DROPPED:
+            self._families.expect("metrics_dropped_events_total", reason)
+        if event.feeds:
+            self._families.expect_missing(*_HOPS)
+        for edge in self._edges_of(event):
+            if edge not in self._edges and len(self._edges) < MOST_EDGES_AT_0:
+                self._bind(edge)
+                self._expect_failures(edge)
+
+    def forget(self, event: ReplicaLeft) -> None:
+        """Replicas that join later have no edge with one that left."""
+        self._replicas.pop((event.model_name, event.stage, event.replica), None)
 
     @hookimpl
     def omni_transfer_sent(self, event: TransferSent) -> None:
@@ -70,6 +104,27 @@ class TransferSamples:
     def omni_events_dropped(self, event: EventsDropped) -> None:
         self._families["metrics_dropped_events_total"].labels(event.reason).inc(event.count)
 
+    def _edges_of(self, joined: ReplicaJoined) -> Iterator[Edge]:
+        model_name, stage, replica = joined.model_name, joined.stage, joined.replica
+        for (model, other, number), feeds in list(self._replicas.items()):
+            if model == model_name and other in joined.feeds:
+                yield model, stage, replica, other, number
+            if model == model_name and stage in feeds:
+                yield model, other, number, stage, replica
+
+    def _expect_failures(self, edge: Edge) -> None:
+        """Those that are known by name; the classes of exceptions are not."""
+        model_name, from_stage, from_replica, to_stage, to_replica = edge
+        for operation in _FAILURES["operation"]:
+            side = from_replica if operation == "send" else to_replica
+            for reason in _FAILURES["reason"]:
+                about = (from_stage, to_stage, operation, side, reason)
+                self._families.expect("transfer_failures_total", model_name, *map(str, about))
+
+    def _bind(self, edge: Edge) -> EdgeChildren:
+        children = self._edges[edge] = EdgeChildren(self._families, tuple(map(str, edge)))
+        return children
+
     def _edge_children(self, event: TransferSent | TransferReceived) -> EdgeChildren | None:
         """None unless it is known who sent to whom."""
         if event.model_name is None or event.from_replica is None or event.to_replica is None:
@@ -82,6 +137,4 @@ class TransferSamples:
             event.to_replica,
         )
         children = self._edges.get(edge)
-        if children is None:
-            children = self._edges[edge] = EdgeChildren(self._families, tuple(map(str, edge)))
-        return children
+        return self._bind(edge) if children is None else children

@@ -9,6 +9,7 @@ from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families
 from vllm_omni_metrics_plugin.hooks import (
     DiffusionWork,
     ImageFinished,
+    ReplicaJoined,
     StageFinished,
     VideoFinished,
     hookimpl,
@@ -68,10 +69,25 @@ class DiffusionChildren:
 
 class VisualSamples:
     def __init__(self, families: Families) -> None:
+        self._families = families
         self._missing = families.missing
         self._images = PerReplica(ImageChildren, families)
         self._videos = PerReplica(VideoChildren, families)
         self._diffusion = PerReplica(DiffusionChildren, families)
+
+    def expect(self, event: ReplicaJoined) -> None:
+        """Have the series stand at 0 of what a replica makes, and of its diffusion engine."""
+        if "image" in event.makes:
+            self._images.expect(event)
+            self._families.expect_missing(*_IMAGE)
+            self._families.expect("metrics_events_total", "omni_image_finished")
+        if "video" in event.makes:
+            self._videos.expect(event)
+            self._families.expect_missing(*_VIDEO)
+            self._families.expect("metrics_events_total", "omni_video_finished")
+        if event.stage_type == "diffusion":
+            self._diffusion.expect(event)
+            self._families.expect_missing(*_TIMINGS, "diffusion_steps_total")
 
     @hookimpl
     def omni_image_finished(self, event: ImageFinished) -> None:

@@ -17,6 +17,12 @@ class ReplicaJoined(Event, frozen=True, kw_only=True):
     stage_name: str
     #: ``llm`` or ``diffusion``.
     stage_type: str
+    #: What leaves for the client from this stage, in the engine's words: ``text``, ``audio``,
+    #: ``image``, ``video`` and others. Empty if nothing does, or the engine does not say.
+    makes: tuple[str, ...] = ()
+    #: The stages to which this one sends payloads through a connector. Empty if there is none, or
+    #: the engine does not say.
+    feeds: tuple[int, ...] = ()
 
 
 class ReplicaLeft(Event, frozen=True, kw_only=True):
