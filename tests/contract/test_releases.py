@@ -25,6 +25,7 @@ SUITES = (
     "test_seams_resolve.py",
     "test_drift.py",
     "test_async_omni_generate.py",
+    "test_answers.py",
     "test_outputs_of_the_real_processor.py",
     "test_lost_stats.py",
     "test_denoising.py",

@@ -267,14 +267,20 @@ def test_request_that_was_cut_short_is_counted_but_not_timed(
 
 
 @pytest.mark.parametrize("dispatched", [False, True])
-def test_rejected_request_counts_nowhere(feed: Feed, exposed: Any, dispatched: bool) -> None:
+def test_rejected_request_is_counted_as_that_and_nothing_else(
+    feed: Feed, exposed: Any, dispatched: bool
+) -> None:
     exposed.join()
     before = without_hooks(scrape(exposed.registry))
     feed.arrive()
     if dispatched:
         feed.submit()
     feed.finish(outcome="rejected")
-    assert without_hooks(scrape(exposed.registry)) == before
+    assert exposed.value("requests_success_total", **MODEL, finished_reason="rejected") == 1
+    after = without_hooks(scrape(exposed.registry))
+    assert [name for name in after if after[name] != before[name]] == [
+        f"{catalog.PREFIX}requests_success"
+    ]
 
 
 def test_request_that_never_reached_a_stage_has_no_queue_time(feed: Feed, exposed: Any) -> None:

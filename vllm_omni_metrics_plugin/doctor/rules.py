@@ -88,7 +88,7 @@ def unmeasured(*stems: str) -> Count:
 _REQUESTS = f"{catalog.PREFIX}requests_success_total"
 FINISHED = Count(_REQUESTS)
 COMPLETE = Count(_REQUESTS, {"finished_reason": ("stop", "length")})
-CUT_SHORT = Count(_REQUESTS, {"finished_reason": ("abort", "error")})
+CUT_SHORT = Count(_REQUESTS, {"finished_reason": ("abort", "error", "rejected")})
 OPEN = (own("num_requests_running"), own("num_requests_waiting"))
 ENGINE = tuple(
     Count(f"vllm:{sample}")

@@ -14,11 +14,12 @@ from contextvars import ContextVar
 from typing import Any
 
 from vllm_omni_metrics_plugin import internal_errors
+from vllm_omni_metrics_plugin.patches import http
 from vllm_omni_metrics_plugin.patches.diffusion.outputs import requested_frame_rates
 from vllm_omni_metrics_plugin.patches.outputs import observe
-from vllm_omni_metrics_plugin.patches.refusals import is_refusal
 from vllm_omni_metrics_plugin.patches.replicas import introduce
 from vllm_omni_metrics_plugin.patches.state import EngineState
+from vllm_omni_metrics_plugin.patches.warmup import is_warming_up
 from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests
 
 #: An endpoint that says when the request reached it is believed up to this age, so that a
@@ -29,7 +30,17 @@ _OLDEST_ARRIVAL_SECONDS = 60.0
 class Call:
     """One call of ``generate``; its request begins when the engine gives it its internal id."""
 
-    __slots__ = ("arrived_at", "begun", "external_request_id", "model_name", "request", "requests")
+    __slots__ = (
+        "answering",
+        "arrived_at",
+        "begun",
+        "external_request_id",
+        "is_warm_up",
+        "model_name",
+        "nobodys",
+        "request",
+        "requests",
+    )
 
     def __init__(
         self,
@@ -42,14 +53,24 @@ class Call:
         self.model_name = model_name
         self.external_request_id = external_request_id
         self.arrived_at = arrived_at
+        #: Read here, as where the call ends may be another context.
+        self.answering = http.answering()
+        self.is_warm_up = is_warming_up()
         self.begun = False
+        #: The internal id of a warm-up.
+        self.nobodys: str | None = None
         self.request: OpenRequest | None = None
 
     def begin(self, request_id: str) -> None:
         self.begun = True
+        if self.is_warm_up:
+            self.nobodys = request_id
+            self.requests.nobodys.add(request_id)
+            return
         self.request = self.requests.begin(
             request_id, self.external_request_id, self.model_name, self.arrived_at
         )
+        http.attach(self.request, self.answering)
 
 
 _current_call: ContextVar[Call | None] = ContextVar("omni_metrics_call", default=None)
@@ -86,8 +107,12 @@ def wrap_generate(original: Callable[..., Any], state: EngineState) -> Callable[
         finally:
             if call.request is not None:
                 params = kwargs.get("sampling_params_list")
-                _end(call.request, error, is_refusal(error, sampling_params, params), params)
-                call.request = None  # the engine keeps the first call's context for good
+                _end(call.request, error, params)
+                call.request = call.answering = (
+                    None  # the engine keeps the first call's context for good
+                )
+            if call.nobodys is not None:
+                state.requests.nobodys.discard(call.nobodys)
             error = None  # else it and this frame, with the last output, keep each other alive
             await outputs.aclose()
 
@@ -148,9 +173,7 @@ def _arrival(wall_clock: object) -> float:
     return now - age if 0.0 <= age <= _OLDEST_ARRIVAL_SECONDS else now
 
 
-def _end(
-    request: OpenRequest, error: BaseException | None, refused: bool, sampling_params_list: Any
-) -> None:
+def _end(request: OpenRequest, error: BaseException | None, sampling_params_list: Any) -> None:
     with internal_errors.suppressed("the end of a request"):
         rates = requested_frame_rates(sampling_params_list)
-        request.end(error, refused=refused, requested_frame_rates=rates)
+        request.end(error, requested_frame_rates=rates)

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vllm_omni_metrics_plugin.patches import connectors, generate, offline, replicas, stages
+from vllm_omni_metrics_plugin.patches import (
+    connectors,
+    earlier,
+    generate,
+    http,
+    offline,
+    replicas,
+    stages,
+    warmup,
+)
 from vllm_omni_metrics_plugin.patches.diffusion import steps, video_endpoint
-from vllm_omni_metrics_plugin.patches.engine_families import lost_stats, scheduler, stats
+from vllm_omni_metrics_plugin.patches.engine_families import scheduler, stats
 from vllm_omni_metrics_plugin.patches.seams.releases import RELEASES
 from vllm_omni_metrics_plugin.patches.seams.seam import ENGINE_FAMILIES, Seam
 
@@ -81,6 +90,31 @@ _SEAMS: tuple[Seam, ...] = (
         leading=("result",),
     ),
     Seam(
+        name="http",
+        module="fastapi.applications",
+        attribute="FastAPI.__call__",
+        form="coroutine",
+        wrap=http.wrap_application,
+        feeds=("requests_success_total",),
+        leading=("scope", "receive", "send"),
+    ),
+    Seam(
+        name="speech",
+        module="vllm_omni.entrypoints.openai.serving_speech",
+        attribute="OmniOpenAIServingSpeech._generate_audio_bytes",
+        form="coroutine",
+        wrap=http.wrap_speech,
+        feeds=("requests_success_total",),
+    ),
+    Seam(
+        name="warmup",
+        module="vllm_omni.entrypoints.openai.serving_speech",
+        attribute="OmniOpenAIServingSpeech.warmup",
+        form="coroutine",
+        wrap=warmup.wrap_warmup,
+        feeds=(*_REQUESTS, *_AUDIO),
+    ),
+    Seam(
         name="offline_batch",
         module="vllm_omni.entrypoints.omni",
         attribute="Omni._run_generation",
@@ -125,6 +159,14 @@ _SEAMS: tuple[Seam, ...] = (
         form="coroutine",
         wrap=video_endpoint.wrap_run_and_extract,
         feeds=("video_duration_seconds", "video_rtf"),
+    ),
+    Seam(
+        name="video_job",
+        module="vllm_omni.entrypoints.openai.serving_video",
+        attribute="OmniOpenAIServingVideo.generate_video_bytes",
+        form="coroutine",
+        wrap=video_endpoint.wrap_generate_bytes,
+        feeds=("requests_success_total",),
     ),
     Seam(
         name="denoising",
@@ -234,70 +276,7 @@ _SEAMS: tuple[Seam, ...] = (
         leading=("spec",),
         roles=("server", "stage_engine", "worker"),
     ),
-    # Places that moved, changed their names, or are needed no more.
-    Seam(
-        name="denoising",
-        module="vllm_omni.diffusion.worker.diffusion_model_runner",
-        attribute="DiffusionModelRunner.execute_model",
-        form="function",
-        wrap=steps.wrap_execute_request,
-        feeds=("diffusion_steps_total",),
-        leading=("req",),
-        roles=("server", "stage_engine", "worker"),
-        until="0.22.0",
-    ),
-    Seam(
-        name="denoising_stepwise",
-        module="vllm_omni.diffusion.worker.diffusion_model_runner",
-        attribute="DiffusionModelRunner._attach_stepwise_metrics",
-        form="function",
-        wrap=steps.wrap_stepwise_metadata,
-        feeds=("diffusion_steps_total",),
-        leading=("state", "output"),
-        roles=("server", "stage_engine", "worker"),
-        since="0.24.0",
-        until="0.28.0",
-    ),
-    Seam(
-        name="token_times",
-        module="vllm_omni.engine.output_processor",
-        attribute="MultimodalOutputProcessor.__init__",
-        form="function",
-        wrap=stats.wrap_output_processor_init,
-        feeds=(ENGINE_FAMILIES,),
-        keywords=("log_stats",),
-        until="0.24.0",
-    ),
-    Seam(
-        name="iterations",
-        module="vllm_omni.engine.output_processor",
-        attribute="MultimodalOutputProcessor.process_outputs",
-        form="function",
-        wrap=lost_stats.wrap_process_outputs,
-        feeds=(ENGINE_FAMILIES,),
-        keywords=("iteration_stats",),
-        until="0.24.0",
-    ),
-    Seam(
-        name="iterations_recorded",
-        module="vllm_omni.engine.stage_pool",
-        attribute="StagePool.process_llm_raw_outputs",
-        form="coroutine",
-        wrap=lost_stats.wrap_process_raw_outputs,
-        feeds=(ENGINE_FAMILIES,),
-        leading=("replica_id", "raw_outputs"),
-        until="0.24.0",
-    ),
-    Seam(
-        name="idle_recorded",
-        module="vllm_omni.engine.stage_pool",
-        attribute="StagePool._poll_stage_raw",
-        form="coroutine",
-        wrap=lost_stats.wrap_poll,
-        feeds=(ENGINE_FAMILIES,),
-        leading=("client",),
-        until="0.24.0",
-    ),
+    *earlier.SEAMS,
 )
 
 #: Why a release that is older than a seam has no such place, or one that is younger needs none.

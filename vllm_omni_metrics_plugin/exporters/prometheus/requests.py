@@ -13,8 +13,9 @@ from vllm_omni_metrics_plugin.hooks import (
     hookimpl,
 )
 
-#: Outcomes of requests that the server never accepted or that did not run to their natural end.
-_NOT_ACCEPTED = frozenset({"rejected"})
+#: The outcome of requests that the server never accepted; it is all that is said of them.
+_NOT_ACCEPTED = "rejected"
+#: Outcomes of requests that did not run to their natural end.
 _CUT_SHORT = frozenset({"abort", "error"})
 
 
@@ -77,8 +78,8 @@ class RequestSamples:
     @hookimpl
     def omni_request_finished(self, event: RequestFinished) -> None:
         model = self.model(event.model_name)
-        if event.outcome not in _NOT_ACCEPTED:
-            model.finished(event.outcome).inc()
+        model.finished(event.outcome).inc()
+        if event.outcome != _NOT_ACCEPTED:
             if event.queue_seconds is not None:
                 model.queue.observe(event.queue_seconds)
             if event.outcome not in _CUT_SHORT:

@@ -74,11 +74,12 @@ class RequestFinished(Event, frozen=True, kw_only=True):
 
     request_id: str
     model_name: str
-    #: ``stop``: natural end. ``length``: a token limit cut a stage short. ``abort``: the client
-    #: hung up or cancelled. ``error``: a stage failed. ``rejected``: refused as invalid (HTTP 4xx)
-    #: before anything was generated. Other values are the engine's own finish reasons.
+    #: What the client was answered. ``stop``: all of it, to the natural end. ``length``: the same,
+    #: but a token limit cut a stage short. ``abort``: it left before the last byte, or cancelled.
+    #: ``error``: a stage or the endpoint failed. ``rejected``: HTTP 4xx, even if something was
+    #: generated. Other values are the engine's own finish reasons.
     outcome: str
-    #: Arrival to the end of the response.
+    #: Arrival to the last output of the engine; encoding the response comes after it.
     end_to_end_seconds: float
     #: Arrival to the first stage submit; None when no stage was given the request.
     queue_seconds: float | None
