@@ -283,6 +283,28 @@ def test_rejected_request_is_counted_as_that_and_nothing_else(
     ]
 
 
+def test_durations_from_an_arrival_that_is_not_known_are_missing(feed: Feed, exposed: Any) -> None:
+    exposed.join()
+    feed.arrive()
+    feed.submit()
+    feed.packet(index=0, since_arrival_seconds=None)
+    feed.finish_image(first_image_seconds=None)
+    feed.finish(seconds=None, queue_seconds=None)
+    assert exposed.missing() == {
+        (family, "unknown_arrival"): 1
+        for family in (
+            "audio_ttfp_seconds",
+            "image_ttfp_seconds",
+            "e2e_request_latency_seconds",
+            "request_queue_time_seconds",
+        )
+    }
+    for family in ("audio_ttfp_seconds", "image_ttfp_seconds"):
+        assert not exposed.value(f"{family}_count", **STAGE)
+    for family in ("e2e_request_latency_seconds", "request_queue_time_seconds"):
+        assert exposed.value(f"{family}_count", **MODEL) == 0
+
+
 def test_request_that_never_reached_a_stage_has_no_queue_time(feed: Feed, exposed: Any) -> None:
     exposed.join()
     feed.arrive()

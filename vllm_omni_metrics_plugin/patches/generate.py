@@ -21,10 +21,7 @@ from vllm_omni_metrics_plugin.patches.replicas import introduce
 from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.patches.warmup import is_warming_up
 from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests
-
-#: An endpoint that says when the request reached it is believed up to this age, so that a
-#: stepped wall clock cannot make up an hour of waiting.
-_OLDEST_ARRIVAL_SECONDS = 60.0
+from vllm_omni_metrics_plugin.requests.arrival import WallClock, is_time
 
 
 class Call:
@@ -47,7 +44,7 @@ class Call:
         requests: OpenRequests,
         model_name: str,
         external_request_id: str,
-        arrived_at: float,
+        arrived_at: float | None,
     ) -> None:
         self.requests = requests
         self.model_name = model_name
@@ -87,7 +84,7 @@ def wrap_generate(original: Callable[..., Any], state: EngineState) -> Callable[
             state.requests,
             introduce(self, state),
             request_id,
-            _arrival(kwargs.get("arrival_time")),
+            _arrival(kwargs.get("arrival_time"), state.wall_clock),
         )
         outputs = original(self, prompt, sampling_params, request_id, **kwargs)
         error: BaseException | None = None
@@ -164,13 +161,9 @@ def wrap_result(original: Callable[..., Any], state: EngineState) -> Callable[..
     return _process_single_result
 
 
-def _arrival(wall_clock: object) -> float:
+def _arrival(stamp: Any, wall_clock: WallClock) -> float | None:
     """Monotonic arrival time, from the endpoint's own time stamp where it passes one on."""
-    now = time.monotonic()
-    if not isinstance(wall_clock, (int, float)):
-        return now
-    age = time.time() - wall_clock
-    return now - age if 0.0 <= age <= _OLDEST_ARRIVAL_SECONDS else now
+    return wall_clock.monotonic(stamp) if is_time(stamp) else time.monotonic()
 
 
 def _end(request: OpenRequest, error: BaseException | None, sampling_params_list: Any) -> None:

@@ -18,7 +18,9 @@ class Answered(Protocol):
     """A request, to its exchange."""
 
     ending: Ending | None
+    #: Its part of the response is an error.
     failed: bool
+    #: The client was told of an error while ``generate`` went on.
     error_event: bool
 
     def settle(self) -> None:

@@ -52,7 +52,7 @@ class OpenRequest:
     )
 
     def __init__(
-        self, requests: OpenRequests, request_id: str, model_name: str, arrived_at: float
+        self, requests: OpenRequests, request_id: str, model_name: str, arrived_at: float | None
     ) -> None:
         self.requests = requests
         self.request_id = request_id
@@ -67,18 +67,15 @@ class OpenRequest:
         #: Audio packets with something in them that left for the client.
         self.packets = 0
         self.stages: dict[int, StageWork] = {}
-        #: By stage.
+        #: By stage, as are images and videos.
         self.audio: dict[int, AudioOutput] = {}
-        #: Images and videos, by stage.
         self.visual: dict[int, VisualOutput] = {}
-        #: None where what the client is answered cannot be seen.
-        self.exchange: Exchange | None = None
+        self.exchange: Exchange | None = None  # where it can be seen
         #: How ``generate`` was over, and when; None while it goes on.
         self.ending: Ending | None = None
         self.ended_at: float | None = None
-        #: This request's part of the response is an error.
+        #: As :class:`Answered` says.
         self.failed = False
-        #: The client was told of an error while ``generate`` went on.
         self.error_event = False
         #: The endpoint that encodes its videos.
         self.encoding: Encoding | None = None
@@ -105,7 +102,7 @@ class OpenRequest:
     ) -> None:
         """An output of an audio stage leaves for the client, with its multimodal payloads."""
         now = time.monotonic()
-        since_arrival = now - self.arrived_at
+        since_arrival = self._since_arrival(now)
         work = self.stages.get(stage)
         output = self.audio.get(stage)
         if output is None:
@@ -156,7 +153,7 @@ class OpenRequest:
         output.add(
             content,
             payload,
-            time.monotonic() - self.arrived_at,
+            self._since_arrival(time.monotonic()),
             is_video=True if current_encoding() is not None else is_video,
             frames_in_file=frames_in_file,
         )
@@ -209,10 +206,13 @@ class OpenRequest:
                     request_id=self.request_id,
                     model_name=self.model_name,
                     outcome=outcome,
-                    end_to_end_seconds=ended_at - self.arrived_at,
-                    queue_seconds=min(submits) - self.arrived_at if submits else None,
+                    end_to_end_seconds=self._since_arrival(ended_at),
+                    queue_seconds=self._since_arrival(min(submits)) if submits else None,
                 )
             )
+
+    def _since_arrival(self, moment: float) -> float | None:
+        return None if self.arrived_at is None else moment - self.arrived_at
 
     def _finish_audio(self) -> None:
         finished = self.requests.hooks.omni_audio_finished
@@ -245,9 +245,9 @@ class OpenRequests:
         self.nobodys: set[str] = set()
 
     def begin(
-        self, request_id: str, external_request_id: str, model_name: str, arrived_at: float
+        self, request_id: str, external_request_id: str, model_name: str, arrived_at: float | None
     ) -> OpenRequest:
-        """A request arrived; ``arrived_at`` in monotonic seconds."""
+        """A request arrived; ``arrived_at`` in monotonic seconds, None if it is not known."""
         request = OpenRequest(self, request_id, model_name, arrived_at)
         self.by_id[request_id] = request
         if self.hooks.omni_request_arrived.listeners:
@@ -256,7 +256,7 @@ class OpenRequests:
                     request_id=request_id,
                     external_request_id=external_request_id,
                     model_name=model_name,
-                    arrived_at=arrived_at,
+                    arrived_at=time.monotonic() if arrived_at is None else arrived_at,
                 )
             )
         return request

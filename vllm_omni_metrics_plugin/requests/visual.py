@@ -44,7 +44,7 @@ class VisualOutput:
         self,
         content: Any,
         payload: Mapping[str, Any],
-        since_arrival_seconds: float,
+        since_arrival_seconds: float | None,
         *,
         is_video: bool | None,
         frames_in_file: Callable[[bytes], int | None],

@@ -82,7 +82,13 @@ class RequestSamples:
         if event.outcome != _NOT_ACCEPTED:
             if event.queue_seconds is not None:
                 model.queue.observe(event.queue_seconds)
-            if event.outcome not in _CUT_SHORT:
+            elif event.request_id in self._running:
+                self._families.missing("unknown_arrival", "request_queue_time_seconds")
+            if event.outcome in _CUT_SHORT:
+                pass
+            elif event.end_to_end_seconds is None:
+                self._families.missing("unknown_arrival", "e2e_request_latency_seconds")
+            else:
                 model.latency.observe(event.end_to_end_seconds)
         # Last, so that a scrape which sees the server idle sees all that it has done.
         with self._lock:

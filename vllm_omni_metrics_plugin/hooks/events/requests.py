@@ -14,7 +14,9 @@ class RequestArrived(Event, frozen=True, kw_only=True):
     #: The id under which the endpoint and the client know the request; not always unique.
     external_request_id: str
     model_name: str
-    #: Includes what the endpoint did before it called the engine, where the endpoint says so.
+    #: Includes what the endpoint did before it called the engine, where the endpoint says so. It
+    #: does in the time of the wall clock; if that was set meanwhile, the arrival is not known: this
+    #: is when it called the engine, and every duration from the arrival is None.
     arrived_at: float
 
 
@@ -79,7 +81,8 @@ class RequestFinished(Event, frozen=True, kw_only=True):
     #: ``error``: a stage or the endpoint failed. ``rejected``: HTTP 4xx, even if something was
     #: generated. Other values are the engine's own finish reasons.
     outcome: str
-    #: Arrival to the last output of the engine; encoding the response comes after it.
-    end_to_end_seconds: float
-    #: Arrival to the first stage submit; None when no stage was given the request.
+    #: Arrival to the last output of the engine; encoding the response comes after it. None where
+    #: the arrival is not known.
+    end_to_end_seconds: float | None
+    #: Arrival to the first stage submit; None when no stage was given the request, too.
     queue_seconds: float | None
