@@ -40,7 +40,7 @@ def start(status: int = 200) -> dict[str, Any]:
     return {"type": "http.response.start", "status": status, "headers": []}
 
 
-def body(data: bytes, more: bool = True) -> dict[str, Any]:
+def body(data: object, more: bool = True) -> dict[str, Any]:
     return {"type": "http.response.body", "body": data, "more_body": more}
 
 
@@ -714,7 +714,17 @@ def test_fault_of_ours_changes_nothing_of_the_response(
 # Nobody can tell that it is there
 
 BODIES = [REQUEST, {**REQUEST, "more_body": True}, GONE, {"type": "of.the.future"}]
-SENT = [start(), start(404), body(b"a"), LAST, {"type": "of.the.future"}, {}, None]
+SENT = [
+    start(),
+    start(404),
+    body(b"a"),
+    body(bytearray(b"a")),
+    {**LAST, "body": None},
+    LAST,
+    {"type": "of.the.future"},
+    {},
+    None,
+]
 ERRORS = [ValueError("a"), asyncio.CancelledError(), GeneratorExit(), KeyboardInterrupt()]
 SCRIPTS = st.lists(
     st.one_of(
@@ -794,6 +804,17 @@ async def _caught(step: Any) -> Any:
         return await step
     except BaseException as error:
         return ("raised", error)
+
+
+def test_parts_of_any_kind_of_bytes_are_no_fault(log: Any) -> None:
+    async def endpoint(call: Call) -> None:
+        await call.send(start())
+        for part in (b"a", bytearray(b"a"), memoryview(b"a"), b"event: error"):
+            await call.send(body(part))
+        await call.send({"type": "http.response.body"})
+
+    asyncio.run(serve(endpoint))
+    assert log.messages == []
 
 
 def test_wrapper_passes_on_what_it_does_not_know() -> None:

@@ -29,6 +29,7 @@ _ERROR_EVENTS = (
     b'data: {"object":"error"',
     b'data: {"object": "error"',
 )
+_ERROR_BEGINNINGS = frozenset(event[:6] for event in _ERROR_EVENTS)
 #: Closing codes of a websocket that say nothing is wrong; none at all is one of them.
 _NORMAL_CLOSURES = (None, 1000, 1001)
 
@@ -103,8 +104,20 @@ class Connection:
             self.exchange.leaves()
             raise
         try:
-            self._sent(message)
-        except Exception as error:  # once for each part of a response: no context manager
+            if message["type"] != "http.response.body":
+                self._sent(message)
+                return
+            # Once for each part of a response: no call, no context manager.
+            body = message.get("body")
+            if (
+                body.__class__ is bytes
+                and body[:6] in _ERROR_BEGINNINGS
+                and body.startswith(_ERROR_EVENTS)
+            ):
+                self.exchange.failed = True
+            if not message.get("more_body", False):
+                self.exchange.completes()
+        except Exception as error:
             internal_errors.report("reading a response", error)
 
     def ends(self, error: BaseException | None) -> None:
@@ -128,13 +141,7 @@ class Connection:
 
     def _sent(self, message: Message) -> None:
         kind = message["type"]
-        if kind == "http.response.body":
-            body = message.get("body")
-            if isinstance(body, bytes) and body.startswith(_ERROR_EVENTS):
-                self.exchange.failed = True
-            if not message.get("more_body", False):
-                self.exchange.completes()
-        elif kind == "http.response.start":
+        if kind == "http.response.start":
             self.exchange.status = message["status"]
         elif kind == "http.response.pathsend":
             self.exchange.completes()
