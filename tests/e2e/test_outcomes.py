@@ -216,7 +216,6 @@ def test_speech_is_counted_as_it_was_answered(speech: Server, sabotage: Sabotage
 logprobs = functools.partial(
     audio.chat, modalities=("text",), logprobs=True, top_logprobs=2, tokens=8
 )
-CHAT = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 200}
 CHAT_ROWS: dict[str, tuple[Callable[[Server], object], dict[str, int]]] = {
     "whole": (to(audio.chat), {SERVED: 1}),
     "stream": (to(audio.chat, stream=True), {SERVED: 1}),
@@ -228,7 +227,6 @@ CHAT_ROWS: dict[str, tuple[Callable[[Server], object], dict[str, int]]] = {
         to(audio.chat, tokens=200, stream=True, hang_up_after_packets=1),
         {"abort": 1},
     ),
-    "left, whole": (leaves("/v1/chat/completions", CHAT), {"abort": 1}),
     "realtime": (lambda s: sockets.realtime(s.url, s.model), {SERVED: 1}),
     "left, realtime": (
         lambda s: sockets.realtime(s.url, s.model, hang_up_after_packets=1),

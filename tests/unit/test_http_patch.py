@@ -58,6 +58,7 @@ class Uvicorn:
         self.sent: list[Any] = []
         self.received: list[Any] = []
         self.waiting = 0
+        self.waiting_at_the_end: int | None = None
 
     async def receive(self) -> Any:
         if self.messages:
@@ -141,6 +142,7 @@ async def serve(endpoint: Endpoint, *, websocket: bool = False, path: str = "/v1
     with contextlib.suppress(OSError, RuntimeError, asyncio.CancelledError):  # which it logs
         await Application(application)(scope, server.receive, server.send)
     await spin()
+    server.waiting_at_the_end = server.waiting
     return server
 
 
@@ -419,6 +421,7 @@ def test_websocket_carries_many_requests_each_with_its_own_end(recorder: Any) ->
         await call.send(event(SAYS["error"]))
         await call.outputs(*ALL)
         await call.outputs(*ALL)  # nothing was said of the one before
+        assert len(recorder.of(RequestFinished)) == 2
         await call.send(event(SAYS["done"]))
         await call.leave()
 
@@ -602,7 +605,7 @@ def test_nobody_receives_in_place_of_an_application_that_does() -> None:
         await call.answer()
 
     server = asyncio.run(serve(endpoint))
-    assert server.waiting == 0, "nothing of ours waits when the response is over"
+    assert server.waiting_at_the_end == 0, "nothing of ours waits when the response is over"
 
 
 def test_application_that_gives_up_receiving_is_cancelled_alone(recorder: Any) -> None:
@@ -659,6 +662,7 @@ def test_application_within_the_application_has_the_same_exchange(recorder: Any)
 
     async def mounting(scope: Any, receive: Any, send: Any) -> None:
         await Application(endpoint)(dict(scope), receive, send)
+        assert recorder.of(RequestFinished) == [], "the outer one is what the client sees"
 
     server = Uvicorn(REQUEST)
 
