@@ -525,6 +525,24 @@ def test_job_ends_with_the_job_and_not_with_the_order(
     assert recorder.only(RequestFinished).outcome == outcome
 
 
+def test_job_that_the_engine_was_told_to_abort_has_not_failed(recorder: Any) -> None:
+    aborted = speech(480, finished=True)
+    aborted.outputs[0].finish_reason = "abort"
+
+    async def generate_video_bytes(call: Call) -> None:
+        await call.outputs(aborted)
+        raise ValueError("no video in it")
+
+    generate = wrap_generate_bytes(generate_video_bytes, None)
+
+    async def job() -> None:
+        with pytest.raises(ValueError, match="no video"):
+            await generate(Call(Uvicorn(), None, None, None))
+
+    asyncio.run(job())
+    assert recorder.only(RequestFinished).outcome == "abort"
+
+
 def test_video_that_its_client_waits_for_ends_with_the_response(recorder: Any) -> None:
     async def generate_video_bytes(call: Call) -> None:
         await call.outputs(*ALL)

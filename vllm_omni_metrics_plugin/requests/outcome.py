@@ -39,7 +39,7 @@ def outcome_of(
     if exchange is None:
         cut_short = _without_exchange(ending, complete)
     else:
-        cut_short = _with_exchange(ending, exchange, failed, complete)
+        cut_short = _with_exchange(ending, exchange, failed, complete, finish_reasons)
     if cut_short is not None:
         return cut_short
     if not delivered:
@@ -57,7 +57,11 @@ def _without_exchange(ending: Ending | None, complete: bool) -> str | None:
 
 
 def _with_exchange(
-    ending: Ending | None, exchange: Exchange, failed: bool, complete: bool
+    ending: Ending | None,
+    exchange: Exchange,
+    failed: bool,
+    complete: bool,
+    finish_reasons: Set[str | None],
 ) -> str | None:
     """The first that fits decides; None leaves it to the engine."""
     refused = exchange.status is not None and 400 <= exchange.status < 500
@@ -67,6 +71,10 @@ def _with_exchange(
         return "abort"
     if refused:
         return "rejected"
+    if exchange.kind == "job" and "abort" in finish_reasons:
+        return (
+            "abort"  # a job that is deleted ends in the engine first, and fails for want of output
+        )
     if failed or exchange.failed:
         return "error"
     if exchange.kind == "websocket":
