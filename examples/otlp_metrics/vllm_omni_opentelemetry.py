@@ -108,7 +108,8 @@ class OpenTelemetry:
         attributes = {**_about(event.model_name), "vllm_omni.outcome": event.outcome}
         if event.outcome in ERRORS:
             attributes["error.type"] = ERRORS[event.outcome]
-        self._duration.record(event.end_to_end_seconds, attributes)
+        if event.end_to_end_seconds is not None:
+            self._duration.record(event.end_to_end_seconds, attributes)
         if event.queue_seconds is not None:
             self._queue.record(event.queue_seconds, _about(event.model_name))
 
@@ -116,7 +117,8 @@ class OpenTelemetry:
     def omni_media_packet(self, event: MediaPacket) -> None:
         if self.provider is None or event.index or not event.streamed:
             return
-        self._first.record(event.since_arrival_seconds, _stage(event))
+        if event.since_arrival_seconds is not None:
+            self._first.record(event.since_arrival_seconds, _stage(event))
 
     @hookimpl(slow=True)
     def omni_audio_finished(self, event: AudioFinished) -> None:

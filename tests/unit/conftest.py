@@ -19,12 +19,17 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self._wall = 1_700_000_000.0
 
     def monotonic(self) -> float:
         return self.now
 
     def time(self) -> float:
-        return self.now + 1_700_000_000.0
+        return self.now + self._wall
+
+    def step(self, seconds: float) -> None:
+        """Somebody sets the wall clock."""
+        self._wall += seconds
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
@@ -39,6 +44,7 @@ def feed(hooks: Any) -> Feed:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     standing = Clock()
     monkeypatch.setattr("vllm_omni_metrics_plugin.requests.state.time", standing)
+    monkeypatch.setattr("vllm_omni_metrics_plugin.requests.arrival.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.patches.generate.time", standing)
     return standing
 

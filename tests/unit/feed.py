@@ -54,7 +54,7 @@ class Feed:
         self,
         request_id: str = "a",
         outcome: str = "stop",
-        seconds: float = 2.0,
+        seconds: float | None = 2.0,
         queue_seconds: float | None = 0.5,
     ) -> None:
         self.event(

@@ -22,7 +22,8 @@ from vllm_omni_metrics_plugin.patches.table import SEAMS
 ROOT = Path(vllm_omni_metrics_plugin.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 PACKAGE = "vllm_omni_metrics_plugin"
-LONGEST_MODULE = 320
+#: An alarm, not an architect: look whether a module has two ideas before raising it.
+LONGEST_MODULE = 400
 
 
 def label(path: Path) -> str:

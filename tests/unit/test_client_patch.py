@@ -24,6 +24,7 @@ from vllm_omni_metrics_plugin.patches.generate import wrap_generate, wrap_reques
 from vllm_omni_metrics_plugin.patches.replicas import wrap_engine_init
 from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests
+from vllm_omni_metrics_plugin.requests.arrival import WallClock
 
 
 class Output(SimpleNamespace):
@@ -365,80 +366,65 @@ def test_finish_reason_of_an_unfinished_output_is_not_the_requests(recorder: Any
     assert recorder.only(RequestFinished).outcome == "stop"
 
 
-STREAMING = [SimpleNamespace(output_kind=SimpleNamespace(name="DELTA"))]
-WHOLE = [SimpleNamespace(output_kind=SimpleNamespace(name="FINAL_ONLY"))]
+class Refused(ValueError):
+    status_code = 400
 
 
-class VLLMClientError(Exception):
-    """By its name, what vLLM derives its refusals from."""
-
-
-class ClientError(VLLMClientError):
-    pass
-
-
-class Refused(Exception):
-    def __init__(self, status_code: int) -> None:
-        super().__init__(status_code)
-        self.status_code = status_code
-
-
-@pytest.mark.parametrize(
-    ("error", "params", "outcome"),
-    [
-        (ValueError("bad voice"), WHOLE, "rejected"),
-        (TypeError("a bug"), WHOLE, "error"),
-        (OverflowError(), WHOLE, "error"),
-        (ClientError(), WHOLE, "error"),
-        (Refused(400), WHOLE, "rejected"),
-        (Refused(499), WHOLE, "rejected"),
-        (Refused(500), WHOLE, "error"),
-        (Refused(503), WHOLE, "error"),
-        (RuntimeError("died"), WHOLE, "error"),
-        # The response had begun, with status 200.
-        (ValueError("bad voice"), STREAMING, "error"),
-        (Refused(400), STREAMING, "error"),
-        (ValueError("bad voice"), None, "error"),
-    ],
-)
-def test_refusal_counts_as_one_only_if_the_client_can_be_told(
-    recorder: Any, error: Exception, params: Any, outcome: str
+@pytest.mark.parametrize("error", [ValueError("bad voice"), Refused(), RuntimeError("died")])
+def test_exception_that_no_client_is_answered_with_is_an_error(
+    recorder: Any, error: Exception
 ) -> None:
     with pytest.raises(type(error)):
-        run(Engine(error), sampling_params_list=params)
-    assert recorder.only(RequestFinished).outcome == outcome
-
-
-@pytest.mark.parametrize(
-    ("error", "params", "outcome"),
-    [
-        (ValueError("bad prompt"), WHOLE[0], "rejected"),
-        (TypeError("bad prompt"), WHOLE[0], "rejected"),
-        (OverflowError(), WHOLE[0], "rejected"),
-        (ClientError(), WHOLE[0], "rejected"),
-        (Refused(404), WHOLE[0], "rejected"),
-        (Refused(500), WHOLE[0], "error"),
-        (RuntimeError("died"), WHOLE[0], "error"),
-        (ValueError("bad prompt"), STREAMING[0], "error"),
-    ],
-)
-def test_refusal_at_an_endpoint_of_vllms_own_is_told_by_its_rule(
-    recorder: Any, error: Exception, params: Any, outcome: str
-) -> None:
-    with pytest.raises(type(error)):
-        run(Engine(error), sampling_params=params)
-    assert recorder.only(RequestFinished).outcome == outcome
+        run(Engine(error))
+    assert recorder.only(RequestFinished).outcome == "error"
 
 
 @pytest.mark.parametrize(
     ("age", "believed"),
-    [(0.0, 0.0), (2.5, 2.5), (60.0, 60.0), (60.5, 0.0), (3600.0, 0.0), (-0.5, 0.0), (None, 0.0)],
+    [(0.0, 0.0), (2.5, 2.5), (60.5, 60.5), (3600.0, 3600.0), (-0.05, 0.0), (None, 0.0)],
 )
-def test_endpoints_own_arrival_time_is_believed_within_reason(
-    recorder: Any, clock: Any, age: float | None, believed: float
+def test_endpoints_own_arrival_time_is_believed_however_old_it_is(
+    recorder: Any, clock: Any, state: EngineState, age: float | None, believed: float
 ) -> None:
+    state.wall_clock = WallClock()
+    clock.advance(4000.0)
     run(Engine(), arrival_time=None if age is None else clock.time() - age)
     assert recorder.only(RequestArrived).arrived_at == pytest.approx(clock.now - believed)
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0, -2.0, 0.5])
+def test_arrival_before_the_wall_clock_was_set_is_not_known(
+    recorder: Any, clock: Any, state: EngineState, step: float
+) -> None:
+    state.wall_clock = WallClock()
+    clock.advance(100.0)
+    stamp = clock.time()
+    clock.advance(5.0)
+    clock.step(step)
+    run(Engine(speech(480), speech(480, finished=True)), arrival_time=stamp)
+    assert recorder.only(RequestArrived).arrived_at == clock.now, "when it called the engine"
+    assert recorder.only(RequestFinished).end_to_end_seconds is None
+    assert {packet.since_arrival_seconds for packet in recorder.of(MediaPacket)} == {None}
+    assert recorder.only(AudioFinished).first_packet_seconds is None
+
+
+def test_arrival_after_the_wall_clock_was_set_is_known_again(
+    recorder: Any, clock: Any, state: EngineState
+) -> None:
+    state.wall_clock = WallClock()
+    clock.step(-3600.0)
+    run(Engine(), arrival_time=clock.time())
+    clock.advance(10.0)
+    run(Engine(), arrival_time=clock.time() - 7.0)
+    assert [event.arrived_at for event in recorder.of(RequestArrived)] == [1000.0, 1003.0]
+
+
+def test_arrival_before_the_process_began_is_not_known(
+    recorder: Any, clock: Any, state: EngineState
+) -> None:
+    state.wall_clock = WallClock()
+    run(Engine(), arrival_time=clock.time() - 1.0)
+    assert recorder.only(RequestFinished).end_to_end_seconds is None
 
 
 @pytest.mark.parametrize("nonsense", [float("nan"), float("inf"), "now", True, object()])

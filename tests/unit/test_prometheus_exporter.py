@@ -268,14 +268,42 @@ def test_request_that_was_cut_short_is_counted_but_not_timed(
 
 
 @pytest.mark.parametrize("dispatched", [False, True])
-def test_rejected_request_counts_nowhere(feed: Feed, exposed: Any, dispatched: bool) -> None:
+def test_rejected_request_is_counted_as_that_and_nothing_else(
+    feed: Feed, exposed: Any, dispatched: bool
+) -> None:
     exposed.join()
     before = without_events(scrape(exposed.registry))
     feed.arrive()
     if dispatched:
         feed.submit()
     feed.finish(outcome="rejected")
-    assert without_events(scrape(exposed.registry)) == before
+    assert exposed.value("requests_success_total", **MODEL, finished_reason="rejected") == 1
+    after = without_events(scrape(exposed.registry))
+    assert [name for name in after if after[name] != before[name]] == [
+        f"{catalog.PREFIX}requests_success"
+    ]
+
+
+def test_durations_from_an_arrival_that_is_not_known_are_missing(feed: Feed, exposed: Any) -> None:
+    exposed.join()
+    feed.arrive()
+    feed.submit()
+    feed.packet(index=0, since_arrival_seconds=None)
+    feed.finish_image(first_image_seconds=None)
+    feed.finish(seconds=None, queue_seconds=None)
+    assert exposed.missing() == {
+        (family, "unknown_arrival"): 1
+        for family in (
+            "audio_ttfp_seconds",
+            "image_ttfp_seconds",
+            "e2e_request_latency_seconds",
+            "request_queue_time_seconds",
+        )
+    }
+    for family in ("audio_ttfp_seconds", "image_ttfp_seconds"):
+        assert not exposed.value(f"{family}_count", **STAGE)
+    for family in ("e2e_request_latency_seconds", "request_queue_time_seconds"):
+        assert exposed.value(f"{family}_count", **MODEL) == 0
 
 
 def test_request_that_never_reached_a_stage_has_no_queue_time(feed: Feed, exposed: Any) -> None:

@@ -319,8 +319,8 @@ def test_each_audio_stage_of_a_request_finishes_by_itself(
 ABORTS = [GeneratorExit(), asyncio.CancelledError()]
 
 
-def end(request: OpenRequest, error: BaseException | None, refused: bool = False) -> None:
-    request.end(error, refused=refused)
+def end(request: OpenRequest, error: BaseException | None) -> None:
+    request.end(error)
     assert request.requests.by_id == {}, "nothing is kept of a request that ended"
 
 
@@ -358,15 +358,6 @@ def test_exception_is_an_error_even_after_the_last_output(
     end(streamed, RuntimeError("stage died"))
     assert recorder.only(RequestFinished).outcome == "error"
     assert recorder.of(AudioFinished) == []
-
-
-@pytest.mark.parametrize(("delivered", "outcome"), [(False, "rejected"), (True, "error")])
-def test_refusal_is_one_only_while_nothing_was_delivered(
-    request_: OpenRequest, recorder: Any, delivered: bool, outcome: str
-) -> None:
-    request_.delivered = delivered
-    end(request_, ValueError("no such voice"), refused=True)
-    assert recorder.only(RequestFinished).outcome == outcome
 
 
 def test_end_without_a_single_output_is_an_error(request_: OpenRequest, recorder: Any) -> None:
@@ -458,7 +449,7 @@ STEPS = st.one_of(
     st.tuples(st.just("submitted"), STAGES),
     st.tuples(st.just("stage_finished"), STAGES, st.sampled_from(["stop", "length", "abort"])),
     st.tuples(st.just("audio"), STAGES, st.integers(0, 50)),
-    st.tuples(st.just("end"), st.sampled_from(ERRORS), st.booleans()),
+    st.tuples(st.just("end"), st.sampled_from(ERRORS)),
 )
 
 
@@ -484,8 +475,8 @@ class Account:
         self.request.delivered = True
         self.request.audio_output(audio(repeated + part), stage, 0, finished=False)
 
-    def end(self, error: BaseException | None, refused: bool = False) -> None:
-        self.request.end(error, refused=refused)
+    def end(self, error: BaseException | None) -> None:
+        self.request.end(error)
         self.ended = True
 
 

@@ -50,7 +50,7 @@ class Tally:
 _REQUESTS = f"{catalog.PREFIX}requests_success_total"
 FINISHED = Count(_REQUESTS)
 COMPLETE = Count(_REQUESTS, {"finished_reason": ("stop", "length")})
-CUT_SHORT = Count(_REQUESTS, {"finished_reason": ("abort", "error")})
+CUT_SHORT = Count(_REQUESTS, {"finished_reason": ("abort", "error", "rejected")})
 OPEN = (own("num_requests_running"), own("num_requests_waiting"))
 ENGINE = tuple(
     Count(f"vllm:{sample}")
@@ -70,14 +70,14 @@ RULES: tuple[Rule, ...] = (
         "no_latency",
         "degraded",
         (COMPLETE,),
-        (own("e2e_request_latency_seconds_count"),),
+        (own("e2e_request_latency_seconds_count"), unmeasured("e2e_request_latency_seconds")),
         "{traffic} requests are complete, and none has an end-to-end latency",
     ),
     Rule(
         "no_queue_time",
         "degraded",
         (COMPLETE,),
-        (own("request_queue_time_seconds_count"),),
+        (own("request_queue_time_seconds_count"), unmeasured("request_queue_time_seconds")),
         "{traffic} requests are complete, and none has a queue time: the stages they were given to "
         "are not seen",
     ),
@@ -269,6 +269,7 @@ REASONS: dict[str, tuple[Severity, str]] = {
     "no_frames": ("note", "the request ended without a video"),
     "never_received": ("note", "nobody took the payload, as when the client hung up"),
     "other_host": ("note", "sender and receiver are on different hosts, whose clocks differ"),
+    "unknown_arrival": ("note", "the wall clock was set while the request was on its way"),
     "no_frame_rate": ("note", "neither the request nor its output names a frame rate"),
     "unknown_replica": ("degraded", "the output did not say which replica made it"),
     "no_sample_rate": ("degraded", "the output did not say its sample rate"),

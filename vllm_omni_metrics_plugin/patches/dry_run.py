@@ -112,10 +112,11 @@ def _others(seam: Seam) -> tuple[str, ...]:
         return ()
     placed: Any = owner.__dict__[method]
     function = placed.__func__ if isinstance(placed, (staticmethod, classmethod)) else placed
+    nobody = {*_NO_PATCHERS, seam.module.partition(".")[0]}  # who wrote it is no patcher
     found: list[str] = []
     while function is not None:
         module = _module(function)
-        if module.partition(".")[0] not in _NO_PATCHERS and module not in found:
+        if module.partition(".")[0] not in nobody and module not in found:
             found.append(module)
         function = getattr(function, "__wrapped__", None)
     return tuple(found)

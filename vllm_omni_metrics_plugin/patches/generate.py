@@ -14,43 +14,61 @@ from contextvars import ContextVar
 from typing import Any
 
 from vllm_omni_metrics_plugin import internal_errors
+from vllm_omni_metrics_plugin.patches import http
 from vllm_omni_metrics_plugin.patches.diffusion.outputs import requested_frame_rates
 from vllm_omni_metrics_plugin.patches.outputs import observe
-from vllm_omni_metrics_plugin.patches.refusals import is_refusal
 from vllm_omni_metrics_plugin.patches.replicas import introduce
 from vllm_omni_metrics_plugin.patches.seams.arguments import reading
 from vllm_omni_metrics_plugin.patches.state import EngineState
+from vllm_omni_metrics_plugin.patches.warmup import is_warming_up
 from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests
-
-#: An endpoint that says when the request reached it is believed up to this age, so that a
-#: stepped wall clock cannot make up an hour of waiting.
-_OLDEST_ARRIVAL_SECONDS = 60.0
+from vllm_omni_metrics_plugin.requests.arrival import WallClock, is_time
 
 
 class Call:
     """One call of ``generate``; its request begins when the engine gives it its internal id."""
 
-    __slots__ = ("arrived_at", "begun", "external_request_id", "model_name", "request", "requests")
+    __slots__ = (
+        "answering",
+        "arrived_at",
+        "begun",
+        "external_request_id",
+        "is_warm_up",
+        "model_name",
+        "nobodys",
+        "request",
+        "requests",
+    )
 
     def __init__(
         self,
         requests: OpenRequests,
         model_name: str,
         external_request_id: str,
-        arrived_at: float,
+        arrived_at: float | None,
     ) -> None:
         self.requests = requests
         self.model_name = model_name
         self.external_request_id = external_request_id
         self.arrived_at = arrived_at
+        #: Read here, as where the call ends may be another context.
+        self.answering = http.answering()
+        self.is_warm_up = is_warming_up()
         self.begun = False
+        #: The internal id of a warm-up.
+        self.nobodys: str | None = None
         self.request: OpenRequest | None = None
 
     def begin(self, request_id: str) -> None:
         self.begun = True
+        if self.is_warm_up:
+            self.nobodys = request_id
+            self.requests.nobodys.add(request_id)
+            return
         self.request = self.requests.begin(
             request_id, self.external_request_id, self.model_name, self.arrived_at
         )
+        http.attach(self.request, self.answering)
 
 
 _current_call: ContextVar[Call | None] = ContextVar("omni_metrics_call", default=None)
@@ -70,7 +88,7 @@ def wrap_generate(original: Callable[..., Any], state: EngineState) -> Callable[
             state.requests,
             introduce(self, state),
             request_id or "",
-            _arrival(arrived_at),
+            _arrival(arrived_at, state.wall_clock),
         )
         outputs = original(self, prompt, *args, **kwargs)
         error: BaseException | None = None
@@ -90,8 +108,12 @@ def wrap_generate(original: Callable[..., Any], state: EngineState) -> Callable[
         finally:
             if call.request is not None:
                 params = kwargs.get("sampling_params_list")
-                _end(call.request, error, is_refusal(error, sampling_params, params), params)
-                call.request = None  # the engine keeps the first call's context for good
+                _end(call.request, error, params)
+                call.request = call.answering = (
+                    None  # the engine keeps the first call's context for good
+                )
+            if call.nobodys is not None:
+                state.requests.nobodys.discard(call.nobodys)
             error = None  # else it and this frame, with the last output, keep each other alive
             await outputs.aclose()
 
@@ -143,18 +165,12 @@ def wrap_result(original: Callable[..., Any], state: EngineState) -> Callable[..
     return _process_single_result
 
 
-def _arrival(wall_clock: object) -> float:
+def _arrival(stamp: Any, wall_clock: WallClock) -> float | None:
     """Monotonic arrival time, from the endpoint's own time stamp where it passes one on."""
-    now = time.monotonic()
-    if not isinstance(wall_clock, (int, float)):
-        return now
-    age = time.time() - wall_clock
-    return now - age if 0.0 <= age <= _OLDEST_ARRIVAL_SECONDS else now
+    return wall_clock.monotonic(stamp) if is_time(stamp) else time.monotonic()
 
 
-def _end(
-    request: OpenRequest, error: BaseException | None, refused: bool, sampling_params_list: Any
-) -> None:
+def _end(request: OpenRequest, error: BaseException | None, sampling_params_list: Any) -> None:
     with internal_errors.suppressed("the end of a request"):
         rates = requested_frame_rates(sampling_params_list)
-        request.end(error, refused=refused, requested_frame_rates=rates)
+        request.end(error, requested_frame_rates=rates)

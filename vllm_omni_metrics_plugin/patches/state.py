@@ -10,6 +10,7 @@ from typing import Any
 from vllm_omni_metrics_plugin.channel.frames import WireEvent
 from vllm_omni_metrics_plugin.channel.hops import Transfers
 from vllm_omni_metrics_plugin.requests import OpenRequests
+from vllm_omni_metrics_plugin.requests.arrival import WallClock
 
 #: Takes the halves of hops that this process sees.
 Report = Callable[[WireEvent], None]
@@ -33,6 +34,8 @@ class EngineState:
         """``hooks`` are those of a :class:`~vllm_omni_metrics_plugin.hooks.HookRegistry`."""
         self.hooks = hooks
         self.requests = OpenRequests(hooks)
+        #: In which endpoints say when a request reached them.
+        self.wall_clock = WallClock()
         self.transfers = Transfers(hooks)
         #: Where the halves of hops go that this process sees. Here they are joined at once, as
         #: stages may run inside the server; other processes send them, or nobody wants them (None).

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vllm_omni_metrics_plugin.patches import connectors, generate, offline, replicas, stages
+from vllm_omni_metrics_plugin.patches import (
+    connectors,
+    generate,
+    http,
+    offline,
+    replicas,
+    stages,
+    warmup,
+)
 from vllm_omni_metrics_plugin.patches.diffusion import steps, video_endpoint
 from vllm_omni_metrics_plugin.patches.engine_families import lost_stats, scheduler, stats
 from vllm_omni_metrics_plugin.patches.seams.releases import RELEASES
@@ -74,6 +82,31 @@ _SEAMS: tuple[Seam, ...] = (
         leading=("result",),
     ),
     Seam(
+        name="http",
+        module="fastapi.applications",
+        attribute="FastAPI.__call__",
+        form="coroutine",
+        wrap=http.wrap_application,
+        feeds=("requests_success_total",),
+        leading=("scope", "receive", "send"),
+    ),
+    Seam(
+        name="speech",
+        module="vllm_omni.entrypoints.openai.serving_speech",
+        attribute="OmniOpenAIServingSpeech._generate_audio_bytes",
+        form="coroutine",
+        wrap=http.wrap_speech,
+        feeds=("requests_success_total",),
+    ),
+    Seam(
+        name="warmup",
+        module="vllm_omni.entrypoints.openai.serving_speech",
+        attribute="OmniOpenAIServingSpeech.warmup",
+        form="coroutine",
+        wrap=warmup.wrap_warmup,
+        feeds=_REQUEST,
+    ),
+    Seam(
         name="offline_batch",
         module="vllm_omni.entrypoints.omni",
         attribute="Omni._run_generation",
@@ -119,6 +152,14 @@ _SEAMS: tuple[Seam, ...] = (
         form="coroutine",
         wrap=video_endpoint.wrap_run_and_extract,
         feeds=("video_duration_seconds", "video_rtf"),
+    ),
+    Seam(
+        name="video_job",
+        module="vllm_omni.entrypoints.openai.serving_video",
+        attribute="OmniOpenAIServingVideo.generate_video_bytes",
+        form="coroutine",
+        wrap=video_endpoint.wrap_generate_bytes,
+        feeds=("requests_success_total",),
     ),
     Seam(
         name="denoising",

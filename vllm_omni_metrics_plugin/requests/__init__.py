@@ -6,7 +6,8 @@ The patches say what the engine does; nothing here knows the engine. A request's
 
 from __future__ import annotations
 
+from vllm_omni_metrics_plugin.requests.exchange import Exchange
 from vllm_omni_metrics_plugin.requests.state import OpenRequest, OpenRequests
 from vllm_omni_metrics_plugin.requests.work import Delivery, StageWork
 
-__all__ = ["Delivery", "OpenRequest", "OpenRequests", "StageWork"]
+__all__ = ["Delivery", "Exchange", "OpenRequest", "OpenRequests", "StageWork"]

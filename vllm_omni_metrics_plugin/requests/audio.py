@@ -31,7 +31,7 @@ class AudioOutput:
         payloads: Iterable[Mapping[str, Any]],
         work: StageWork | None,
         replica: int | None,
-        since_arrival_seconds: float,
+        since_arrival_seconds: float | None,
     ) -> int:
         """Take an output's multimodal payloads in; returns how many of their samples are new."""
         if replica is None and work is not None:

@@ -12,16 +12,27 @@ from contextvars import ContextVar
 
 
 class Encoding:
-    """The videos of one endpoint's call that wait for their frame rate."""
+    """The videos of one endpoint's call, and their frame rate once it is said."""
 
     def __init__(self) -> None:
-        self.waiting: list[Callable[[float | None], None]] = []
+        self._waiting: list[Callable[[float | None], None]] = []
+        self._said = False
+        self._frame_rate: float | None = None
+
+    def when_said(self, finish: Callable[[float | None], None]) -> None:
+        """Call ``finish`` with the rate as soon as it is said, which may have been before."""
+        if self._said:
+            finish(self._frame_rate)
+        else:
+            self._waiting.append(finish)
 
     def encodes_at(self, frame_rate: float | None) -> None:
         """The endpoint encodes what it got at this rate in Hz, None if it does not say."""
-        for finish in self.waiting:
+        self._said = True
+        self._frame_rate = frame_rate
+        for finish in self._waiting:
             finish(frame_rate)
-        self.waiting.clear()
+        self._waiting.clear()
 
 
 _current: ContextVar[Encoding | None] = ContextVar("omni_metrics_encoding", default=None)

@@ -20,8 +20,9 @@ from vllm_omni_metrics_plugin.hooks import (
     StageSubmitted,
 )
 from vllm_omni_metrics_plugin.requests.audio import AudioOutput
-from vllm_omni_metrics_plugin.requests.encoding import current_encoding
-from vllm_omni_metrics_plugin.requests.outcome import CUT_SHORT, outcome_of
+from vllm_omni_metrics_plugin.requests.encoding import Encoding, current_encoding
+from vllm_omni_metrics_plugin.requests.exchange import Ending, Exchange
+from vllm_omni_metrics_plugin.requests.outcome import CUT_SHORT, ending_of, outcome_of
 from vllm_omni_metrics_plugin.requests.visual import VisualOutput
 from vllm_omni_metrics_plugin.requests.work import Delivery, StageWork
 
@@ -34,17 +35,24 @@ class OpenRequest:
         "audio",
         "complete",
         "delivered",
+        "encoding",
+        "ended_at",
+        "ending",
+        "error_event",
+        "exchange",
+        "failed",
         "finish_reasons",
         "model_name",
         "packets",
         "request_id",
+        "requested_frame_rates",
         "requests",
         "stages",
         "visual",
     )
 
     def __init__(
-        self, requests: OpenRequests, request_id: str, model_name: str, arrived_at: float
+        self, requests: OpenRequests, request_id: str, model_name: str, arrived_at: float | None
     ) -> None:
         self.requests = requests
         self.request_id = request_id
@@ -59,10 +67,25 @@ class OpenRequest:
         #: Audio packets with something in them that left for the client.
         self.packets = 0
         self.stages: dict[int, StageWork] = {}
-        #: By stage.
+        #: By stage, as are images and videos.
         self.audio: dict[int, AudioOutput] = {}
-        #: Images and videos, by stage.
         self.visual: dict[int, VisualOutput] = {}
+        self.exchange: Exchange | None = None  # where it can be seen
+        #: How ``generate`` was over, and when; None while it goes on.
+        self.ending: Ending | None = None
+        self.ended_at: float | None = None
+        #: As :class:`Answered` says.
+        self.failed = False
+        self.error_event = False
+        #: The endpoint that encodes its videos.
+        self.encoding: Encoding | None = None
+        #: Hz, by stage; they hold where the output states no rate itself.
+        self.requested_frame_rates: Mapping[int, float] = {}
+
+    def answers(self, exchange: Exchange) -> None:
+        """The request ends with the client's response, whenever ``generate`` is over."""
+        self.exchange = exchange
+        exchange.attach(self)
 
     def submitting(self, stage: int, delivery: Delivery | None) -> None:
         """The orchestrator is about to give the request to a replica of ``stage``."""
@@ -79,7 +102,7 @@ class OpenRequest:
     ) -> None:
         """An output of an audio stage leaves for the client, with its multimodal payloads."""
         now = time.monotonic()
-        since_arrival = now - self.arrived_at
+        since_arrival = self._since_arrival(now)
         work = self.stages.get(stage)
         output = self.audio.get(stage)
         if output is None:
@@ -130,7 +153,7 @@ class OpenRequest:
         output.add(
             content,
             payload,
-            time.monotonic() - self.arrived_at,
+            self._since_arrival(time.monotonic()),
             is_video=True if current_encoding() is not None else is_video,
             frames_in_file=frames_in_file,
         )
@@ -139,29 +162,42 @@ class OpenRequest:
         self,
         error: BaseException | None,
         *,
-        refused: bool = False,
         requested_frame_rates: Mapping[int, float] | None = None,
     ) -> None:
-        """The response ended: by itself, or because ``error`` was raised in or into it.
+        """``generate`` is over: by itself, or because ``error`` was raised in or into it.
 
-        ``refused``: the error tells the client that its request is invalid (HTTP 4xx).
         ``requested_frame_rates`` in Hz, by stage, hold where the output states no rate itself.
         """
+        if self.ending is not None:
+            return
+        self.ending = ending_of(error)
+        self.ended_at = time.monotonic()
+        self.encoding = current_encoding()
+        self.requested_frame_rates = requested_frame_rates or {}
+        if self.exchange is None:
+            self.settle()
+        else:
+            self.exchange.generated(self)
+
+    def settle(self) -> None:
+        """The outcome is certain: the events of the end, once."""
         if self.requests.by_id.pop(self.request_id, None) is not self:
             return
-        now = time.monotonic()
+        ended_at = time.monotonic() if self.ended_at is None else self.ended_at
         # The orchestrator's thread may still add a stage.
         stages = list(self.stages.values())
         outcome = outcome_of(
-            error,
-            refused=refused,
+            self.ending,
+            self.exchange,
+            failed=self.failed,
             complete=self.complete,
             delivered=self.delivered,
             finish_reasons={work.finish_reason for work in stages} | self.finish_reasons,
         )
+        self.exchange = None
         if outcome not in CUT_SHORT:
             self._finish_audio()
-            self._finish_visual(requested_frame_rates or {})
+            self._finish_visual()
         finished = self.requests.hooks.omni_request_finished
         if finished.listeners:
             submits = [work.submitted_at for work in stages if work.replica is not None]
@@ -170,10 +206,13 @@ class OpenRequest:
                     request_id=self.request_id,
                     model_name=self.model_name,
                     outcome=outcome,
-                    end_to_end_seconds=now - self.arrived_at,
-                    queue_seconds=min(submits) - self.arrived_at if submits else None,
+                    end_to_end_seconds=self._since_arrival(ended_at),
+                    queue_seconds=self._since_arrival(min(submits)) if submits else None,
                 )
             )
+
+    def _since_arrival(self, moment: float) -> float | None:
+        return None if self.arrived_at is None else moment - self.arrived_at
 
     def _finish_audio(self) -> None:
         finished = self.requests.hooks.omni_audio_finished
@@ -182,37 +221,17 @@ class OpenRequest:
                 work = self.stages.get(stage)
                 finished(output.finished(self.request_id, self.model_name, stage, work))
 
-    def _finish_visual(self, requested_frame_rates: Mapping[int, float]) -> None:
+    def _finish_visual(self) -> None:
         for stage, output in self.visual.items():
-            if output.is_video:
-                self._finish_video(stage, output, requested_frame_rates.get(stage))
-            elif self.requests.hooks.omni_image_finished.listeners:
-                work = self.stages.get(stage)
-                event = output.image_finished(self.request_id, self.model_name, stage, work)
-                self.requests.hooks.omni_image_finished(event)
-
-    def _finish_video(self, stage: int, output: VisualOutput, requested: float | None) -> None:
-        work = self.stages.get(stage)
-        finished = self.requests.hooks.omni_video_finished
-
-        def finish(encoded: float | None) -> None:
-            if finished.listeners:
-                finished(
-                    output.video_finished(
-                        self.request_id,
-                        self.model_name,
-                        stage,
-                        work,
-                        requested=requested,
-                        encoded=encoded,
-                    )
-                )
-
-        endpoint = current_encoding()
-        if endpoint is None:
-            finish(None)
-        else:
-            endpoint.waiting.append(finish)
+            output.finish(
+                self.requests.hooks,
+                self.request_id,
+                self.model_name,
+                stage,
+                self.stages.get(stage),
+                requested=self.requested_frame_rates.get(stage),
+                encoding=self.encoding,
+            )
 
 
 class OpenRequests:
@@ -222,11 +241,13 @@ class OpenRequests:
         """``hooks`` are those of a :class:`~vllm_omni_metrics_plugin.hooks.HookRegistry`."""
         self.hooks = hooks
         self.by_id: dict[str, OpenRequest] = {}
+        #: The ids of warm-ups that have not ended; nothing is told of them.
+        self.nobodys: set[str] = set()
 
     def begin(
-        self, request_id: str, external_request_id: str, model_name: str, arrived_at: float
+        self, request_id: str, external_request_id: str, model_name: str, arrived_at: float | None
     ) -> OpenRequest:
-        """A request arrived; ``arrived_at`` in monotonic seconds."""
+        """A request arrived; ``arrived_at`` in monotonic seconds, None if it is not known."""
         request = OpenRequest(self, request_id, model_name, arrived_at)
         self.by_id[request_id] = request
         if self.hooks.omni_request_arrived.listeners:
@@ -235,7 +256,7 @@ class OpenRequests:
                     request_id=request_id,
                     external_request_id=external_request_id,
                     model_name=model_name,
-                    arrived_at=arrived_at,
+                    arrived_at=time.monotonic() if arrived_at is None else arrived_at,
                 )
             )
         return request
@@ -244,6 +265,8 @@ class OpenRequests:
         self, request_id: str, stage: int, replica: int, parent_request_id: str | None
     ) -> None:
         """A replica of ``stage`` was given the request."""
+        if request_id in self.nobodys or parent_request_id in self.nobodys:
+            return
         request = self.by_id.get(request_id)
         work = request.stages.get(stage) if request else None
         if work is not None:
@@ -270,6 +293,8 @@ class OpenRequests:
         diffusion: DiffusionWork | None = None,
     ) -> None:
         """A replica finished its part of the request."""
+        if request_id in self.nobodys:
+            return
         now = time.monotonic()
         request = self.by_id.get(request_id)
         work = request.stages.get(stage) if request else None

@@ -7,6 +7,7 @@ from typing import Any
 
 from vllm_omni_metrics_plugin.hooks import ImageFinished, VideoFinished
 from vllm_omni_metrics_plugin.media import visual
+from vllm_omni_metrics_plugin.requests.encoding import Encoding
 from vllm_omni_metrics_plugin.requests.work import StageWork
 
 
@@ -43,7 +44,7 @@ class VisualOutput:
         self,
         content: Any,
         payload: Mapping[str, Any],
-        since_arrival_seconds: float,
+        since_arrival_seconds: float | None,
         *,
         is_video: bool | None,
         frames_in_file: Callable[[bytes], int | None],
@@ -79,6 +80,37 @@ class VisualOutput:
         self.frame_rate = visual.find_frame_rate(payload) or self.frame_rate
         self.rate_multiplier = visual.find_rate_multiplier(payload)
         return found.frames > 0
+
+    def finish(
+        self,
+        hooks: Any,
+        request_id: str,
+        model_name: str,
+        stage: int,
+        work: StageWork | None,
+        *,
+        requested: float | None,
+        encoding: Encoding | None,
+    ) -> None:
+        """Their end is told, that of videos when ``encoding`` says at what rate it encodes them."""
+        if not self.is_video:
+            if hooks.omni_image_finished.listeners:
+                hooks.omni_image_finished(self.image_finished(request_id, model_name, stage, work))
+            return
+        finished = hooks.omni_video_finished
+
+        def finish(encoded: float | None) -> None:
+            if finished.listeners:
+                finished(
+                    self.video_finished(
+                        request_id, model_name, stage, work, requested=requested, encoded=encoded
+                    )
+                )
+
+        if encoding is None:
+            finish(None)
+        else:
+            encoding.when_said(finish)
 
     def image_finished(
         self, request_id: str, model_name: str, stage: int, work: StageWork | None

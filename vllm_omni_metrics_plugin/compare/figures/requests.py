@@ -21,8 +21,8 @@ REQUESTS: tuple[Figure, ...] = (
         family="requests_success_total",
         successes=True,
         bench_meaning="Answers with status 200 that were read to the end, warm-ups not counted.",
-        server_meaning="Accepted requests that ended by stop or length, whoever asked.",
-        why="More on the server: warm-ups, the ready check, or somebody else's requests.",
+        server_meaning="Requests that ended by stop or length, whoever asked.",
+        why="More on the server: the bench's warm-ups and ready check, or somebody else's.",
     ),
     Figure(
         name='requests_success_total{finished_reason!~"stop|length"}',
@@ -32,8 +32,8 @@ REQUESTS: tuple[Figure, ...] = (
         family="requests_success_total",
         successes=False,
         bench_meaning="Everything else: other status, broken connection, time-out.",
-        server_meaning="Accepted requests that ended by abort or error.",
-        why="A refused request (HTTP 4xx) failed for the bench and was not accepted by the server.",
+        server_meaning="Requests that reached the engine and ended by abort, error or rejected.",
+        why="What was refused before it reached the engine (HTTP 4xx) failed for the bench alone.",
     ),
     Figure(
         name="e2e_request_latency_seconds",

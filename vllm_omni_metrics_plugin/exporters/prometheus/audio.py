@@ -45,7 +45,10 @@ class AudioSamples:
         children = self._replicas[event.model_name, event.stage, event.replica]
         children.frames.inc(event.samples)
         if event.index == 0 and event.streamed:
-            children.ttfp.observe(event.since_arrival_seconds)
+            if event.since_arrival_seconds is None:
+                self._missing("unknown_arrival", "audio_ttfp_seconds")
+            else:
+                children.ttfp.observe(event.since_arrival_seconds)
 
     @hookimpl
     def omni_audio_finished(self, event: AudioFinished) -> None:

@@ -15,8 +15,9 @@ from vllm_omni_metrics_plugin.hooks import (
     hookimpl,
 )
 
-#: Outcomes of requests that the server never accepted or that did not run to their natural end.
-_NOT_ACCEPTED = frozenset({"rejected"})
+#: The outcome of requests that the server never accepted; it is all that is said of them.
+_NOT_ACCEPTED = "rejected"
+#: Outcomes of requests that did not run to their natural end.
 _CUT_SHORT = frozenset({"abort", "error"})
 _REASONS = catalog.BY_STEM["requests_success_total"].known["finished_reason"]
 
@@ -88,11 +89,17 @@ class RequestSamples:
     @hookimpl
     def omni_request_finished(self, event: RequestFinished) -> None:
         model = self.model(event.model_name)
-        if event.outcome not in _NOT_ACCEPTED:
-            model.finished(event.outcome).inc()
+        model.finished(event.outcome).inc()
+        if event.outcome != _NOT_ACCEPTED:
             if event.queue_seconds is not None:
                 model.queue.observe(event.queue_seconds)
-            if event.outcome not in _CUT_SHORT:
+            elif event.request_id in self._running:
+                self._families.missing("unknown_arrival", "request_queue_time_seconds")
+            if event.outcome in _CUT_SHORT:
+                pass
+            elif event.end_to_end_seconds is None:
+                self._families.missing("unknown_arrival", "e2e_request_latency_seconds")
+            else:
                 model.latency.observe(event.end_to_end_seconds)
         # Last, so that a scrape which sees the server idle sees all that it has done.
         with self._lock:

@@ -101,7 +101,9 @@ class VisualSamples:
         children.images.inc(event.images)
         for pixels in event.pixels:
             children.pixels.observe(pixels)
-        if event.first_image_seconds is not None:
+        if event.first_image_seconds is None:
+            self._missing("unknown_arrival", "image_ttfp_seconds")
+        else:
             children.ttfp.observe(event.first_image_seconds)
         if event.generation_seconds is None:
             self._missing("no_generation_time", "image_generation_time_seconds")

@@ -26,7 +26,8 @@ class MediaPacket(Event, frozen=True, kw_only=True):
     stage: int
     replica: int | None
     left_at: float
-    since_arrival_seconds: float
+    #: None where the arrival is not known.
+    since_arrival_seconds: float | None
     #: False when the whole output leaves in one piece because the client did not ask to stream.
     streamed: bool
 
@@ -46,7 +47,8 @@ class AudioFinished(Event, frozen=True, kw_only=True):
     duration_seconds: float | None
     #: Stage submit to stage finish, as in :class:`StageFinished`.
     generation_seconds: float | None
-    #: Arrival to first packet; None for a request that was not streamed.
+    #: Arrival to first packet; None for a request that was not streamed, or whose arrival is not
+    #: known.
     first_packet_seconds: float | None
     streamed: bool
 
@@ -73,7 +75,8 @@ class ImageFinished(Event, frozen=True, kw_only=True):
     pixels: tuple[int, ...]
     #: The stage delivered something whose form does not tell images (latents, for instance).
     unknown_form: bool
-    #: Arrival to the first output with an image in it; None when there was none.
+    #: Arrival to the first output with an image in it; None when there was none, or the arrival is
+    #: not known.
     first_image_seconds: float | None
     #: Stage submit to stage finish, as in :class:`StageFinished`.
     generation_seconds: float | None

@@ -14,7 +14,9 @@ class RequestArrived(Event, frozen=True, kw_only=True):
     #: The id under which the endpoint and the client know the request; not always unique.
     external_request_id: str
     model_name: str
-    #: Includes what the endpoint did before it called the engine, where the endpoint says so.
+    #: Includes what the endpoint did before it called the engine, where the endpoint says so. It
+    #: does in the time of the wall clock; if that was set meanwhile, the arrival is not known: this
+    #: is when it called the engine, and every duration from the arrival is None.
     arrived_at: float
 
 
@@ -74,11 +76,13 @@ class RequestFinished(Event, frozen=True, kw_only=True):
 
     request_id: str
     model_name: str
-    #: ``stop``: natural end. ``length``: a token limit cut a stage short. ``abort``: the client
-    #: hung up or cancelled. ``error``: a stage failed. ``rejected``: refused as invalid (HTTP 4xx)
-    #: before anything was generated. Other values are the engine's own finish reasons.
+    #: What the client was answered. ``stop``: all of it, to the natural end. ``length``: the same,
+    #: but a token limit cut a stage short. ``abort``: it left before the last byte, or cancelled.
+    #: ``error``: a stage or the endpoint failed. ``rejected``: HTTP 4xx, even if something was
+    #: generated. Other values are the engine's own finish reasons.
     outcome: str
-    #: Arrival to the end of the response.
-    end_to_end_seconds: float
-    #: Arrival to the first stage submit; None when no stage was given the request.
+    #: Arrival to the last output of the engine; encoding the response comes after it. None where
+    #: the arrival is not known.
+    end_to_end_seconds: float | None
+    #: Arrival to the first stage submit; None when no stage was given the request, too.
     queue_seconds: float | None
