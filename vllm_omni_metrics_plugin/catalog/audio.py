@@ -15,7 +15,7 @@ AUDIO: tuple[Family, ...] = (
         event="omni_media_packet",
         formula="since_arrival_seconds of the packet with index 0, if streamed",
         buckets=WAIT_SECONDS,
-        missing=("empty_audio", "unknown_replica"),
+        missing=("empty_audio", "unknown_replica", "unknown_arrival"),
     ),
     Family(
         stem="audio_duration_seconds",

@@ -44,6 +44,7 @@ REQUESTS: tuple[Family, ...] = (
         event="omni_request_finished",
         formula="end_to_end_seconds",
         buckets=SECONDS,
+        missing=("unknown_arrival",),
     ),
     Family(
         stem="request_queue_time_seconds",
@@ -54,5 +55,6 @@ REQUESTS: tuple[Family, ...] = (
         event="omni_request_finished",
         formula="queue_seconds",
         buckets=WAIT_SECONDS,
+        missing=("unknown_arrival",),
     ),
 )

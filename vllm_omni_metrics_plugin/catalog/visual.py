@@ -15,7 +15,7 @@ VISUAL: tuple[Family, ...] = (
         event="omni_image_finished",
         formula="first_image_seconds",
         buckets=SECONDS,
-        missing=("unknown_replica", "unknown_form", "no_image"),
+        missing=("unknown_replica", "unknown_form", "no_image", "unknown_arrival"),
     ),
     Family(
         stem="image_num_total",

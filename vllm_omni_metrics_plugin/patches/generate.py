@@ -77,13 +77,13 @@ _current_call: ContextVar[Call | None] = ContextVar("omni_metrics_call", default
 def wrap_generate(original: Callable[..., Any], state: EngineState) -> Callable[..., Any]:
     """``AsyncOmni.generate``: the request's life as its client sees it."""
 
-    read = reading(original, "sampling_params", "request_id", "arrival_time")
+    read = reading(original, "request_id", "arrival_time")
 
     @functools.wraps(original)
     async def generate(
         self: Any, prompt: Any, *args: Any, **kwargs: Any
     ) -> AsyncGenerator[Any, None]:
-        sampling_params, request_id, arrived_at = read(self, prompt, *args, **kwargs)
+        request_id, arrived_at = read(self, prompt, *args, **kwargs)
         call = Call(
             state.requests,
             introduce(self, state),
@@ -109,9 +109,8 @@ def wrap_generate(original: Callable[..., Any], state: EngineState) -> Callable[
             if call.request is not None:
                 params = kwargs.get("sampling_params_list")
                 _end(call.request, error, params)
-                call.request = call.answering = (
-                    None  # the engine keeps the first call's context for good
-                )
+                # The engine keeps the first call's context for good.
+                call.request = call.answering = None
             if call.nobodys is not None:
                 state.requests.nobodys.discard(call.nobodys)
             error = None  # else it and this frame, with the last output, keep each other alive

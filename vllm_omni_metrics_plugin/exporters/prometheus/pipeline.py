@@ -18,7 +18,7 @@ class PipelineSamples:
         joined: Sequence[Callable[[ReplicaJoined], None]],
         left: Sequence[Callable[[ReplicaLeft], None]],
     ) -> None:
-        """``joined`` and ``left`` are the other parts' ears for who comes and who goes."""
+        """``joined`` and ``left`` are called with each replica that joins and leaves."""
         self._families = families
         self._publish = publish
         self._joined = joined
@@ -45,8 +45,8 @@ class PipelineSamples:
                 self._families["metrics_patch_info"].labels(*patch).set(1)
             self._publish()
             self._published = True
-        for hear_of in self._joined:
-            hear_of(event)
+        for expect in self._joined:
+            expect(event)
         replica = (event.model_name, event.stage, event.replica)
         labels = (*map(str, replica), event.stage_name, event.stage_type)
         self._replicas[replica] = labels
@@ -54,8 +54,8 @@ class PipelineSamples:
 
     @hookimpl
     def omni_replica_left(self, event: ReplicaLeft) -> None:
-        for hear_of in self._left:
-            hear_of(event)
+        for forget in self._left:
+            forget(event)
         labels = self._replicas.pop((event.model_name, event.stage, event.replica), None)
         if labels is not None:
             self._families.withdraw("stage_info", labels)
