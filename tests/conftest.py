@@ -77,7 +77,7 @@ class Exposed:
             )
             for family in self.registry.collect()
             for sample in family.samples
-            if sample.name == f"{catalog.PREFIX}metrics_missing_samples_total"
+            if sample.name == f"{catalog.PREFIX}metrics_missing_samples_total" and sample.value
         }
 
 
