@@ -72,9 +72,8 @@ def _with_exchange(
     if refused:
         return "rejected"
     if exchange.kind == "job" and "abort" in finish_reasons:
-        return (
-            "abort"  # a job that is deleted ends in the engine first, and fails for want of output
-        )
+        # A job that is deleted ends in the engine first, and fails for want of output.
+        return "abort"
     if failed or exchange.failed:
         return "error"
     if exchange.kind == "websocket":
