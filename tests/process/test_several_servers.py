@@ -46,11 +46,13 @@ from vllm_omni_metrics_plugin.testing import EVENTS
 hook_of = {kind: name for name, kind in EVENTS.items()}
 def arrive(name):
     tell(RequestArrived, request_id=name)
+submitted = set()
 def submit(name):
-    tell(StageSubmitted, request_id=name)
+    tell(StageSubmitted, request_id=name, model_name="tiny", first=name not in submitted)
+    submitted.add(name)
 def finish(name):
     tell(AudioFinished, request_id=name, replica=0)
-    tell(RequestFinished, request_id=name)
+    tell(RequestFinished, request_id=name, dispatched=name in submitted)
 def build_engine():
     state.transfers.model_name = "tiny"
     for prepare in state.before_engine:
@@ -265,7 +267,9 @@ def test_series_stand_at_0_before_the_first_request_of_any_server(
     hops = before.value(name("transfer_size_bytes_count"), model_name="tiny", **edge)
     assert hops == 0
 
-    pair[1].does("tell(RequestFinished, outcome='error')", "tell(MediaPacket, replica=0)")
+    pair[1].does(
+        "arrive('b')", "tell(RequestFinished, outcome='error')", "tell(MediaPacket, replica=0)"
+    )
     after = servers.scrape()
     assert after.value(name("requests_success_total"), **failed) == 1
     assert {(s.name, *s.labels.items()) for s in after} == {

@@ -40,15 +40,31 @@ class Feed:
 
     def __init__(self, hooks: Any) -> None:
         self._hooks = hooks
+        self._waiting: set[str] = set()
+        self._running: set[str] = set()
 
     def event(self, event: Event) -> None:
         getattr(self._hooks, _HOOKS[type(event)])(event)
 
     def arrive(self, request_id: str = "a") -> None:
+        self._waiting.add(request_id)
         self.event(make_event(RequestArrived, request_id=request_id, model_name="tiny"))
 
     def submit(self, request_id: str = "a", stage: int = 0) -> None:
-        self.event(make_event(StageSubmitted, request_id=request_id, stage=stage, replica=0))
+        first = request_id in self._waiting
+        if first:
+            self._waiting.remove(request_id)
+            self._running.add(request_id)
+        self.event(
+            make_event(
+                StageSubmitted,
+                request_id=request_id,
+                stage=stage,
+                replica=0,
+                model_name="tiny",
+                first=first,
+            )
+        )
 
     def finish(
         self,
@@ -57,9 +73,13 @@ class Feed:
         seconds: float | None = 2.0,
         queue_seconds: float | None = 0.5,
     ) -> None:
+        dispatched = request_id in self._running
+        self._running.discard(request_id)
+        self._waiting.discard(request_id)
         self.event(
             make_event(
                 RequestFinished,
+                dispatched=dispatched,
                 request_id=request_id,
                 model_name="tiny",
                 outcome=outcome,

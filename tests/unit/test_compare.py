@@ -100,10 +100,13 @@ def speak(
     for reason, count in ({"stop": 3, "length": 1} if reasons is None else reasons).items():
         for _ in range(count):
             seconds = next(times) if reason in ("stop", "length") else 1.0
-            page.fire(make_event(RequestFinished, outcome=reason, end_to_end_seconds=seconds))
+            finished = make_event(RequestFinished, outcome=reason, end_to_end_seconds=seconds)
+            page.fire(make_event(RequestArrived), finished)
     for n in range(running):
         page.fire(make_event(RequestArrived, request_id=f"running-{n}"))
-        page.fire(make_event(StageSubmitted, request_id=f"running-{n}"))
+        page.fire(
+            make_event(StageSubmitted, request_id=f"running-{n}", model_name="tiny", first=True)
+        )
     page.add_other("process_start_time_seconds", started)
 
 

@@ -102,6 +102,8 @@ def requests() -> Iterator[Event]:
                     stage=stage,
                     replica=0,
                     submitted_at=1.5,
+                    model_name=whose["model_name"],
+                    first=stage == 0,
                 )
         yield make_event(
             RequestFinished,
@@ -109,6 +111,7 @@ def requests() -> Iterator[Event]:
             outcome=outcome,
             end_to_end_seconds=0.25 * (number + 1),
             queue_seconds=None if outcome == "error" else 0.002 * (number + 1),
+            dispatched=outcome != "error",
         )
     for number in range(5):  # two of these wait, three run
         request_id = f"open{number}"
@@ -121,7 +124,13 @@ def requests() -> Iterator[Event]:
         )
         if number > 1:
             yield make_event(
-                StageSubmitted, request_id=request_id, stage=0, replica=0, submitted_at=2.0
+                StageSubmitted,
+                request_id=request_id,
+                stage=0,
+                replica=0,
+                submitted_at=2.0,
+                model_name="tiny",
+                first=True,
             )
 
 

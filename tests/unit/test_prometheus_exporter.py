@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from vllm_omni_metrics_plugin.hooks import (
     RequestArrived,
     hookimpl,
 )
+from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests
 
 MODEL = {"model_name": "tiny"}
 STAGE = {**MODEL, "stage": "1", "replica": "3"}
@@ -335,46 +337,71 @@ def test_request_waits_until_its_first_stage_and_runs_until_its_end(
     assert seen == [(0, 0), (1, 0), (0, 1), (0, 1), (0, 0)]
 
 
-def test_what_comes_after_the_end_moves_no_gauge(feed: Feed, exposed: Any) -> None:
+class Lives:
+    """Requests that a real table of open requests knows."""
+
+    def __init__(self, hooks: Any) -> None:
+        self.requests = OpenRequests(hooks)
+        self.begun: dict[str, OpenRequest] = {}
+
+    def arrive(self, name: str) -> None:
+        self.begun[name] = self.requests.begin(name, name, "tiny", 0.0)
+
+    def submit(self, name: str) -> None:
+        self.begun[name].submitting(0, None)
+        self.requests.submitted(name, 0, 0, None)
+
+    def finish(self, name: str, error: BaseException | None = None) -> None:
+        self.begun[name].delivered = True
+        self.begun[name].end(error)
+
+
+def test_what_comes_after_the_end_moves_no_gauge(hooks: Any, exposed: Any) -> None:
     exposed.join()
-    feed.arrive()
-    feed.finish(outcome="abort")
-    feed.submit()
-    feed.finish(outcome="abort")
+    lives = Lives(hooks)
+    lives.arrive("a")
+    lives.finish("a", GeneratorExit())
+    lives.submit("a")
+    lives.finish("a", GeneratorExit())
     assert exposed.value("num_requests_waiting", **MODEL) == 0
     assert exposed.value("num_requests_running", **MODEL) == 0
+    assert exposed.value("requests_success_total", **MODEL, finished_reason="abort") == 1
 
 
 @given(
-    lives=st.dictionaries(
+    plan=st.dictionaries(
         st.sampled_from("abcd"),
         # how many stages get the request before and after its client has left
-        st.tuples(st.integers(0, 2), st.integers(0, 2), st.sampled_from(["stop", "rejected"])),
+        st.tuples(st.integers(0, 2), st.integers(0, 2), st.sampled_from([None, GeneratorExit()])),
         min_size=1,
     ),
     data=st.data(),
 )
 def test_gauges_account_for_every_open_request_in_any_interleaving(
-    feed: Feed, expose: Any, lives: dict[str, tuple[int, int, str]], data: st.DataObject
+    hooks: Any,
+    expose: Any,
+    plan: dict[str, tuple[int, int, BaseException | None]],
+    data: st.DataObject,
 ) -> None:
+    lives = Lives(hooks)
     ahead: dict[str, list[Callable[[str], None]]] = {
         name: [
-            feed.arrive,
-            *[feed.submit] * before,
-            lambda name, outcome=outcome: feed.finish(name, outcome),
-            *[feed.submit] * after,
+            lives.arrive,
+            *[lives.submit] * before,
+            functools.partial(lives.finish, error=error),
+            *[lives.submit] * after,
         ]
-        for name, (before, after, outcome) in lives.items()
+        for name, (before, after, error) in plan.items()
     }
     total = {name: len(steps) for name, steps in ahead.items()}
-    end_at = {name: before + 2 for name, (before, _, _) in lives.items()}
+    end_at = {name: before + 2 for name, (before, _, _) in plan.items()}
     with expose() as exposed:
         exposed.join()
         while any(ahead.values()):
             name = data.draw(st.sampled_from(sorted(name for name in ahead if ahead[name])))
             ahead[name].pop(0)(name)
             done = {name: total[name] - len(steps) for name, steps in ahead.items()}
-            is_open = [name for name in lives if 0 < done[name] < end_at[name]]
+            is_open = [name for name in plan if 0 < done[name] < end_at[name]]
             running = [name for name in is_open if done[name] > 1]
             assert exposed.value("num_requests_running", **MODEL) == len(running), done
             assert exposed.value("num_requests_waiting", **MODEL) == len(is_open) - len(running)

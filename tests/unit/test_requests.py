@@ -66,7 +66,12 @@ def test_submit_is_stamped_before_the_stage_has_the_request(
     clock.advance(4.0)  # the stage takes it
     requests.submitted("speech-1", 0, 2, None)
     assert recorder.only(StageSubmitted) == StageSubmitted(
-        request_id="speech-1", stage=0, replica=2, submitted_at=1000.25
+        request_id="speech-1",
+        stage=0,
+        replica=2,
+        submitted_at=1000.25,
+        model_name="tiny",
+        first=True,
     )
 
 

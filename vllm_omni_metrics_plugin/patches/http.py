@@ -256,6 +256,15 @@ def _reset(variable: ContextVar[Any], token: Token[Any]) -> None:
         variable.reset(token)
 
 
+def _is_answered(scope: Any) -> bool:
+    """Whether the scope is of a client, and not of an application within another's answer."""
+    return (
+        isinstance(scope, MutableMapping)
+        and scope.get("type") in ("http", "websocket")
+        and _KEY not in scope
+    )
+
+
 def wrap_application(original: Callable[..., Any], _: object) -> Callable[..., Any]:
     """``FastAPI.__call__``: one HTTP request or websocket, as the HTTP server hands it over."""
 
@@ -263,7 +272,7 @@ def wrap_application(original: Callable[..., Any], _: object) -> Callable[..., A
     async def __call__(
         self: Any, scope: Any, receive: Any, send: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        if scope["type"] not in ("http", "websocket") or _KEY in scope:
+        if not _is_answered(scope):
             return await original(self, scope, receive, send, *args, **kwargs)
         connection = Connection(scope, receive, send)
         scope[_KEY] = connection.exchange

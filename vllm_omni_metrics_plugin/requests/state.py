@@ -7,6 +7,7 @@ other's was written before the engine's queue handed the output over.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -35,6 +36,7 @@ class OpenRequest:
         "audio",
         "complete",
         "delivered",
+        "dispatched",
         "encoding",
         "ended_at",
         "ending",
@@ -62,6 +64,8 @@ class OpenRequest:
         self.complete = False
         #: Whether any output, of any modality, left for the client.
         self.delivered = False
+        #: A stage was given the request while it was open.
+        self.dispatched = False
         #: Finish reasons that the delivered outputs state.
         self.finish_reasons: set[str] = set()
         #: Audio packets with something in them that left for the client.
@@ -181,7 +185,7 @@ class OpenRequest:
 
     def settle(self) -> None:
         """The outcome is certain: the events of the end, once."""
-        if self.requests.by_id.pop(self.request_id, None) is not self:
+        if not self.requests.close(self):
             return
         ended_at = time.monotonic() if self.ended_at is None else self.ended_at
         # The orchestrator's thread may still add a stage.
@@ -208,6 +212,7 @@ class OpenRequest:
                     outcome=outcome,
                     end_to_end_seconds=self._since_arrival(ended_at),
                     queue_seconds=self._since_arrival(min(submits)) if submits else None,
+                    dispatched=self.dispatched,
                 )
             )
 
@@ -241,6 +246,8 @@ class OpenRequests:
         """``hooks`` are those of a :class:`~vllm_omni_metrics_plugin.hooks.HookRegistry`."""
         self.hooks = hooks
         self.by_id: dict[str, OpenRequest] = {}
+        #: Whether a request ever runs is decided once, by its first submit or its end.
+        self._deciding = threading.Lock()
         #: The ids of warm-ups that have not ended; nothing is told of them.
         self.nobodys: set[str] = set()
 
@@ -271,6 +278,7 @@ class OpenRequests:
         work = request.stages.get(stage) if request else None
         if work is not None:
             work.replica = replica
+        first = request is not None and self._dispatch(request)
         if self.hooks.omni_stage_submitted.listeners:
             self.hooks.omni_stage_submitted(
                 StageSubmitted(
@@ -279,8 +287,26 @@ class OpenRequests:
                     replica=replica,
                     submitted_at=work.submitted_at if work else time.monotonic(),
                     parent_request_id=parent_request_id,
+                    model_name=request.model_name if request else None,
+                    first=first,
                 )
             )
+
+    def _dispatch(self, request: OpenRequest) -> bool:
+        """Whether this is the first submit of a request that is open."""
+        with self._deciding:
+            if request.dispatched or self.by_id.get(request.request_id) is not request:
+                return False
+            request.dispatched = True
+            return True
+
+    def close(self, request: OpenRequest) -> bool:
+        """Forget a request; False if it was closed before."""
+        with self._deciding:
+            if self.by_id.get(request.request_id) is not request:
+                return False
+            del self.by_id[request.request_id]
+            return True
 
     def stage_finished(
         self,

@@ -133,7 +133,13 @@ def speech_request(
     ]
     for stage, member in ((0, 0), (1, replica)):
         story.append(
-            events.StageSubmitted(**same, stage=stage, replica=member, submitted_at=submitted_at)
+            events.StageSubmitted(
+                **about,
+                stage=stage,
+                replica=member,
+                submitted_at=submitted_at,
+                first=stage == 0,
+            )
         )
     for index in range(packets):
         since = first_packet_seconds + packet_seconds * index if streamed else ended - arrived_at
@@ -185,6 +191,7 @@ def speech_request(
             outcome=outcome,
             end_to_end_seconds=ended - arrived_at,
             queue_seconds=queue_seconds,
+            dispatched=True,
         )
     )
     return story

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from vllm_omni_metrics_plugin import catalog
@@ -46,14 +45,10 @@ class ModelChildren:
 
 
 class RequestSamples:
-    """Counts and times requests; keeps the ids of open ones alone."""
+    """Counts and times requests; keeps nothing of any of them."""
 
     def __init__(self, families: Families) -> None:
         self._families = families
-        #: The orchestrator's thread submits what the event loop ends.
-        self._lock = threading.Lock()
-        self._waiting: dict[str, str] = {}
-        self._running: set[str] = set()
         self._models: dict[str, ModelChildren] = {}
 
     def model(self, model_name: str) -> ModelChildren:
@@ -72,20 +67,14 @@ class RequestSamples:
 
     @hookimpl
     def omni_request_arrived(self, event: RequestArrived) -> None:
-        with self._lock:
-            self._waiting[event.request_id] = event.model_name
         self.model(event.model_name).waiting.inc()
 
     @hookimpl
     def omni_stage_submitted(self, event: StageSubmitted) -> None:
-        with self._lock:
-            model_name = self._waiting.pop(event.request_id, None)
-            if model_name is None:
-                return
-            self._running.add(event.request_id)
-        model = self.model(model_name)
-        model.waiting.dec()
-        model.running.inc()
+        if event.first and event.model_name is not None:
+            model = self.model(event.model_name)
+            model.waiting.dec()
+            model.running.inc()
 
     @hookimpl
     def omni_request_finished(self, event: RequestFinished) -> None:
@@ -94,7 +83,7 @@ class RequestSamples:
         if event.outcome != _NOT_ACCEPTED:
             if event.queue_seconds is not None:
                 model.queue.observe(event.queue_seconds)
-            elif event.request_id in self._running:
+            elif event.dispatched:
                 self._families.missing("unknown_arrival", "request_queue_time_seconds")
             if event.outcome in _CUT_SHORT:
                 pass
@@ -103,11 +92,4 @@ class RequestSamples:
             else:
                 model.latency.observe(event.end_to_end_seconds)
         # Last, so that a scrape which sees the server idle sees all that it has done.
-        with self._lock:
-            waiting = self._waiting.pop(event.request_id, None) is not None
-            running = event.request_id in self._running
-            self._running.discard(event.request_id)
-        if waiting:
-            model.waiting.dec()
-        elif running:
-            model.running.dec()
+        (model.running if event.dispatched else model.waiting).dec()

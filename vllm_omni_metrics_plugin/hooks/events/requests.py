@@ -29,6 +29,10 @@ class StageSubmitted(Event, frozen=True, kw_only=True):
     submitted_at: float
     #: Set on the extra requests that guided generation makes: the request they belong to.
     parent_request_id: str | None = None
+    #: None for what is no open request of ``AsyncOmni.generate``, as those extra ones.
+    model_name: str | None = None
+    #: The first submit of an open request: from now on it runs, until it is finished.
+    first: bool = False
 
 
 class DiffusionWork(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,3 +90,5 @@ class RequestFinished(Event, frozen=True, kw_only=True):
     end_to_end_seconds: float | None
     #: Arrival to the first stage submit; None when no stage was given the request, too.
     queue_seconds: float | None
+    #: Whether it ran: a :class:`StageSubmitted` with ``first`` belongs to it.
+    dispatched: bool = False
