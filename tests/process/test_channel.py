@@ -21,11 +21,10 @@ from hypothesis import strategies as st
 
 from tests.unit.test_transfers import received, sent
 from vllm_omni_metrics_plugin import internal_errors
-from vllm_omni_metrics_plugin.channel import endpoint as endpoints
 from vllm_omni_metrics_plugin.channel import frames
 from vllm_omni_metrics_plugin.channel import sender as senders
 from vllm_omni_metrics_plugin.channel.endpoint import Endpoint, private_endpoint
-from vllm_omni_metrics_plugin.channel.frames import FailedHalf, Frame, FrameError
+from vllm_omni_metrics_plugin.channel.frames import FailedHalf, Frame, FrameError, WireEvent
 from vllm_omni_metrics_plugin.channel.receiver import Receiver
 from vllm_omni_metrics_plugin.channel.sender import Sender
 from vllm_omni_metrics_plugin.hooks import EventsDropped, HookRegistry
@@ -42,7 +41,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
 
 @pytest.fixture
 def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    monkeypatch.setattr(endpoints.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     yield private_endpoint()
     assert list(tmp_path.iterdir()) == [], "files were left behind"
 
@@ -107,7 +106,7 @@ def test_events_arrive_as_they_were_sent(listen: Any, sender: Sender, recorder: 
         connector="C",
         reason="refused",
     )
-    events = [sent(), received(), failed]
+    events: list[WireEvent] = [sent(), received(), failed]
     for event in events:
         sender.send(event)
     wait_for(lambda: len(listening.events) == 3)

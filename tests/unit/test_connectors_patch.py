@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
 from typing import Any
 
@@ -238,7 +239,7 @@ def test_own_replica_is_what_the_engine_says(
     monkeypatch.undo()
     if variable is not None:
         monkeypatch.setenv("VLLM_OMNI_REPLICA_ID", variable)
-    monkeypatch.setattr(process.multiprocessing.current_process(), "_name", name)
+    monkeypatch.setattr(multiprocessing.current_process(), "_name", name)
     assert process.own_replica.__wrapped__() == replica
 
 

@@ -326,12 +326,13 @@ def test_request_waits_until_its_first_stage_and_runs_until_its_end(
 
     exposed.join()
     seen = [gauges()]
-    for step in (
+    steps: tuple[Callable[[], None], ...] = (
         feed.arrive,
         lambda: feed.submit(stage=0),
         lambda: feed.submit(stage=1),
         feed.finish,
-    ):
+    )
+    for step in steps:
         step()
         seen.append(gauges())
     assert seen == [(0, 0), (1, 0), (0, 1), (0, 1), (0, 0)]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from vllm_omni_metrics_plugin.channel import hops
-from vllm_omni_metrics_plugin.channel.frames import ReceivedHalf, SentHalf
+from vllm_omni_metrics_plugin.channel.frames import ReceivedHalf, SentHalf, WireEvent
 from vllm_omni_metrics_plugin.channel.hops import Transfers
 from vllm_omni_metrics_plugin.hooks import HookRegistry, TransferReceived, TransferSent
 
@@ -56,7 +56,7 @@ def joining(hooks: Any) -> Transfers:
 def test_both_halves_together_say_who_sent_to_whom(
     joining: Transfers, recorder: Any, order: str
 ) -> None:
-    halves = [sent(), received()]
+    halves: list[WireEvent] = [sent(), received()]
     for half in halves if order == "sender first" else halves[::-1]:
         assert recorder.events == []
         joining.report(half)
