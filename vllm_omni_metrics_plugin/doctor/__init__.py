@@ -49,6 +49,8 @@ def examine(environ: Mapping[str, str], url: str | None = None) -> Report:
         page = _look(url, report)
         if page is not None:
             of_environment = [replace(found, severity="note") for found in of_environment]
+            # Its own socket is in use, and it says itself where it could not listen.
+            of_channel = []
             report.patches = patches.reported(page, seams)
             report.findings += traffic.judge(page)
     elif "vllm-omni" in report.engine:
