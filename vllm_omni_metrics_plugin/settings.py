@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import re
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -162,12 +163,20 @@ def _channel(environ: Mapping[str, str], warn: Warn) -> tuple[str | None, str | 
     if not re.fullmatch(r"ipc:///.{1,99}|tcp://[^/]+:\d{1,5}", address):
         warn(f"{name}={address!r} is neither ipc:///path nor tcp://host:port; {instead}")
         return None, None
+    if address.startswith("tcp:") and not 0 < int(address.rpartition(":")[2]) <= 65535:
+        warn(f"{name}={address!r} has no port between 1 and 65535; {instead}")
+        return None, None
     if address.startswith("ipc:"):
         return address, None
     if not key or not os.access(key, os.R_OK):
         problem = "is not a file that can be read" if key else "is not set"
         warn(f"{name}={address!r} was ignored because {key_name}={key!r} {problem}; {instead}")
         return None, None
+    if os.stat(key).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        warn(
+            f"{key_name}={key!r} can be opened by others than its owner, who can then send events "
+            "too; make it private with chmod 600"
+        )
     return address, key
 
 

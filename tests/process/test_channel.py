@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import stat
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +24,7 @@ from hypothesis import strategies as st
 from tests.unit.test_transfers import received, sent
 from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.channel import frames
+from vllm_omni_metrics_plugin.channel import receiver as receivers
 from vllm_omni_metrics_plugin.channel import sender as senders
 from vllm_omni_metrics_plugin.channel.endpoint import Endpoint, private_endpoint
 from vllm_omni_metrics_plugin.channel.frames import FailedHalf, Frame, FrameError, WireEvent
@@ -37,6 +40,11 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.01)
+
+
+def free_port() -> int:
+    with zmq.Context() as context, context.socket(zmq.PULL) as probe:
+        return probe.bind_to_random_port("tcp://127.0.0.1")
 
 
 @pytest.fixture
@@ -58,9 +66,9 @@ class Listening:
         self._count, self.receiver._count = self.receiver._count, self._note  # type: ignore[method-assign]
         self.receiver.start()
 
-    def _note(self, frame: Frame) -> None:
+    def _note(self, frame: Frame, invalid: int) -> None:
         self.first_frame = self.first_frame or frame
-        self._count(frame)
+        self._count(frame, invalid)
 
     def _deliver(self, event: Any) -> None:
         self.gate.wait()
@@ -270,7 +278,8 @@ def test_child_of_a_fork_is_a_sender_of_its_own(listen: Any, sender: Sender) -> 
         (b"", "garbage"),
         (b"\x00\xff garbage", "garbage"),
         (msgspec.msgpack.encode({"type": "TransferSent"}), "garbage"),
-        (msgspec.msgpack.encode(["me", 0, 0, [{"type": "RequestFinished"}]]), "garbage"),
+        (msgspec.msgpack.encode(["me", 0, 0, [{"type": "RequestFinished"}]]), "invalid"),
+        (msgspec.msgpack.encode(["me", 0, 0, ["speech"]]), "invalid"),
         (msgspec.msgpack.encode(["me", -1, 0, []]), "garbage"),
         (b"cos\nsystem\n(S'true'\ntR.", "garbage"),
         (b"x" * (frames.MOST_BYTES + 1), "oversized"),
@@ -299,20 +308,90 @@ def test_frame_that_is_none_is_counted_and_the_next_one_is_taken(
         {"key": "k" * 513},
     ],
 )
-def test_event_with_a_value_that_cannot_be_is_no_event(changed: dict[str, Any]) -> None:
-    with pytest.raises(FrameError):
-        frames.decode(frames.encode(Frame("me", 0, 0, [sent(**changed)])))
+def test_event_with_a_value_that_cannot_be_costs_itself_alone(changed: dict[str, Any]) -> None:
+    events = [sent("a"), sent(**changed), sent("b")]
+    frame, invalid = frames.decode(frames.encode(Frame("me", 7, 0, events)))
+    assert (frame.first, frame.events, invalid) == (7, [sent("a"), sent("b")], 1)
+
+
+def test_events_after_one_that_is_none_are_not_counted_as_lost(
+    listen: Any, sender: Sender, recorder: Any
+) -> None:
+    listening = listen()
+    for event in (sent("a"), sent(from_stage=-1), sent("b")):
+        sender.send(event)
+    wait_for(lambda: len(listening.events) == 2)
+    sender.send(sent("c"))
+    wait_for(lambda: len(listening.events) == 3)
+    assert drops(recorder) == {"invalid": 1}
+
+
+@pytest.mark.parametrize("size", ["5", [5], object(), 1 << 70])
+def test_event_that_has_no_form_on_the_wire_costs_itself_alone(
+    listen: Any, sender: Sender, recorder: Any, log: Any, size: Any
+) -> None:
+    listening = listen()
+    for event in (sent("a"), sent("bad", size_bytes=size), sent("b")):
+        sender.send(event)
+    wait_for(lambda: len(listening.events) == 2 and sum(drops(recorder).values()) == 1)
+    sender.send(sent("c"))
+    wait_for(lambda: len(listening.events) == 3)
+    assert set(drops(recorder)) <= {"unsendable", "invalid"}
+    assert log.messages == []
+
+
+def test_sending_thread_that_an_error_ends_begins_anew(
+    listen: Any, sender: Sender, recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(senders, "_RESTART_SECONDS", 0.01)
+    listening = listen()
+    sender.send(sent("a"))
+    wait_for(lambda: len(listening.events) == 1)
+    push, failures = sender._push, [MemoryError(), zmq.ZMQError(9)]
+
+    def fail(socket: Any, data: bytes) -> bool:
+        if failures:
+            raise failures.pop()
+        return push(socket, data)
+
+    monkeypatch.setattr(sender, "_push", fail)
+    for key in "bcd":
+        sender.send(sent(key))
+        time.sleep(0.1)
+    wait_for(lambda: listening.events[-1].key == "d")
+    wait_for(lambda: len(listening.events) + sum(drops(recorder).values()) == 4)
+    assert drops(recorder) == {"unsendable": 2}
+
+
+def test_receiving_thread_that_an_error_ends_begins_anew(
+    listen: Any, sender: Sender, monkeypatch: pytest.MonkeyPatch, log: Any
+) -> None:
+    monkeypatch.setattr(receivers, "_RETRY_SECONDS", 0.01)
+    listening = listen()
+    take, failures = listening.receiver.take, [zmq.ZMQError(9)]
+
+    def fail(data: bytes) -> None:
+        if failures:
+            raise failures.pop()
+        take(data)
+
+    monkeypatch.setattr(listening.receiver, "take", fail)
+    sender.send(sent("a"))
+    wait_for(lambda: not failures)
+    sender.send(sent("b"))
+    wait_for(lambda: [event.key for event in listening.events] == ["b"])
 
 
 def test_frame_of_too_many_events_is_none() -> None:
-    with pytest.raises(FrameError):
-        frames.decode(frames.encode(Frame("me", 0, 0, [sent()] * (frames.MOST_EVENTS + 1))))
+    for bad in (sent(), sent(from_stage=-1)):
+        with pytest.raises(FrameError):
+            frames.decode(frames.encode(Frame("me", 0, 0, [bad] * (frames.MOST_EVENTS + 1))))
 
 
 @given(data=st.binary(max_size=400))
 def test_no_bytes_do_any_harm(data: bytes) -> None:
     try:
-        frame = frames.decode(data)
+        frame, _ = frames.decode(data)
     except FrameError:
         return
     assert isinstance(frame, Frame)
@@ -391,16 +470,106 @@ def test_two_servers_do_not_share_a_socket(endpoint: Endpoint) -> None:
     assert private_endpoint().address != endpoint.address
 
 
-def test_second_server_at_one_address_is_told_so(hooks: Any, tmp_path: Path, log: Any) -> None:
-    endpoint = Endpoint(f"ipc://{tmp_path / 'shared'}")
-    first, second = Listening(endpoint, hooks), Listening(endpoint, hooks)
-    assert second.receiver._thread is None
-    assert "another server listens" in log.messages[0]
-    sender = Sender(endpoint)
-    sender.send(sent())
+@pytest.fixture(params=["ipc", "tcp"])
+def shared(request: pytest.FixtureRequest, tmp_path: Path, key_files: dict[str, str]) -> Endpoint:
+    """An address that several servers are given."""
+    if request.param == "ipc":
+        return Endpoint(f"ipc://{tmp_path / 'shared'}")
+    return Endpoint(f"tcp://127.0.0.1:{free_port()}", key_files["ours"])
+
+
+def test_second_server_at_one_address_says_so_and_waits_for_its_turn(
+    hooks: Any, shared: Endpoint, log: Any, recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receivers, "_RETRY_SECONDS", 0.05)
+    first, second = Listening(shared, hooks), Listening(shared, hooks)
+    assert (first.receiver.listening, second.receiver.listening) == (True, False)
+    assert len(log.messages) == 1
+    assert f"cannot listen for the stage engines' events at {shared.address}" in log.messages[0]
+    assert drops(recorder) == {"not_listening": 1}
+    sender = Sender(shared)
+    sender.send(sent("a"))
     wait_for(lambda: len(first.events) == 1)
-    sender.close()
     first.receiver.close()
+    wait_for(lambda: second.receiver.listening)
+    sender.send(sent("b"))
+    wait_for(lambda: [event.key for event in second.events] == ["b"])
+    sender.close()
+    second.receiver.close()
+    assert drops(recorder) == {"not_listening": 1}
+    assert len(log.messages) == 2
+    assert "listens for the stage engines' events" in log.messages[1]
+
+
+def test_file_of_somebodys_is_not_taken_for_a_socket(hooks: Any, tmp_path: Path, log: Any) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    listening = Listening(Endpoint(f"ipc://{file}"), hooks)
+    assert not listening.receiver.listening
+    assert "is there already, and no socket" in log.messages[0]
+    listening.receiver.close()
+    Endpoint(f"ipc://{file}").remove()
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("runtime", ["private", "open", "relative", "too long", None])
+def test_private_socket_has_room_whatever_the_folder_for_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hooks: Any, runtime: str | None
+) -> None:
+    long = tmp_path / ("l" * 90)
+    long.mkdir()
+    short = Path(tempfile.mkdtemp(dir="/tmp"))
+    monkeypatch.setattr(endpoints.tempfile, "gettempdir", lambda: str(long))
+    named = {"relative": "run", "too long": str(long)}.get(runtime or "", str(short))
+    if runtime is None:
+        monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    else:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", named)
+    if runtime == "open":
+        short.chmod(0o755)
+    endpoint = private_endpoint()
+    assert endpoint.path is not None
+    expected = short if runtime == "private" else Path("/tmp")
+    assert endpoint.path.parent.parent == expected
+    listening = Listening(endpoint, hooks)
+    assert listening.receiver.listening
+    listening.receiver.close()
+    assert not endpoint.path.parent.exists()
+    short.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("ipc:///tmp/" + "x" * 120, "longer than"),
+        ("tcp://127.0.0.1:99999", "no port"),
+        ("tcp://no.such.host.invalid:777", "no host of the name"),
+        ("ipc:///tmp", "no socket"),
+    ],
+)
+def test_place_where_nobody_can_listen_ends_in_one_warning_on_both_sides(
+    hooks: Any,
+    key_files: dict[str, str],
+    log: Any,
+    recorder: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    address: str,
+    words: str,
+) -> None:
+    monkeypatch.setattr(receivers, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(senders, "_RESTART_SECONDS", 0.01)
+    endpoint = Endpoint(address, key_files["ours"] if address.startswith("tcp") else None)
+    listening, sender = Listening(endpoint, hooks), Sender(endpoint)
+    sender.send(sent())
+    time.sleep(0.2)
+    assert not listening.receiver.listening
+    assert words in log.messages[0]
+    assert drops(recorder) == {"not_listening": 1}
+    assert len([message for message in log.messages if "cannot listen" in message]) == 1
+    assert len([message for message in log.messages if "cannot send" in message]) <= 1
+    assert internal_errors.errors.counts() == {}
+    sender.close(0.1)
+    listening.receiver.close()
 
 
 def test_folder_of_an_api_server_that_was_killed_is_used_by_another(
@@ -408,7 +577,8 @@ def test_folder_of_an_api_server_that_was_killed_is_used_by_another(
 ) -> None:
     assert endpoint.path is not None
     endpoint.path.parent.mkdir(mode=0o700)
-    endpoint.path.touch()
+    with socket.socket(socket.AF_UNIX) as left_over:
+        left_over.bind(str(endpoint.path))
     listening = listen()
     sender.send(sent())
     wait_for(lambda: len(listening.events) == 1)
@@ -421,8 +591,9 @@ def test_folder_that_others_could_open_is_not_used(
     endpoint.path.parent.mkdir(mode=0o755)
     endpoint.path.parent.chmod(0o755)
     listening = Listening(endpoint, hooks)
-    assert listening.receiver._thread is None
+    assert not listening.receiver.listening
     assert "cannot listen" in log.messages[0]
+    listening.receiver.close()
     endpoint.path.parent.rmdir()
 
 
@@ -472,11 +643,10 @@ def key_files(tmp_path: Path) -> dict[str, str]:
 def test_other_hosts_need_the_key(
     hooks: Any, key_files: dict[str, str], recorder: Any, key: str | None
 ) -> None:
-    with zmq.Context() as context, context.socket(zmq.PULL) as probe:
-        port = probe.bind_to_random_port("tcp://127.0.0.1")
+    port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     listening = Listening(Endpoint(address, key_files["ours"]), hooks)
-    assert listening.receiver._thread is not None
+    assert listening.receiver.listening
     sender = Sender(Endpoint(address, key_files[key] if key else None))
     sender.send(sent())
     if key == "ours":
@@ -492,8 +662,7 @@ def test_address_for_all_interfaces_is_reached_from_the_same_host(
     hooks: Any,
     key_files: dict[str, str],
 ) -> None:
-    with zmq.Context() as context, context.socket(zmq.PULL) as probe:
-        port = probe.bind_to_random_port("tcp://127.0.0.1")
+    port = free_port()
     endpoint = Endpoint(f"tcp://0.0.0.0:{port}", key_files["ours"])
     listening = Listening(endpoint, hooks)
     sender = Sender(endpoint)
@@ -508,5 +677,6 @@ def test_key_that_is_none_is_reported_and_nobody_listens(
 ) -> None:
     (tmp_path / "key").write_text("no key")
     listening = Listening(Endpoint("tcp://127.0.0.1:1", str(tmp_path / "key")), hooks)
-    assert listening.receiver._thread is None
+    assert not listening.receiver.listening
     assert "cannot listen" in log.messages[0]
+    listening.receiver.close()

@@ -55,7 +55,7 @@ def finish(name):
     tell(RequestFinished, request_id=name, dispatched=name in submitted)
 def build_engine():
     state.transfers.model_name = "tiny"
-    for prepare in state.before_engine:
+    for prepare in (*state.before_engine, *state.after_engine):
         prepare()
     tell(ReplicaJoined, replica=0)
 

@@ -6,6 +6,8 @@ import functools
 import json
 import os
 import re
+import socket
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint
@@ -224,7 +226,7 @@ def test_private_socket_is_really_made_and_removed(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert examine(ON).channel == "a private socket"
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    monkeypatch.setattr("tempfile.tempdir", "/no/such/folder")
     report = examine(ON)
     assert report.exit_code == 1
     assert "no samples of transfers" in only(report, "channel")[1]
@@ -238,25 +240,94 @@ def test_named_socket_is_not_touched_and_its_folder_looked_at(tmp_path: Path) ->
     assert f"there is no folder {tmp_path}/gone" in only(report, "channel")[1]
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def between_hosts(folder: Path, address: str, file: str = "omni.key_secret") -> dict[str, str]:
+    """The variables of a channel with a key, which is made."""
+    zmq.auth.create_certificates(folder, "omni")
+    (folder / "omni.key_secret").chmod(0o600)
+    return {
+        **ON,
+        "VLLM_OMNI_METRICS_CHANNEL": address,
+        "VLLM_OMNI_METRICS_CHANNEL_KEY": str(folder / file),
+    }
+
+
 @pytest.mark.parametrize(
-    ("file", "mode", "words"),
+    ("file", "mode", "check", "words"),
     [
-        ("omni.key_secret", 0o600, ""),
-        ("omni.key_secret", 0o644, "chmod 600"),
-        ("omni.key", 0o600, "name the *.key_secret"),
-        ("garbage", 0o600, "is no key"),
+        ("omni.key_secret", 0o600, "", ""),
+        # As a server says it, which listens all the same.
+        ("omni.key_secret", 0o644, "settings", "chmod 600"),
+        ("omni.key", 0o600, "channel", "name the *.key_secret"),
+        ("garbage", 0o600, "channel", "is no key"),
     ],
 )
 def test_key_of_a_channel_between_hosts_is_loaded(
-    tmp_path: Path, file: str, mode: int, words: str
+    tmp_path: Path, file: str, mode: int, check: str, words: str
 ) -> None:
-    zmq.auth.create_certificates(tmp_path, "omni")
+    environ = between_hosts(tmp_path, f"tcp://127.0.0.1:{free_port()}", file)
     (tmp_path / "garbage").write_text("garbage")
     (tmp_path / file).chmod(mode)
-    channel = {"VLLM_OMNI_METRICS_CHANNEL": "tcp://10.0.0.1:5555"}
-    report = examine({**ON, **channel, "VLLM_OMNI_METRICS_CHANNEL_KEY": str(tmp_path / file)})
+    report = examine(environ)
     assert report.exit_code == bool(words)
-    assert not words or words in only(report, "channel")[1]
+    assert not words or words in only(report, check)[1]
+
+
+@pytest.mark.parametrize(
+    ("host", "check", "words"),
+    [
+        ("127.0.0.1:{taken}", "channel", "another server listens there"),
+        ("*:{taken}", "channel", "another server listens there"),
+        ("127.0.0.1:99999", "settings", "has no port between 1 and 65535"),
+        ("no.such.host.invalid:777", "channel", "there is no host of the name"),
+    ],
+)
+def test_port_where_no_server_can_listen_is_found(
+    tmp_path: Path, host: str, check: str, words: str
+) -> None:
+    with socket.create_server(("", 0)) as taken:
+        address = f"tcp://{host.format(taken=taken.getsockname()[1])}"
+        report = examine(between_hosts(tmp_path, address))
+    assert report.exit_code == 1
+    assert words in only(report, check)[1]
+
+
+def test_address_of_another_host_is_only_noted(tmp_path: Path) -> None:
+    report = examine(between_hosts(tmp_path, "tcp://192.0.2.1:5555"))
+    assert report.exit_code == 0
+    assert "no server can listen at tcp://192.0.2.1:5555 on this host" in only(report, "channel")[1]
+
+
+def test_path_where_no_server_can_listen_is_found(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    with socket.socket(socket.AF_UNIX) as taken:
+        taken.bind(str(tmp_path / "taken"))
+        taken.listen()
+        for name, words in {
+            "": "is there already, and no socket",
+            "notes": "is there already, and no socket",
+            "taken": "another server listens there",
+        }.items():
+            report = examine({**ON, "VLLM_OMNI_METRICS_CHANNEL": f"ipc://{tmp_path / name}"})
+            assert report.exit_code == 1, name
+            assert words in only(report, "channel")[1]
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
+def test_documented_command_makes_a_key_that_is_good(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs/how-to/headless-and-multi-host.md"
+    [command] = re.findall(r"^.*create_certificates.*$", page.read_text(), re.MULTILINE)
+    command = command.replace("python ", f"{sys.executable} ")
+    subprocess.run(["bash", "-c", f"umask 022; {command}"], cwd=tmp_path, check=True)
+    channel = {"VLLM_OMNI_METRICS_CHANNEL": f"tcp://127.0.0.1:{free_port()}"}
+    key = {"VLLM_OMNI_METRICS_CHANNEL_KEY": str(tmp_path / "omni.key_secret")}
+    assert examine({**ON, **channel, **key}).exit_code == 0
 
 
 def test_bad_channel_is_a_problem_of_the_settings() -> None:

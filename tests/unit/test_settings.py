@@ -215,6 +215,7 @@ def test_channel_of_the_same_host_needs_no_key() -> None:
 def test_channel_of_other_hosts_has_a_key(tmp_path: Path) -> None:
     key = tmp_path / "omni.key_secret"
     key.write_text("")
+    key.chmod(0o600)
     parsed, warnings = parse(
         {
             "VLLM_OMNI_METRICS_CHANNEL": "tcp://head:5570",
@@ -225,12 +226,25 @@ def test_channel_of_other_hosts_has_a_key(tmp_path: Path) -> None:
     assert warnings == []
 
 
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o602])
+def test_key_that_others_can_open_is_used_with_a_warning(tmp_path: Path, mode: int) -> None:
+    key = tmp_path / "omni.key_secret"
+    key.write_text("")
+    key.chmod(mode)
+    channel = {"VLLM_OMNI_METRICS_CHANNEL": "tcp://head:5570"}
+    parsed, [warning] = parse({**channel, "VLLM_OMNI_METRICS_CHANNEL_KEY": str(key)})
+    assert parsed.channel_key == str(key)
+    assert "chmod 600" in warning
+
+
 @pytest.mark.parametrize(
     ("address", "key", "word"),
     [
         ("tcp://head:5570", None, "is not set"),
         ("tcp://head:5570", "/no/such/file", "cannot be read"),
         ("tcp://head", "/dev/null", "neither ipc:///path nor tcp://host:port"),
+        ("tcp://head:0", "/dev/null", "no port between 1 and 65535"),
+        ("tcp://head:65536", "/dev/null", "no port between 1 and 65535"),
         ("udp://head:5570", None, "neither"),
         ("ipc://relative", None, "neither"),
         ("ipc:///" + "x" * 100, None, "neither"),

@@ -69,14 +69,32 @@ def test_both_halves_together_say_who_sent_to_whom(
     assert in_.in_flight_seconds == pytest.approx(0.008)
 
 
-def test_receiver_that_was_there_first_received_since_the_sender_was_done(
+def test_receiver_that_was_there_first_received_since_the_sender_began(
     joining: Transfers, recorder: Any
 ) -> None:
-    joining.report(sent(sent_at=100.0))
+    joining.report(sent(sent_at=100.0, duration_seconds=0.003))
     joining.report(received(received_at=100.004, duration_seconds=5.0))
     event = recorder.only(TransferReceived)
     assert event.in_flight_seconds == 0.0
-    assert event.duration_seconds == pytest.approx(0.004)
+    assert event.duration_seconds == pytest.approx(0.007)
+
+
+@pytest.mark.parametrize("late", [-0.001, 0.0, 0.0005, 0.009])
+def test_receive_time_is_whole_when_the_put_returned_late(
+    joining: Transfers, recorder: Any, late: float
+) -> None:
+    """The payload was there, and the sender's thread came to look at its clock after that."""
+    joining.report(sent(sent_at=100.0 + late, duration_seconds=0.020))
+    joining.report(received(received_at=100.0, duration_seconds=0.002))
+    event = recorder.only(TransferReceived)
+    assert event.duration_seconds == 0.002
+    assert event.in_flight_seconds == 0.0
+
+
+def test_receive_time_that_does_not_fit_the_put_is_kept(joining: Transfers, recorder: Any) -> None:
+    joining.report(sent(sent_at=101.0, duration_seconds=0.5))
+    joining.report(received(received_at=100.0, duration_seconds=0.002))
+    assert recorder.only(TransferReceived).duration_seconds == 0.002
 
 
 def test_time_in_flight_between_hosts_is_not_made_up(joining: Transfers, recorder: Any) -> None:

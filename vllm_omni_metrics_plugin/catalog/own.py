@@ -103,6 +103,11 @@ OWN: tuple[Family, ...] = (
         help="Events of the stage engines' processes that did not arrive in the server.",
         event="omni_events_dropped",
         formula="+ count",
-        known={"reason": ("queue_full", "lost", "garbage", "oversized")},
+        known={
+            "reason": (
+                *("queue_full", "lost", "unsendable", "garbage", "invalid", "oversized"),
+                "not_listening",
+            )
+        },
     ),
 )

@@ -2,64 +2,86 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
 import zmq.auth
 
-from vllm_omni_metrics_plugin.channel.endpoint import Endpoint
+from vllm_omni_metrics_plugin.channel.endpoint import (
+    Endpoint,
+    EndpointInUseError,
+    is_listening,
+)
 
 
-def problem_with(endpoint: Endpoint) -> str | None:
+@dataclass(frozen=True)
+class Problem:
+    """What would keep a server from listening at an endpoint."""
+
+    text: str
+    #: It is none on a host of stage engines, which only send there.
+    server_only: bool = False
+
+
+def problem_with(endpoint: Endpoint) -> Problem | None:
     """What would keep a server from listening there; None if nothing is known to.
 
-    A private socket is made and removed; a named one may be in use, so only its place is looked at.
+    A private socket is made and removed and a port is taken for a moment; the path of a named
+    socket is only looked at.
     """
-    if endpoint.key_file is not None:
-        problem = _problem_with_key(endpoint.key_file)
-        if problem is not None:
-            return problem
-    if endpoint.private:
-        return _problem_with_private(endpoint)
-    if endpoint.path is not None:
-        return _problem_with_folder(endpoint.path.parent)
+    try:
+        if endpoint.key_file is not None:
+            _check_key(endpoint.key_file)
+        if endpoint.private or endpoint.path is None:
+            _bind(endpoint)
+        else:
+            _look_at(endpoint, endpoint.path)
+    except EndpointInUseError:
+        return Problem("another server listens there; a new one waits until that has ended")
+    except OSError as error:
+        return Problem(str(error), server_only=error.errno == errno.EADDRNOTAVAIL)
+    except ValueError as error:
+        return Problem(str(error))
     return None
 
 
-def _problem_with_private(endpoint: Endpoint) -> str | None:
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    socket = context.socket(zmq.PULL)
-    socket.linger = 0
+def _bind(endpoint: Endpoint) -> None:
     try:
-        endpoint.bind(socket)
-        assert endpoint.path is not None
-        if endpoint.path.parent.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            return f"others may open {endpoint.path.parent}"
-    except OSError as error:
-        return str(error)
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    except zmq.ZMQError as error:
+        raise OSError(error.errno, error.strerror) from error
+    try:
+        with context.socket(zmq.PULL) as socket:
+            socket.linger = 0
+            endpoint.bind(socket)
+        folder = endpoint.path.parent if endpoint.path is not None else None
+        if folder is not None and folder.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise OSError(f"others may open {folder}")
+    except zmq.ZMQError as error:
+        raise OSError(error.errno, error.strerror) from error
     finally:
         context.destroy(linger=0)
         endpoint.remove()
-    return None
 
 
-def _problem_with_folder(folder: Path) -> str | None:
-    if not folder.is_dir():
-        return f"there is no folder {folder}"
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return f"{folder} cannot be written to"
-    return None
+def _look_at(endpoint: Endpoint, path: Path) -> None:
+    if not path.parent.is_dir():
+        raise OSError(f"there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OSError(f"{path.parent} cannot be written to")
+    endpoint.check_path()
+    if is_listening(path):
+        raise EndpointInUseError
 
 
-def _problem_with_key(key_file: str) -> str | None:
+def _check_key(key_file: str) -> None:
     try:
         _, secret = zmq.auth.load_certificate(key_file)
     except (OSError, ValueError) as error:
-        return f"{key_file} is no key ({error})"
+        raise ValueError(f"{key_file} is no key ({error})") from None
     if secret is None:
-        return f"{key_file} has no secret key in it; name the *.key_secret"
-    if os.stat(key_file).st_mode & (stat.S_IRGRP | stat.S_IROTH):
-        return f"others may read {key_file}; make it private with chmod 600"
-    return None
+        raise ValueError(f"{key_file} has no secret key in it; name the *.key_secret")

@@ -93,6 +93,19 @@ class Frame(msgspec.Struct, frozen=True, array_like=True):
     events: list[WireEvent]
     #: The internal errors of its process so far, by place.
     errors: dict[Text, Count] = {}
+    #: How many events it could not put into a frame so far.
+    unsendable: Count = 0
+
+
+class _RawFrame(msgspec.Struct, frozen=True, array_like=True):
+    """A :class:`Frame` of which the events are not looked at yet."""
+
+    sender: Text
+    first: Count
+    dropped: Count
+    events: list[msgspec.Raw]
+    errors: dict[Text, Count] = {}
+    unsendable: Count = 0
 
 
 class FrameError(ValueError):
@@ -101,18 +114,53 @@ class FrameError(ValueError):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Frame)
+_raw_decoder = msgspec.msgpack.Decoder(_RawFrame)
+_event_decoder: msgspec.msgpack.Decoder[WireEvent] = msgspec.msgpack.Decoder(WireEvent)
+_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def encode(frame: Frame) -> bytes:
+    """Raises whatever an event's value that is not of its type makes it raise."""
     return _encoder.encode(frame)
 
 
-def decode(data: bytes) -> Frame:
-    """Raises :class:`FrameError`."""
+def can_be_sent(event: WireEvent) -> bool:
+    """Whether the event's values have a form on the wire."""
+    try:
+        _encoder.encode(event)
+    except Exception:  # by the value: TypeError, OverflowError, UnicodeEncodeError
+        return False
+    return True
+
+
+def decode(data: bytes) -> tuple[Frame, int]:
+    """The frame, and how many of its events are none and were left out.
+
+    Raises :class:`FrameError` where all of it is none.
+    """
     try:
         frame = _decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except _ERRORS:
+        return _decode_one_by_one(data)
+    return _checked(frame, len(frame.events)), 0
+
+
+def _decode_one_by_one(data: bytes) -> tuple[Frame, int]:
+    try:
+        raw = _raw_decoder.decode(data)
+    except _ERRORS as error:
         raise FrameError(str(error)) from None
-    if len(frame.events) > MOST_EVENTS:
-        raise FrameError(f"{len(frame.events)} events in one frame")
+    events = []
+    for event in raw.events:
+        try:
+            events.append(_event_decoder.decode(event))
+        except _ERRORS:
+            continue
+    frame = Frame(raw.sender, raw.first, raw.dropped, events, raw.errors, raw.unsendable)
+    return _checked(frame, len(raw.events)), len(raw.events) - len(events)
+
+
+def _checked(frame: Frame, events: int) -> Frame:
+    if events > MOST_EVENTS:
+        raise FrameError(f"{events} events in one frame")
     return frame

@@ -124,11 +124,12 @@ class Transfers:
     ) -> TransferReceived:
         in_flight, duration = None, received.duration_seconds
         if sent is not None and sent.clock == received.clock:
-            waited = received.received_at - received.duration_seconds - sent.sent_at
-            in_flight = max(0.0, waited)
-            if waited < 0:
-                # A receiver that was there before the payload receives since the sender was done.
-                duration = max(0.0, received.received_at - sent.sent_at)
+            in_flight = max(0.0, received.received_at - duration - sent.sent_at)
+            # A receiver that was there before the sender waited for it, and received nothing. The
+            # end of the put says less: the payload can be taken before the put has returned.
+            since_put = received.received_at - (sent.sent_at - sent.duration_seconds)
+            if 0.0 < since_put < duration:
+                duration = since_put
         return TransferReceived(
             model_name=self.model_name,
             from_stage=received.from_stage,

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
@@ -30,6 +30,18 @@ _TICK_MILLISECONDS = 500
 #: down: what does not fit is dropped by its sender.
 _REST = 4.0
 _JOIN_SECONDS = 5.0
+#: How long after a failure it tries to listen again.
+_RETRY_SECONDS = 1.0
+
+
+class _Told(NamedTuple):
+    """What a sender had said as of its last frame."""
+
+    #: Events, those included that were none.
+    sent: int
+    dropped: int
+    unsendable: int
+    errors: Mapping[str, int]
 
 
 class Receiver:
@@ -53,40 +65,25 @@ class Receiver:
         self._idle = idle
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-        #: By sender: how many events it had sent, and dropped, as of its last frame; its errors.
-        self._senders: OrderedDict[str, tuple[int, int, Mapping[str, int]]] = OrderedDict()
+        self._open: _Open | None = None
+        #: It was logged that it cannot listen.
+        self._refused = False
+        #: By sender.
+        self._senders: OrderedDict[str, _Told] = OrderedDict()
+
+    @property
+    def listening(self) -> bool:
+        return self._open is not None
 
     def start(self) -> None:
-        """Begin to listen; does nothing when it does already. Logs what keeps it from it."""
+        """Begin to listen; does nothing when it has begun already.
+
+        What keeps it from listening is logged, and it tries again until it can.
+        """
         if self._thread is not None:
             return
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        socket = context.socket(zmq.PULL)
-        socket.linger = 0
-        socket.rcvhwm = _MOST_FRAMES
-        socket.maxmsgsize = _MOST_TRANSPORT_BYTES
-        authenticator = None
-        try:
-            if self._endpoint.key_file is not None:
-                authenticator = _only_holders_of(context, self._endpoint.key_file)
-            self._endpoint.bind(socket)
-        except (OSError, ValueError) as error:
-            logger.warning(
-                "omni-metrics: cannot listen for the stage engines' events at %s (%s); "
-                "no samples of transfers",
-                self._endpoint.address,
-                error,
-            )
-            if authenticator is not None:
-                authenticator.stop()
-            context.destroy(linger=0)
-            return
-        self._thread = threading.Thread(
-            target=self._run,
-            args=(context, socket, authenticator),
-            name="omni-metrics-receiver",
-            daemon=True,
-        )
+        self._try_to_open()
+        self._thread = threading.Thread(target=self._run, name="omni-metrics-receiver", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -96,32 +93,59 @@ class Receiver:
         self._closing.set()
         self._thread.join(_JOIN_SECONDS)
 
-    def _run(
-        self,
-        context: zmq.Context[zmq.Socket[bytes]],
-        socket: zmq.Socket[bytes],
-        authenticator: ThreadAuthenticator | None,
-    ) -> None:
+    def _try_to_open(self) -> None:
         try:
-            while True:
-                closing = self._closing.is_set()
-                while socket.poll(0 if closing else _TICK_MILLISECONDS):
-                    began = time.monotonic()
-                    self.take(socket.recv())
-                    closing = closing or self._closing.is_set()
-                    if not closing:
-                        time.sleep(_REST * (time.monotonic() - began))
-                with internal_errors.suppressed("an event of another process"):
-                    self._idle()
-                if closing:
+            self._open = _Open(self._endpoint)
+        except (OSError, ValueError, zmq.ZMQError) as error:
+            if self._refused:
+                return
+            self._refused = True
+            logger.warning(
+                "omni-metrics: cannot listen for the stage engines' events at %s (%s); "
+                "no samples of transfers until it can",
+                self._endpoint.address,
+                error,
+            )
+            # What is sent meanwhile cannot be counted here, so this stands for all of it.
+            self._drop("not_listening", 1)
+        else:
+            if self._refused:
+                logger.warning(
+                    "omni-metrics: listens for the stage engines' events at %s now",
+                    self._endpoint.address,
+                )
+            self._refused = False
+
+    def _run(self) -> None:
+        while True:
+            if self._open is None:
+                if self._closing.wait(_RETRY_SECONDS):
                     return
-        except Exception as error:
-            internal_errors.report("receiving events of other processes", error)
-        finally:
-            if authenticator is not None:
-                authenticator.stop()
-            context.destroy(linger=0)
-            self._endpoint.remove()
+                with internal_errors.suppressed("receiving events of other processes"):
+                    self._try_to_open()
+                continue
+            try:
+                self._listen(self._open.socket)
+                return
+            except Exception as error:
+                internal_errors.report("receiving events of other processes", error)
+            finally:
+                opened, self._open = self._open, None
+                opened.close()
+
+    def _listen(self, socket: zmq.Socket[bytes]) -> None:
+        while True:
+            closing = self._closing.is_set()
+            while socket.poll(0 if closing else _TICK_MILLISECONDS):
+                began = time.monotonic()
+                self.take(socket.recv())
+                closing = closing or self._closing.is_set()
+                if not closing:
+                    time.sleep(_REST * (time.monotonic() - began))
+            with internal_errors.suppressed("an event of another process"):
+                self._idle()
+            if closing:
+                return
 
     def take(self, data: bytes) -> None:
         """One message came; never raises."""
@@ -129,29 +153,62 @@ class Receiver:
             self._drop("oversized", 1)
             return
         try:
-            frame = frames.decode(data)
+            frame, invalid = frames.decode(data)
         except FrameError:
             self._drop("garbage", 1)
             return
-        self._count(frame)
+        self._drop("invalid", invalid)
+        self._count(frame, invalid)
         for event in frame.events:
             with internal_errors.suppressed("an event of another process"):
                 self._deliver(event)
 
-    def _count(self, frame: Frame) -> None:
-        expected, dropped, errors = self._senders.pop(frame.sender, (frame.first, 0, {}))
-        self._senders[frame.sender] = (frame.first + len(frame.events), frame.dropped, frame.errors)
+    def _count(self, frame: Frame, invalid: int) -> None:
+        before = self._senders.pop(frame.sender, _Told(frame.first, 0, 0, {}))
+        ended = frame.first + len(frame.events) + invalid
+        self._senders[frame.sender] = _Told(ended, frame.dropped, frame.unsendable, frame.errors)
         if len(self._senders) > _MOST_SENDERS:
             self._senders.popitem(last=False)
-        self._drop("lost", frame.first - expected)
-        self._drop("queue_full", frame.dropped - dropped)
+        self._drop("lost", frame.first - before.sent)
+        self._drop("queue_full", frame.dropped - before.dropped)
+        self._drop("unsendable", frame.unsendable - before.unsendable)
         for place, count in frame.errors.items():
-            if count > errors.get(place, 0):
-                internal_errors.errors.add(place, count - errors.get(place, 0))
+            if count > before.errors.get(place, 0):
+                internal_errors.errors.add(place, count - before.errors.get(place, 0))
 
     def _drop(self, reason: str, count: int) -> None:
         if count > 0 and self._events_dropped.listeners:
             self._events_dropped(EventsDropped(reason=reason, count=count))
+
+
+class _Open:
+    """A socket that listens, with what it needs."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        """Raises OSError, ValueError or zmq.ZMQError, and then leaves nothing open."""
+        self._endpoint = endpoint
+        self._authenticator: ThreadAuthenticator | None = None
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        try:
+            self.socket = self._context.socket(zmq.PULL)
+            self.socket.linger = 0
+            self.socket.rcvhwm = _MOST_FRAMES
+            self.socket.maxmsgsize = _MOST_TRANSPORT_BYTES
+            if endpoint.key_file is not None:
+                self._authenticator = _only_holders_of(self._context, endpoint.key_file)
+            endpoint.bind(self.socket)
+        except BaseException:
+            self._stop()
+            raise
+
+    def close(self) -> None:
+        self._stop()
+        self._endpoint.remove()
+
+    def _stop(self) -> None:
+        if self._authenticator is not None:
+            self._authenticator.stop()
+        self._context.destroy(linger=0)
 
 
 def _only_holders_of(context: zmq.Context[zmq.Socket[bytes]], key_file: str) -> ThreadAuthenticator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import queue
 import secrets
@@ -17,12 +18,16 @@ from vllm_omni_metrics_plugin.channel import frames
 from vllm_omni_metrics_plugin.channel.endpoint import Endpoint
 from vllm_omni_metrics_plugin.channel.frames import MOST_EVENTS, Frame, WireEvent
 
+logger = logging.getLogger("vllm.omni_metrics")
+
 #: Events that wait for the sending thread, at most.
 MOST_WAITING = 10_000
 #: Frames that wait in the socket, at most.
 _MOST_FRAMES = 64
 _RETRY_MILLISECONDS = 100
 _FLUSH_SECONDS = 2.0
+#: After this long the sending thread begins anew where an error ended it.
+_RESTART_SECONDS = 1.0
 
 
 class _Wake:
@@ -51,9 +56,13 @@ class Sender:
         self._errors_before = errors_before
         self._waiting: queue.SimpleQueue[WireEvent | _Wake | None] = queue.SimpleQueue()
         self._count = threading.Lock()
-        self._dropped = 0
+        #: Events so far that found no place, that a frame could not hold, and that were sent.
+        self._dropped = self._unsendable = self._sent = 0
+        #: What the last frame said: dropped, unsendable, errors.
+        self._told: tuple[int, int, Mapping[str, int]] = (0, 0, {})
         self._thread: threading.Thread | None = None
         self._close_by: float | None = None
+        self._closing = threading.Event()
 
     def send(self, event: WireEvent) -> None:
         """Put the event on its way, or drop and count it where too many wait."""
@@ -79,6 +88,7 @@ class Sender:
             return
         self._close_by = time.monotonic() + seconds
         self._waiting.put(None)
+        self._closing.set()
         thread.join(seconds + 1.0)
 
     def _start(self) -> None:
@@ -90,20 +100,31 @@ class Sender:
                 self._thread.start()
 
     def _run(self) -> None:
-        with (
-            internal_errors.suppressed("sending events to the server"),
-            zmq.Context() as context,
-            context.socket(zmq.PUSH) as socket,
-        ):
-            socket.sndhwm = _MOST_FRAMES
-            socket.sndtimeo = _RETRY_MILLISECONDS
-            socket.linger = int(1000 * _FLUSH_SECONDS)
-            self._endpoint.connect(socket)
-            self._send_all(socket)
+        warned = False
+        while True:
+            try:
+                with zmq.Context() as context, context.socket(zmq.PUSH) as socket:
+                    socket.sndhwm = _MOST_FRAMES
+                    socket.sndtimeo = _RETRY_MILLISECONDS
+                    socket.linger = int(1000 * _FLUSH_SECONDS)
+                    self._endpoint.connect(socket)
+                    self._send_all(socket)
+                return
+            except (OSError, ValueError, zmq.ZMQError) as error:
+                if not warned:
+                    logger.warning(
+                        "omni-metrics: cannot send events to the server at %s (%s); "
+                        "no samples of this process's transfers until it can",
+                        self._endpoint.address,
+                        error,
+                    )
+                warned = True
+            except Exception as error:
+                internal_errors.report("sending events to the server", error)
+            if self._closing.wait(_RESTART_SECONDS):
+                return
 
     def _send_all(self, socket: zmq.Socket[bytes]) -> None:
-        sent = dropped_before = 0
-        errors_before: Mapping[str, int] = {}
         open_ = True
         while open_:
             events: list[WireEvent] = []
@@ -115,12 +136,32 @@ class Sender:
                     break
                 item = self._waiting.get()
             open_ = item is not None
-            dropped, errors = self._dropped, self._errors()
-            if events or dropped != dropped_before or errors != errors_before:
-                data = frames.encode(Frame(self._name, sent, dropped, events, errors))
-                if not self._push(socket, data):
+            try:
+                if not self._send(socket, events):
                     return
-                sent, dropped_before, errors_before = sent + len(events), dropped, errors
+            except BaseException:
+                self._unsendable += len(events)
+                raise
+
+    def _send(self, socket: zmq.Socket[bytes], events: list[WireEvent]) -> bool:
+        """False if the time to close came first."""
+        try:
+            told, data = self._encode(events)
+        except Exception:  # one of the events has no form on the wire
+            sendable = [event for event in events if frames.can_be_sent(event)]
+            self._unsendable += len(events) - len(sendable)
+            events[:] = sendable
+            told, data = self._encode(events)
+        if (events or told != self._told) and not self._push(socket, data):
+            return False
+        self._sent, self._told = self._sent + len(events), told
+        return True
+
+    def _encode(self, events: list[WireEvent]) -> tuple[tuple[int, int, Mapping[str, int]], bytes]:
+        told = (self._dropped, self._unsendable, self._errors())
+        dropped, unsendable, errors = told
+        frame = Frame(self._name, self._sent, dropped, events, dict(errors), unsendable)
+        return told, frames.encode(frame)
 
     def _errors(self) -> dict[str, int]:
         before = self._errors_before

@@ -200,7 +200,13 @@ def check_channel(chosen: Settings) -> tuple[str, list[Finding]]:
     problem = problem_with(endpoint)
     if problem is None:
         return where, []
-    why = f"the stage engines' events cannot arrive by {where}: {problem}; no samples of transfers"
+    if problem.server_only:
+        why = f"no server can listen at {where} on this host ({problem.text}), only send there"
+        return where, [Finding("note", "channel", why)]
+    why = (
+        f"the stage engines' events cannot arrive by {where}: {problem.text}; "
+        "no samples of transfers"
+    )
     return where, [Finding("degraded", "channel", why)]
 
 

@@ -239,14 +239,21 @@ TALLIES: tuple[Tally, ...] = (
         "metrics_dropped_events_total",
         "degraded",
         "{value} events of the stage engines' processes were lost before they got to the server",
-        where={"reason": ("lost", "queue_full")},
+        where={"reason": ("lost", "queue_full", "unsendable")},
+    ),
+    Tally(
+        "metrics_dropped_events_total",
+        "degraded",
+        "the server could not listen for the stage engines' events (so {value} times); its log "
+        "says why, and whether it listens now",
+        where={"reason": ("not_listening",)},
     ),
     Tally(
         "metrics_dropped_events_total",
         "degraded",
         "{value} messages on the stage engines' channel were refused ({reason}): somebody else "
         "sends there, or another version of the plugin",
-        where={"reason": ("garbage", "oversized")},
+        where={"reason": ("garbage", "invalid", "oversized")},
     ),
     Tally(
         "transfer_failures_total",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from vllm_omni_metrics_plugin import internal_errors
@@ -18,8 +18,9 @@ def wrap_engine_init(original: Callable[..., None], state: EngineState) -> Calla
 
     @functools.wraps(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        _prepare(state)
+        _call(state.before_engine)
         original(self, *args, **kwargs)
+        _call(state.after_engine)
         introduce(self, state, kwargs.get("served_model_name"))
 
     return __init__
@@ -118,7 +119,7 @@ def introduce(omni: Any, state: EngineState, served_as: Any = None) -> str:
     except Exception as error:
         internal_errors.report("finding the model's name", error)
         return "unknown"
-    _prepare(state)
+    _call(state.after_engine)
     with internal_errors.suppressed("announcing the stages"):
         _announce_replicas(state, omni, name)
     return name
@@ -135,10 +136,10 @@ def model_name(omni: Any, served_as: Any = None) -> str:
     return str(served_as or omni.model)
 
 
-def _prepare(state: EngineState) -> None:
+def _call(callbacks: Iterable[Callable[[], None]]) -> None:
     with internal_errors.suppressed("preparing for an engine"):
-        for prepare in state.before_engine:
-            prepare()
+        for callback in callbacks:
+            callback()
 
 
 def _announce_replicas(state: EngineState, omni: Any, name: str) -> None:

@@ -42,6 +42,8 @@ class EngineState:
         self.report: Report | None = self.transfers.report
         #: Called before an engine is built whose stages will report to this process.
         self.before_engine: list[Callable[[], None]] = []
+        #: Called once such an engine is there.
+        self.after_engine: list[Callable[[], None]] = []
         #: By stage pool, from the moment its engine is ready.
         self.stages: weakref.WeakKeyDictionary[Any, Stage] = weakref.WeakKeyDictionary()
         #: By engine, the name that its families carry.

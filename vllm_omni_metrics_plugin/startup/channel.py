@@ -23,29 +23,25 @@ _LOCK = "omni-metrics-listener.lock"
 
 
 def open_channel(settings: Settings, role: Role, state: EngineState) -> None:
-    """The server listens for events once it builds an engine; everybody else sends to it."""
-    endpoint = _endpoint(settings, role)
+    """The server listens for events once it has an engine; everybody else sends to it."""
     if role == "server":
-        assert endpoint is not None
-        _listen(endpoint, state)
-    elif endpoint is None:
+        _Listening(settings, state)
+        return
+    endpoint = _server_endpoint(settings)
+    if endpoint is None:
         state.report = None
     else:
         _send(endpoint, state)
 
 
-def _endpoint(settings: Settings, role: Role) -> Endpoint | None:
-    """None for a process that has no server to send to."""
+def _server_endpoint(settings: Settings) -> Endpoint | None:
+    """Where the server of this process listens; None where it has none to send to."""
     if settings.channel is not None:
         return Endpoint(settings.channel, settings.channel_key)
     inherited = os.environ.get(_INHERITED)
     if inherited and multiprocessing.parent_process() is not None:
         return Endpoint(inherited, private=True)
-    if role != "server":
-        return None
-    endpoint = private_endpoint()
-    os.environ[_INHERITED] = endpoint.address
-    return endpoint
+    return None
 
 
 def _send(endpoint: Endpoint, state: EngineState) -> None:
@@ -57,20 +53,54 @@ def _send(endpoint: Endpoint, state: EngineState) -> None:
     atexit.register(sender.close)
 
 
-def _listen(endpoint: Endpoint, state: EngineState) -> None:
-    transfers = state.transfers
-    receiver = Receiver(endpoint, state.hooks, transfers.report, transfers.forget_outdated)
-    lock = None
-    if api_servers.is_one_of_several() and api_servers.is_on(os.environ):
-        lock = ListenerLock(api_servers.folder(os.environ) / _LOCK, receiver.start)
-    state.before_engine.append(receiver.start if lock is None else lock.begin)
+class _Listening:
+    """The server's end.
 
-    def close() -> None:
-        if lock is not None:
-            lock.stop_waiting()
-        receiver.close()
-        transfers.forget_all()
-        if lock is not None:
-            lock.release()
+    Its address is known before an engine is built, whose processes inherit it. Nothing is opened
+    until the engine is there: what the engine forks would keep the socket, and outlive the server.
+    """
 
-    atexit.register(close)
+    def __init__(self, settings: Settings, state: EngineState) -> None:
+        self._settings = settings
+        self._state = state
+        self._lock: ListenerLock | None = None
+        self._choose()
+        state.before_engine.append(self._choose_in_child)
+        state.after_engine.append(self._open)
+        atexit.register(self._close)
+
+    def _choose_in_child(self) -> None:
+        # A child of a fork that builds an engine is another server than its parent.
+        if self._process != os.getpid():
+            self._choose()
+
+    def _choose(self) -> None:
+        self._process = os.getpid()
+        endpoint = None
+        if self._settings.channel is not None or api_servers.is_one_of_several():
+            endpoint = _server_endpoint(self._settings)
+        if endpoint is None:
+            # What another server says in its own children is not for this one.
+            endpoint = private_endpoint()
+            os.environ[_INHERITED] = endpoint.address
+        transfers = self._state.transfers
+        self._receiver = Receiver(
+            endpoint, self._state.hooks, transfers.report, transfers.forget_outdated
+        )
+        if api_servers.is_one_of_several() and api_servers.is_on(os.environ):
+            folder = api_servers.folder(os.environ)
+            self._lock = ListenerLock(folder / _LOCK, self._receiver.start)
+
+    def _open(self) -> None:
+        if self._lock is None:
+            self._receiver.start()
+        else:
+            self._lock.begin()
+
+    def _close(self) -> None:
+        if self._lock is not None:
+            self._lock.stop_waiting()
+        self._receiver.close()
+        self._state.transfers.forget_all()
+        if self._lock is not None:
+            self._lock.release()

@@ -57,8 +57,8 @@ class TransferReceived(Event, frozen=True, kw_only=True):
     connector: str
     #: As the receiving connector says it; compressing or padding ones differ from the sender's.
     size_bytes: int
-    #: Of the ``get`` that succeeded: receiving and decoding. Where it began before the sender was
-    #: done, only what came after.
+    #: Of the ``get`` that succeeded: receiving and decoding. Where it began before the ``put``
+    #: did, only what came after that.
     duration_seconds: float
     #: When that was done.
     received_at: float
@@ -90,8 +90,10 @@ class TransferFailed(Event, frozen=True, kw_only=True):
 class EventsDropped(Event, frozen=True, kw_only=True):
     """Events of other processes did not arrive here."""
 
-    #: ``queue_full``: the sender had too many waiting. ``lost``: gone on the way. ``garbage`` and
-    #: ``oversized``: frames that were no events.
+    #: ``queue_full``: the sender had too many waiting. ``unsendable``: the sender could not send
+    #: them. ``lost``: gone on the way. ``invalid``: with values that cannot be. ``garbage`` and
+    #: ``oversized``: frames that were none. ``not_listening``: the server cannot listen.
     reason: str
-    #: Events; frames for ``garbage`` and ``oversized``, whose events cannot be counted.
+    #: Events; frames for ``garbage`` and ``oversized``, whose events cannot be counted; 1 for
+    #: ``not_listening``, each time that begins.
     count: int
