@@ -309,7 +309,7 @@ def test_frame_that_is_none_is_counted_and_the_next_one_is_taken(
     ],
 )
 def test_event_with_a_value_that_cannot_be_costs_itself_alone(changed: dict[str, Any]) -> None:
-    events = [sent("a"), sent(**changed), sent("b")]
+    events: list[WireEvent] = [sent("a"), sent(**changed), sent("b")]
     frame, invalid = frames.decode(frames.encode(Frame("me", 7, 0, events)))
     assert (frame.first, frame.events, invalid) == (7, [sent("a"), sent("b")], 1)
 
@@ -519,7 +519,7 @@ def test_private_socket_has_room_whatever_the_folder_for_temporary_files(
     long = tmp_path / ("l" * 90)
     long.mkdir()
     short = Path(tempfile.mkdtemp(dir="/tmp"))
-    monkeypatch.setattr(endpoints.tempfile, "gettempdir", lambda: str(long))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(long))
     named = {"relative": "run", "too long": str(long)}.get(runtime or "", str(short))
     if runtime is None:
         monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
