@@ -51,7 +51,7 @@ TRANSFERS: tuple[Family, ...] = (
         kind="counter",
         labels=("model_name", "from_stage", "to_stage", "operation", "replica", "reason"),
         unit="payloads",
-        help="Payloads that a connector could not send or receive; replica is the failing side's.",
+        help="Payloads that never came as a connector failed; replica is the failing side's.",
         event="omni_transfer_failed",
         formula="+1",
     ),

@@ -20,6 +20,7 @@ from vllm_omni_metrics_plugin.hooks import (
     StageSubmitted,
 )
 from vllm_omni_metrics_plugin.requests.audio import AudioOutput
+from vllm_omni_metrics_plugin.requests.bindings import Bindings
 from vllm_omni_metrics_plugin.requests.encoding import current_encoding
 from vllm_omni_metrics_plugin.requests.outcome import CUT_SHORT, outcome_of
 from vllm_omni_metrics_plugin.requests.visual import VisualOutput
@@ -222,6 +223,7 @@ class OpenRequests:
         """``hooks`` are those of a :class:`~vllm_omni_metrics_plugin.hooks.HookRegistry`."""
         self.hooks = hooks
         self.by_id: dict[str, OpenRequest] = {}
+        self.bindings = Bindings()
 
     def begin(
         self, request_id: str, external_request_id: str, model_name: str, arrived_at: float
@@ -229,6 +231,7 @@ class OpenRequests:
         """A request arrived; ``arrived_at`` in monotonic seconds."""
         request = OpenRequest(self, request_id, model_name, arrived_at)
         self.by_id[request_id] = request
+        self.bindings.begin(request_id, model_name)
         if self.hooks.omni_request_arrived.listeners:
             self.hooks.omni_request_arrived(
                 RequestArrived(
@@ -248,6 +251,7 @@ class OpenRequests:
         work = request.stages.get(stage) if request else None
         if work is not None:
             work.replica = replica
+        self.bindings.bind(request_id, stage, replica, parent_request_id)
         if self.hooks.omni_stage_submitted.listeners:
             self.hooks.omni_stage_submitted(
                 StageSubmitted(
