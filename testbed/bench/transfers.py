@@ -31,7 +31,7 @@ class Bare(Connector):
 def figures(side_by_side: SideBySide) -> list[Figure]:
     bare, watched = Bare(), Connector()
     sender = Sender(private_endpoint())
-    connectors._wrap_class(Connector, sender.send)
+    connectors._wrap_class(Connector, sender.send, connectors._Failures())
     key = "speech-0123456789abcdef-01234567_0_17"
     one, other = side_by_side(
         lambda: watched.get("0", "1", key), lambda: bare.get("0", "1", key), 20_000

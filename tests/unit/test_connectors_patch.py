@@ -149,6 +149,40 @@ def test_put_that_is_refused_is_a_failure_and_no_hop(make: Any, halves: Halves) 
     assert halves.of(SentHalf) == []
 
 
+def test_attempts_at_one_payload_are_told_now_and_then(
+    make: Any, halves: Halves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connector = make((False, 0, None))
+    for _ in range(500):
+        put(connector)
+    assert len(halves.of(FailedHalf)) == 1
+    connector.put("1", "2", "another_1_0", object())
+    assert len(halves.of(FailedHalf)) == 2
+    monkeypatch.setattr(connectors, "_TELL_AGAIN_SECONDS", 0.0)
+    put(connector)
+    assert len(halves.of(FailedHalf)) == 3
+
+
+def test_payload_that_fails_again_after_a_success_is_told_again(make: Any, halves: Halves) -> None:
+    connector = make((False, 0, None))
+    put(connector)
+    connector.answer = (True, 298, None)
+    put(connector)
+    connector.answer = (False, 0, None)
+    put(connector)
+    assert [type(half) for half in halves.events] == [FailedHalf, SentHalf, FailedHalf]
+
+
+def test_payloads_that_failed_are_remembered_up_to_a_number(
+    make: Any, halves: Halves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connectors, "_MOST_FAILED", 2)
+    connector = make((False, 0, None))
+    for key in ("a_1_0", "b_1_0", "c_1_0", "a_1_0", "c_1_0"):
+        connector.put("1", "2", key, object())
+    assert [half.key for half in halves.of(FailedHalf)] == ["a_1_0", "b_1_0", "c_1_0", "a_1_0"]
+
+
 def test_methods_that_call_one_another_count_once(
     make: Any, halves: Halves, connector_class: type
 ) -> None:

@@ -10,9 +10,19 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from vllm_omni_metrics_plugin.channel import hops
-from vllm_omni_metrics_plugin.channel.frames import ReceivedHalf, SentHalf, WireEvent
+from vllm_omni_metrics_plugin.channel.frames import (
+    FailedHalf,
+    ReceivedHalf,
+    SentHalf,
+    WireEvent,
+)
 from vllm_omni_metrics_plugin.channel.hops import Transfers
-from vllm_omni_metrics_plugin.hooks import HookRegistry, TransferReceived, TransferSent
+from vllm_omni_metrics_plugin.hooks import (
+    HookRegistry,
+    TransferFailed,
+    TransferReceived,
+    TransferSent,
+)
 
 
 def sent(key: str = "speech_0_0", **changed: Any) -> SentHalf:
@@ -41,6 +51,19 @@ def received(key: str = "speech_0_0", **changed: Any) -> ReceivedHalf:
         duration_seconds=0.002,
         received_at=100.010,
         clock="here",
+    )
+    return structs.replace(half, **changed)
+
+
+def failed(key: str = "speech_0_0", **changed: Any) -> FailedHalf:
+    half = FailedHalf(
+        from_stage=0,
+        to_stage=1,
+        operation="send",
+        replica=3,
+        key=key,
+        connector="SharedMemoryConnector",
+        reason="refused",
     )
     return structs.replace(half, **changed)
 
@@ -169,6 +192,138 @@ def test_halves_that_wait_at_the_end_are_told(joining: Transfers, recorder: Any)
     joining.report(received("b"))
     joining.forget_all()
     assert [event.key for event in recorder.events] == ["a", "b"]
+
+
+# Payloads that never come
+
+
+def test_attempts_that_fail_are_no_lost_payload_when_it_comes(
+    joining: Transfers, recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joining.report(failed(operation="send"))
+    joining.report(failed(operation="receive", reason="TimeoutError"))
+    joining.report(sent())
+    joining.report(failed(operation="receive", reason="TimeoutError"))
+    joining.report(received())
+    joining.report(failed(operation="receive"))
+    monkeypatch.setattr(hops, "QUIET_SECONDS", 0.0)
+    joining.forget_outdated()
+    joining.forget_all()
+    assert recorder.of(TransferFailed) == []
+    assert len(recorder.of(TransferReceived)) == 1
+
+
+def test_put_that_was_refused_and_then_succeeded_is_no_lost_payload(
+    joining: Transfers, recorder: Any
+) -> None:
+    joining.report(failed(operation="send"))
+    joining.report(sent())
+    joining.forget_all()
+    assert recorder.of(TransferFailed) == []
+
+
+def test_lost_payload_is_told_once_when_nobody_tries_any_more(
+    joining: Transfers, recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(hops.time, "monotonic", lambda: clock[0])
+    for _ in range(20):  # polls, told each ten seconds
+        joining.report(failed(operation="receive", reason="OSError"))
+        clock[0] += 10.0
+    assert recorder.of(TransferFailed) == []
+    clock[0] += hops.QUIET_SECONDS
+    joining.forget_outdated()
+    event = recorder.only(TransferFailed)
+    assert (event.operation, event.replica, event.reason) == ("receive", 3, "OSError")
+    assert event.model_name == "tiny"
+    clock[0] += 10 * hops.QUIET_SECONDS
+    joining.forget_outdated()
+    joining.forget_all()
+    assert len(recorder.of(TransferFailed)) == 1
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_payload_that_both_sides_failed_at_is_lost_once_by_its_sender(
+    joining: Transfers, recorder: Any, order: int
+) -> None:
+    sides = [failed(operation="send", replica=1), failed(operation="receive", reason="OSError")]
+    for half in sides[::order]:
+        joining.report(half)
+    joining.forget_all()
+    event = recorder.only(TransferFailed)
+    assert (event.operation, event.replica, event.reason) == ("send", 1, "refused")
+
+
+def test_lost_payloads_that_wait_are_bounded(
+    joining: Transfers, recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hops, "MOST_WAITING", 3)
+    for number in range(5):
+        joining.report(failed(f"{number}"))
+    assert [event.key for event in recorder.of(TransferFailed)] == ["0", "1"]
+
+
+# Whose a payload is
+
+
+class Owner:
+    def __init__(self, model_name: str | None, **replicas: int) -> None:
+        self.model_name = model_name
+        self.replicas = replicas
+
+    def replica(self, stage: int) -> int | None:
+        return self.replicas.get(f"stage{stage}")
+
+
+def test_replicas_and_model_are_those_that_the_server_gave_the_request_to(
+    hooks: Any, recorder: Any
+) -> None:
+    owners = {"a": Owner("painter", stage0=4, stage1=5), "b": Owner("talker", stage0=6)}
+    joining = Transfers(hooks, lambda key, from_stage, to_stage: owners.get(key))
+    joining.model_name = "sole"
+    for key in ("a", "b", "c"):
+        joining.report(sent(key, from_replica=None))
+        joining.report(received(key, to_replica=7))
+    for kind in (TransferSent, TransferReceived):
+        edges = [(e.model_name, e.from_replica, e.to_replica) for e in recorder.of(kind)]
+        assert edges == [("painter", 4, 5), ("talker", 6, 7), ("sole", None, 7)]
+
+
+def test_owner_that_becomes_known_before_the_other_half_comes_counts(
+    hooks: Any, recorder: Any
+) -> None:
+    owners: dict[str, Owner] = {}
+    joining = Transfers(hooks, lambda key, from_stage, to_stage: owners.get(key))
+    joining.report(received("a", to_replica=None))
+    owners["a"] = Owner("painter", stage0=4, stage1=5)
+    joining.report(sent("a", from_replica=None))
+    for kind in (TransferSent, TransferReceived):
+        event = recorder.only(kind)
+        assert (event.model_name, event.from_replica, event.to_replica) == ("painter", 4, 5)
+
+
+def test_owner_that_is_forgotten_before_the_other_half_comes_counts(
+    hooks: Any, recorder: Any
+) -> None:
+    owners = {"a": Owner("painter", stage0=4, stage1=5)}
+    joining = Transfers(hooks, lambda key, from_stage, to_stage: owners.get(key))
+    joining.report(sent("a", from_replica=None))
+    owners.clear()
+    joining.report(received("a", to_replica=1))
+    event = recorder.only(TransferReceived)
+    assert (event.model_name, event.from_replica, event.to_replica) == ("painter", 4, 1)
+
+
+def test_lost_payload_is_its_sides(hooks: Any, recorder: Any) -> None:
+    owner = Owner("painter", stage0=4, stage1=5)
+    joining = Transfers(hooks, lambda key, from_stage, to_stage: owner)
+    joining.report(failed("a", operation="send", replica=None))
+    joining.report(failed("b", operation="receive", replica=None))
+    joining.forget_all()
+    assert [(e.model_name, e.replica) for e in recorder.of(TransferFailed)] == [
+        ("painter", 4),
+        ("painter", 5),
+    ]
 
 
 @given(

@@ -59,7 +59,7 @@ class ReceivedHalf(msgspec.Struct, frozen=True, kw_only=True, tag="received"):
 
 
 class FailedHalf(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
-    """A connector of this process could not send or receive a payload."""
+    """A connector of this process could not send or receive a payload; it may try again."""
 
     from_stage: Number
     to_stage: Number

@@ -169,7 +169,7 @@ def omni_transfer_received(event: events.TransferReceived) -> None:
 
 @hookspec(since="0.1")
 def omni_transfer_failed(event: events.TransferFailed) -> None:
-    """A payload could not be sent or received. In the server only, once for each failure."""
+    """A payload was lost. In the server only, once for each, when nobody tries any more."""
 
 
 @hookspec(since="0.1")

@@ -115,7 +115,8 @@ def introduce(omni: Any, state: EngineState, served_as: Any = None) -> str:
     if known is not None:
         return known
     try:
-        name = state.model_names[omni] = state.transfers.model_name = model_name(omni, served_as)
+        name = model_name(omni, served_as)
+        state.name_engine(omni, name)
     except Exception as error:
         internal_errors.report("finding the model's name", error)
         return "unknown"

@@ -9,8 +9,10 @@ from typing import Any
 
 from vllm_omni_metrics_plugin.channel.frames import WireEvent
 from vllm_omni_metrics_plugin.channel.hops import Transfers
+from vllm_omni_metrics_plugin.patches.transfer_keys import requests_of
 from vllm_omni_metrics_plugin.requests import OpenRequests
 from vllm_omni_metrics_plugin.requests.arrival import WallClock
+from vllm_omni_metrics_plugin.requests.bindings import Binding
 
 #: Takes the halves of hops that this process sees.
 Report = Callable[[WireEvent], None]
@@ -36,7 +38,7 @@ class EngineState:
         self.requests = OpenRequests(hooks)
         #: In which endpoints say when a request reached them.
         self.wall_clock = WallClock()
-        self.transfers = Transfers(hooks)
+        self.transfers = Transfers(hooks, self._owner)
         #: Where the halves of hops go that this process sees. Here they are joined at once, as
         #: stages may run inside the server; other processes send them, or nobody wants them (None).
         self.report: Report | None = self.transfers.report
@@ -50,3 +52,17 @@ class EngineState:
         self.model_names: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
         #: By stage pool, the stat logger and the engine numbers that its orchestrator gave out.
         self.stat_loggers: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+    def name_engine(self, omni: Any, name: str) -> None:
+        """The engine's families carry this name."""
+        self.model_names[omni] = name
+        # A payload of an unknown request is this engine's, unless it may be another one's.
+        alone = set(self.model_names.values()) == {name}
+        self.transfers.model_name = name if alone else None
+
+    def _owner(self, key: str, from_stage: int, to_stage: int) -> Binding | None:
+        for request_id in requests_of(key, from_stage, to_stage):
+            binding = self.requests.bindings.of(request_id)
+            if binding is not None:
+                return binding
+        return None

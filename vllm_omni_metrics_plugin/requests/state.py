@@ -21,6 +21,7 @@ from vllm_omni_metrics_plugin.hooks import (
     StageSubmitted,
 )
 from vllm_omni_metrics_plugin.requests.audio import AudioOutput
+from vllm_omni_metrics_plugin.requests.bindings import Bindings
 from vllm_omni_metrics_plugin.requests.encoding import Encoding, current_encoding
 from vllm_omni_metrics_plugin.requests.exchange import Ending, Exchange
 from vllm_omni_metrics_plugin.requests.outcome import CUT_SHORT, ending_of, outcome_of
@@ -250,6 +251,7 @@ class OpenRequests:
         self._deciding = threading.Lock()
         #: The ids of warm-ups that have not ended; nothing is told of them.
         self.nobodys: set[str] = set()
+        self.bindings = Bindings()
 
     def begin(
         self, request_id: str, external_request_id: str, model_name: str, arrived_at: float | None
@@ -257,6 +259,7 @@ class OpenRequests:
         """A request arrived; ``arrived_at`` in monotonic seconds, None if it is not known."""
         request = OpenRequest(self, request_id, model_name, arrived_at)
         self.by_id[request_id] = request
+        self.bindings.begin(request_id, model_name)
         if self.hooks.omni_request_arrived.listeners:
             self.hooks.omni_request_arrived(
                 RequestArrived(
@@ -279,6 +282,7 @@ class OpenRequests:
         if work is not None:
             work.replica = replica
         first = request is not None and self._dispatch(request)
+        self.bindings.bind(request_id, stage, replica, parent_request_id)
         if self.hooks.omni_stage_submitted.listeners:
             self.hooks.omni_stage_submitted(
                 StageSubmitted(

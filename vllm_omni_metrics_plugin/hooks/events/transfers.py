@@ -21,7 +21,7 @@ class TransferSent(Event, frozen=True, kw_only=True):
     #: None if the engine that sent it is not known by name.
     model_name: str | None = None
     from_stage: int
-    #: None if the sending process does not know its own number.
+    #: None if neither the server nor the sending process knows it.
     from_replica: int | None
     to_stage: int
     #: None for a payload that nobody took, and when the receiver's report was lost.
@@ -51,7 +51,7 @@ class TransferReceived(Event, frozen=True, kw_only=True):
     #: None when the sender's report was lost.
     from_replica: int | None = None
     to_stage: int
-    #: None if the receiving process does not know its own number.
+    #: None if neither the server nor the receiving process knows it.
     to_replica: int | None
     key: str
     connector: str
@@ -71,7 +71,7 @@ class TransferReceived(Event, frozen=True, kw_only=True):
 
 
 class TransferFailed(Event, frozen=True, kw_only=True):
-    """A connector could not send or receive a payload."""
+    """A payload never came: a connector could not send or receive it, and tries no more."""
 
     #: None if the engine is not known by name.
     model_name: str | None = None
@@ -79,11 +79,12 @@ class TransferFailed(Event, frozen=True, kw_only=True):
     to_stage: int
     #: Which of the two could not be done.
     operation: Operation
-    #: Of the side that failed.
+    #: Of the side that failed; None if it is not known.
     replica: int | None
     key: str
     connector: str
-    #: ``refused`` when the connector said no, else the class of the exception that it raised.
+    #: ``refused`` when the connector said no, else the class of the exception that it raised. Of
+    #: the last attempt; of the sending side if both failed.
     reason: str
 
 
