@@ -226,7 +226,7 @@ def test_lost_payload_is_told_once_when_nobody_tries_any_more(
     joining: Transfers, recorder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1000.0]
-    monkeypatch.setattr(hops.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
     for _ in range(20):  # polls, told each ten seconds
         joining.report(failed(operation="receive", reason="OSError"))
         clock[0] += 10.0
