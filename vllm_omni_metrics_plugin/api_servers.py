@@ -107,7 +107,8 @@ _LIMITS = (
     Limit(
         tuple(family.name for family in catalog.TRANSFERS),
         "one of the servers hears of all transfers, and another takes its place when it ends; what "
-        "is under way in that moment is lost or counted as missing",
+        "is under way in that moment is lost or counted as missing. It knows the replicas of its "
+        "own requests only, so other servers' hops from or to diffusion stages are missing samples",
     ),
     Limit(
         _names(
