@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import TracebackType
 
 logger = logging.getLogger("vllm.omni_metrics")
@@ -44,7 +44,7 @@ class InternalErrors:
             self.added()
         return first
 
-    def counts(self) -> Mapping[str, int]:
+    def counts(self) -> dict[str, int]:
         """By place, as of now."""
         with self._lock:
             return dict(self._counts)

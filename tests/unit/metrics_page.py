@@ -8,12 +8,12 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
+from tests.unit.feed import Feed
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.hooks import Event, ReplicaJoined, ReplicaLeft
 from vllm_omni_metrics_plugin.scrape import Scrape, parse
-from vllm_omni_metrics_plugin.testing import EVENTS, make_event
+from vllm_omni_metrics_plugin.testing import make_event
 
-_HOOKS = {kind: name for name, kind in EVENTS.items()}
 _ANY_FAMILY = catalog.FAMILIES[0].name
 
 
@@ -23,7 +23,7 @@ class MetricsPage:
     def __init__(self, registry: CollectorRegistry, hooks: Any) -> None:
         """``registry`` is where an exporter publishes that is called by ``hooks``."""
         self._registry = registry
-        self._hooks = hooks
+        self._feed = Feed(hooks)
         self._others: dict[str, Any] = {}
         # The families are there from the first replica on; a test that needs one has it join.
         self.fire(make_event(ReplicaJoined), make_event(ReplicaLeft))
@@ -31,7 +31,7 @@ class MetricsPage:
     def fire(self, *events: Event) -> None:
         """What the exporter makes of these events."""
         for event in events:
-            getattr(self._hooks, _HOOKS[type(event)])(event)
+            self._feed.event(event)
 
     def add(self, stem: str, amount: float = 1, **labels: str) -> None:
         """What no event leaves behind by itself, and so a fault: ``amount`` more of this family.

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 from prometheus_client import generate_latest
 
+from tests.unit.feed import Feed
 from vllm_omni_metrics_plugin import catalog, exporters
 from vllm_omni_metrics_plugin.doctor.measures import Count, Measure
 from vllm_omni_metrics_plugin.doctor.report import Finding
@@ -18,8 +19,6 @@ from vllm_omni_metrics_plugin.doctor.traffic import judge
 from vllm_omni_metrics_plugin.hooks import Event
 from vllm_omni_metrics_plugin.scrape import parse
 from vllm_omni_metrics_plugin.testing import EVENTS, speech_request
-
-HOOKS = {kind: name for name, kind in EVENTS.items()}
 
 
 class Added(NamedTuple):
@@ -177,7 +176,7 @@ def test_rule_speaks_where_traffic_left_no_sample_and_only_there(rule: Any, foun
 
 def fire(hooks: Any, *events: Event) -> None:
     for event in events:
-        getattr(hooks, HOOKS[type(event)])(event)
+        Feed(hooks).event(event)
 
 
 def without_engine(text: str) -> list[str]:

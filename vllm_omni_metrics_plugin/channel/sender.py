@@ -42,18 +42,12 @@ class Sender:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._start_anew({})
-        os.register_at_fork(
-            after_in_child=lambda: self._start_anew(internal_errors.errors.counts())
-        )
+        self._start_anew()
+        os.register_at_fork(after_in_child=self._start_anew)
 
-    def _start_anew(self, errors_before: Mapping[str, int]) -> None:
-        """Threads and sockets do not survive a fork; a child is a sender of its own.
-
-        The parent sends ``errors_before``.
-        """
+    def _start_anew(self) -> None:
+        """Threads and sockets do not survive a fork; a child is a sender of its own."""
         self._name = f"{os.getpid()}-{secrets.token_hex(8)}"
-        self._errors_before = errors_before
         self._waiting: queue.SimpleQueue[WireEvent | _Wake | None] = queue.SimpleQueue()
         self._count = threading.Lock()
         #: Events so far that found no place, that a frame could not hold, and that were sent.
@@ -157,20 +151,11 @@ class Sender:
         self._sent, self._told = self._sent + len(events), told
         return True
 
-    def _encode(self, events: list[WireEvent]) -> tuple[tuple[int, int, Mapping[str, int]], bytes]:
-        told = (self._dropped, self._unsendable, self._errors())
+    def _encode(self, events: list[WireEvent]) -> tuple[tuple[int, int, dict[str, int]], bytes]:
+        told = (self._dropped, self._unsendable, internal_errors.errors.counts())
         dropped, unsendable, errors = told
-        frame = Frame(self._name, self._sent, dropped, events, dict(errors), unsendable)
+        frame = Frame(self._name, self._sent, dropped, events, errors, unsendable)
         return told, frames.encode(frame)
-
-    def _errors(self) -> dict[str, int]:
-        before = self._errors_before
-        counts = internal_errors.errors.counts()
-        return {
-            place: count - before.get(place, 0)
-            for place, count in counts.items()
-            if count > before.get(place, 0)
-        }
 
     def _push(self, socket: zmq.Socket[bytes], data: bytes) -> bool:
         """False if the time to close came before the frame found a place."""
