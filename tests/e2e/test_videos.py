@@ -104,7 +104,9 @@ def test_times_of_each_request_are_the_clients(video_server: Server) -> None:
 
 def test_cancelled_job_has_its_outcome_counted_alone(video_server: Server) -> None:
     with observing(video_server) as seen:
-        cancelled = visual.video_job(video_server.url, steps=400, cancel=True)
+        cancelled = visual.video_job(
+            video_server.url, frames=33, size="128x128", steps=200, cancel=True
+        )
         # Each engine has to be done with what it has before it comes to these.
         after = [visual.video(video_server.url, frames=5, steps=2) for _ in range(2)]
 
