@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import io
+import math
+import struct
+import wave
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -35,6 +41,33 @@ def test_counts_and_totals_of_mixed_chats_are_the_clients(chat_server: Server) -
 
     assert_counts_agree(seen.gained, answers, chat_server.model)
     assert set(seen.gained.by("vllm:omni_audio_frames_total", "stage")) == {"2"}
+
+
+def about(hertz: int) -> list[dict[str, Any]]:
+    """A message with half a second of a tone in it."""
+    recording = io.BytesIO()
+    with wave.open(recording, "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        tone = (int(8000 * math.sin(math.tau * hertz * n / 16000)) for n in range(8000))
+        file.writeframes(struct.pack("<8000h", *tone))
+    url = f"data:audio/wav;base64,{base64.b64encode(recording.getvalue()).decode()}"
+    said = [{"type": "audio_url", "audio_url": {"url": url}}, {"type": "text", "text": "what?"}]
+    return [{"role": "user", "content": said}]
+
+
+def test_cache_of_processed_inputs_shows_its_lookups(chat_server: Server) -> None:
+    # A recording that comes again is found. vLLM's own server counts alike.
+    recordings = [200, 200, 400, 200]
+    with observing(chat_server) as seen:
+        answers = [
+            audio.chat(chat_server.url, modalities=("text",), messages=about(recording))
+            for recording in recordings
+        ]
+
+    assert [answer.status for answer in answers] == [200] * len(recordings), answers
+    lookups = ("vllm:mm_cache_queries_total", "vllm:mm_cache_hits_total")
+    shown = {name: seen.gained.by(name, "stage") for name in lookups}
+    assert shown == {lookups[0]: {"0": 4}, lookups[1]: {"0": 2}}
 
 
 def _streams() -> dict[str, Callable[[Server], Answer]]:

@@ -31,12 +31,14 @@ def test_both_engines_start_and_each_shows_its_own_families(tmp_path: Path) -> N
     lines = [line for line in done.stdout.splitlines() if line.startswith("REPORT ")]
     assert lines, f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
     *alive, stopped = json.loads(lines[0].removeprefix("REPORT "))
-    for number, samples in enumerate(alive, 1):
-        shown = {(name, labels.get("stage"), value) for name, labels, value in samples}
+    for number, report in enumerate(alive, 1):
+        shown = {(name, labels.get("stage"), value) for name, labels, value in report["samples"]}
         assert shown == {
             *(("vllm:omni_stage_info", stage, 1.0) for stage in "012"),
             # vLLM's own begin anew with each engine, ours go on.
             ("vllm:request_success_total", "0", 1.0),
             ("vllm:omni_requests_success_total", None, float(number)),
         }, f"engine {number}"
-    assert [name for name, _, _ in stopped] == ["vllm:omni_requests_success_total"]
+        assert report["asleep"] == {"0": "awake", "1": "weights_offloaded", "2": "awake"}
+        assert report["awake"] == dict.fromkeys("012", "awake")
+    assert [name for name, _, _ in stopped["samples"]] == ["vllm:omni_requests_success_total"]

@@ -1,4 +1,5 @@
-"""A script: two engines one after the other in one process, each asked once; prints JSON."""
+"""A script: two engines one after the other in one process, each asked once and
+put to sleep in part; prints JSON."""
 
 from __future__ import annotations
 
@@ -36,10 +37,26 @@ def settled() -> list[tuple[str, dict[str, str], float]]:
     return samples()
 
 
-async def ask(engine: Any) -> None:
+def sleep_states() -> dict[str, str]:
+    """Of each stage that has one replica."""
+    return {
+        sample.labels["stage"]: sample.labels["sleep_state"]
+        for family in REGISTRY.collect()
+        for sample in family.samples
+        if sample.name == "vllm:engine_sleep_state" and sample.value == 1
+    }
+
+
+async def use(engine: Any) -> dict[str, Any]:
     prompt = {"prompt_token_ids": [1, 2, 3]}
     async for _ in engine.generate(prompt, request_id="one", output_modalities=["text"]):
         pass
+    report: dict[str, Any] = {"samples": await asyncio.to_thread(settled)}
+    await engine.sleep(stage_ids=[1], level=1)
+    report["asleep"] = sleep_states()
+    await engine.wake_up(stage_ids=[1])
+    report["awake"] = sleep_states()
+    return report
 
 
 def main(model: str, deploy: str) -> None:
@@ -48,10 +65,9 @@ def main(model: str, deploy: str) -> None:
     reports = []
     for _ in range(2):
         engine = AsyncOmni(model=model, deploy_config=deploy)
-        asyncio.run(ask(engine))
-        reports.append(settled())
+        reports.append(asyncio.run(use(engine)))
         engine.shutdown()
-    reports.append(samples())
+    reports.append({"samples": samples()})
     print("REPORT", json.dumps(reports))
 
 

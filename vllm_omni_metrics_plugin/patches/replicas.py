@@ -122,6 +122,7 @@ def introduce(omni: Any, state: EngineState, served_as: Any = None) -> str:
         return "unknown"
     _call(state.after_engine)
     with internal_errors.suppressed("announcing the stages"):
+        stats.engine_is_ready(state, omni.engine)
         _announce_replicas(state, omni, name)
     return name
 

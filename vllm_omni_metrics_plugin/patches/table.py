@@ -14,7 +14,7 @@ from vllm_omni_metrics_plugin.patches import (
     warmup,
 )
 from vllm_omni_metrics_plugin.patches.diffusion import steps, video_endpoint
-from vllm_omni_metrics_plugin.patches.engine_families import lost_stats, scheduler, stats
+from vllm_omni_metrics_plugin.patches.engine_families import lost_stats, scheduler, sleep, stats
 from vllm_omni_metrics_plugin.patches.seams.releases import RELEASES
 from vllm_omni_metrics_plugin.patches.seams.seam import ENGINE_FAMILIES, Seam
 
@@ -230,6 +230,16 @@ _SEAMS: tuple[Seam, ...] = (
         feeds=_ENGINE,
         leading=("stage_pools",),
         keywords=("log_stats",),
+    ),
+    Seam(
+        name="sleep",
+        module="vllm_omni.engine.stage_pool",
+        attribute="StagePool.collective_rpc",
+        form="coroutine",
+        wrap=sleep.wrap_collective_rpc,
+        feeds=(ENGINE_FAMILIES,),
+        leading=("replica_id", "method"),
+        keywords=("args", "kwargs"),
     ),
     Seam(
         name="scheduler_init",

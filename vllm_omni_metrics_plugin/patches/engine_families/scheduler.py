@@ -12,12 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 from vllm_omni_metrics_plugin import internal_errors
+from vllm_omni_metrics_plugin.patches.engine_families import throttled
 from vllm_omni_metrics_plugin.patches.seams.arguments import replacing
 
 #: Set on a scheduler: what the server knows is not how it is now.
 _OUTDATED = "_omni_metrics_outdated"
 #: Set on a scheduler: the number of the API server that its newest request came from.
 _CLIENT = "_omni_metrics_client"
+#: Set on a scheduler: the statistics of steps that the throttle left out.
+_LEFT_OUT = "_omni_metrics_left_out"
 #: What is above 0 in the statistics of a scheduler that is not idle; not every release has all.
 _LOADS = ("num_running_reqs", "num_waiting_reqs", "num_skipped_waiting_reqs", "kv_cache_usage")
 
@@ -36,14 +39,23 @@ def wrap_scheduler_init(original: Callable[..., None], _: object) -> Callable[..
 
 
 def wrap_make_stats(original: Callable[..., Any], _: object) -> Callable[..., Any]:
-    """``OmniSchedulerMixin.make_stats``: None while it throttles."""
+    """``OmniSchedulerMixin.make_stats``: None while it throttles.
+
+    What came with the steps in between is counted into the next statistics.
+    """
 
     @functools.wraps(original)
     def make_stats(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with internal_errors.suppressed("counting in the steps that were left out"):
+            left_out = self.__dict__.pop(_LEFT_OUT, None)
+            if left_out:
+                args, kwargs = throttled.with_earlier(left_out, args, kwargs)
         stats = original(self, *args, **kwargs)
         with internal_errors.suppressed("reading a scheduler's statistics"):
             busy = stats is None or any(getattr(stats, load, 0) > 0 for load in _LOADS)
             setattr(self, _OUTDATED, busy)
+            if stats is None:
+                setattr(self, _LEFT_OUT, throttled.of_step(args, kwargs))
             if self.requests:
                 newest = next(reversed(self.requests.values()))
                 setattr(self, _CLIENT, getattr(newest, "client_index", 0))

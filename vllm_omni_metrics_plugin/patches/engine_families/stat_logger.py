@@ -14,6 +14,7 @@ from vllm.v1.metrics.loggers import PrometheusStatLogger
 
 from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.hooks import EngineStats
+from vllm_omni_metrics_plugin.patches.engine_families.input_cache import InputCaches
 from vllm_omni_metrics_plugin.patches.engine_families.relabel import ByReplica, Engines, relabelled
 
 #: Class slots of the logger that hold helper collectors with metric classes of their own.
@@ -23,6 +24,8 @@ _HELPER_SLOTS = (
     "_perf_metrics_cls",
     "_ec_connector_cls",
 )
+#: vLLM's names of its sleep levels; 0 is none.
+_SLEEP_STATES = {"awake": 0, "weights_offloaded": 1, "discard_all": 2}
 _METRIC_SLOTS = ("_gauge_cls", "_counter_cls", "_histogram_cls")
 
 
@@ -34,12 +37,14 @@ class StageStatLogger(PrometheusStatLogger):
         vllm_config: VllmConfig,
         stage_replica_map: Mapping[int, tuple[str, str]],
         hooks: Any,
+        input_caches: InputCaches | None = None,
     ) -> None:
         """``stage_replica_map`` says which stage and replica each flat engine index is.
 
         ``hooks`` are those of a :class:`~vllm_omni_metrics_plugin.hooks.HookRegistry`.
         """
         self._engine_stats = hooks.omni_engine_stats
+        self.input_caches = input_caches or InputCaches({})
         self.vllm_config = vllm_config
         self.engine_indexes: list[int] = []
         self._engines = Engines()
@@ -85,7 +90,7 @@ class StageStatLogger(PrometheusStatLogger):
         if engine_idx in self._engines:
             self._engines.add(engine_idx, stage, replica)
             self.restore_replica(stage, replica)
-            self.gauge_engine_sleep_state["awake"][engine_idx].set(1)
+            self.show_sleep_state(engine_idx, 0)
             return
         self._engines.add(engine_idx, stage, replica)
         if not self.engine_indexes:
@@ -95,7 +100,12 @@ class StageStatLogger(PrometheusStatLogger):
         model_name = self.vllm_config.model_config.served_model_name
         self._labelvalues[engine_idx] = [model_name, stage, replica]
         self.engine_indexes.append(engine_idx)
-        self.gauge_engine_sleep_state["awake"][engine_idx].set(1)
+        self.show_sleep_state(engine_idx, 0)
+
+    def show_sleep_state(self, engine_idx: int, level: int) -> None:
+        """``vllm:engine_sleep_state`` of one engine, as ``record_sleep_state`` has it of all."""
+        for name, of_level in _SLEEP_STATES.items():
+            self.gauge_engine_sleep_state[name][engine_idx].set(level == of_level)
 
     def show_cache_config(self, engine_idx: int, cache_config: Any) -> None:
         """``vllm:cache_config_info`` of one engine; block sizes and counts differ by stage.
@@ -154,6 +164,9 @@ class StageStatLogger(PrometheusStatLogger):
         **kwargs: Any,
     ) -> None:
         with internal_errors.suppressed("recording engine statistics"):
+            if mm_cache_stats is None:
+                stage = self._engines.replica(engine_idx)[0]
+                mm_cache_stats = self.input_caches.new_lookups(int(stage))
             super().record(
                 scheduler_stats, iteration_stats, mm_cache_stats, engine_idx, *args, **kwargs
             )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vllm_omni_metrics_plugin import internal_errors
+from vllm_omni_metrics_plugin.patches.engine_families.input_cache import InputCaches
 from vllm_omni_metrics_plugin.patches.seams.arguments import replacing
 from vllm_omni_metrics_plugin.patches.state import EngineState
 
@@ -72,6 +73,21 @@ def replica_left(state: EngineState, pool: Any, replica: int) -> None:
         state.stat_loggers[pool][0].withdraw_replica(str(pool.stage_id), str(replica))
 
 
+def replica_sleeps(state: EngineState, pool: Any, replica: int, level: int) -> None:
+    """A replica sleeps at vLLM's ``level``, 1 or 2; 0: it is awake."""
+    if pool in state.stat_loggers:
+        stat_logger, numbers = state.stat_loggers[pool]
+        stat_logger.show_sleep_state(numbers[pool.stage_id, replica], level)
+
+
+def engine_is_ready(state: EngineState, engine: Any) -> None:
+    """The engine has its input processor, with the cache of stage 0's inputs."""
+    for pool in engine.stage_pools:
+        if pool.stage_id == 0 and pool in state.stat_loggers:
+            stat_logger = state.stat_loggers[pool][0]
+            stat_logger.input_caches.belongs_to_stage_0(getattr(engine, "input_processor", None))
+
+
 def record_iteration(state: EngineState, pool: Any, replica: int, iteration_stats: Any) -> None:
     """Record what a release up to 0.24 does not hand to its stat logger."""
     if pool in state.stat_loggers:
@@ -100,7 +116,10 @@ def _build(orchestrator: Any, stage_pools: Any, state: EngineState) -> StageStat
         for (stage, replica), number in numbers.items()
         if any(pool.stage_id == stage for pool in pools)
     }
-    stat_logger = StageStatLogger(pools[0].stage_vllm_config, members, state.hooks)
+    later_stages = getattr(orchestrator, "_stage_input_processors", {})
+    stat_logger = StageStatLogger(
+        pools[0].stage_vllm_config, members, state.hooks, InputCaches(later_stages)
+    )
     for pool in pools:
         state.stat_loggers[pool] = (stat_logger, numbers)
         for (stage, replica), number in numbers.items():
