@@ -6,6 +6,7 @@ PIPELINE ?= tts
 METRICS ?= 1
 ENGINES ?=
 PYTHONS ?=
+REQUESTS ?= 100000
 
 PYTHON3 := $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 RUN := .venv/bin/python -m
@@ -13,7 +14,7 @@ RUN := .venv/bin/python -m
 # Every server has several processes, and they would all compile the whole engine at every start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help check check-pythons venv demo serve lint test test-engines bench clean
+.PHONY: help check check-pythons venv demo serve lint test test-engines soak bench clean
 
 help:
 	@echo "make check  lint, types and unit tests, without an engine; a minute the first time"
@@ -22,6 +23,7 @@ help:
 	@echo "make serve  [PORT=8091 REPLICAS=1 PIPELINE=tts|omni|llm|image|video METRICS=1]   a server"
 	@echo "make test   every check and test, against the real engine"
 	@echo "make test-engines [ENGINES='0.28.0']   contract and end-to-end tests by engine release, as a table"
+	@echo "make soak   [REQUESTS=100000]   memory and tables over many requests through the real engine's front"
 	@echo "make bench  what the plugin costs, as ratios"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make venv   install the engine, the plugin and the tools into .venv"
@@ -59,6 +61,9 @@ test: lint
 # An environment per release, 5 GB each; half an hour of servers for each that has one.
 test-engines: venv
 	@$(RUN) testbed.engine_matrix $(ENGINES)
+
+soak: venv
+	@VLLM_LOGGING_LEVEL=CRITICAL $(RUN) tests.engine.soak $(REQUESTS)
 
 bench: venv
 	$(RUN) testbed.bench

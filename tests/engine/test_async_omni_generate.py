@@ -7,6 +7,7 @@ orchestrator between them is replaced, by one that does at once what a test tell
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -301,6 +302,31 @@ def test_listener_who_hangs_up_after_the_last_packet_heard_everything(
     serve(speak, listener(leave_after=3))
     assert recorder.only(RequestFinished).outcome == "length"
     assert recorder.only(AudioFinished).samples == 10080
+
+
+def test_response_that_is_dropped_in_a_cycle_is_closed_without_a_word(
+    serve: Callable[..., Any], recorder: Any
+) -> None:
+    """As Starlette drops one whose endpoint failed in mid stream."""
+    complaints: list[Any] = []
+
+    async def drop(omni: Any) -> Any:
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
+        outputs = omni.generate("hello", request_id="speech", sampling_params_list=params("DELTA"))
+        await outputs.__anext__()
+        cycle: list[Any] = [outputs]
+        cycle.append(cycle)
+        del outputs, cycle
+        gc.collect()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return omni.engine.aborted
+
+    aborted = serve(begin_to_speak, drop)
+    gc.collect()
+    assert complaints == []
+    assert aborted == [recorder.only(RequestArrived).request_id]
+    assert recorder.only(RequestFinished).outcome == "abort"
 
 
 def test_cancelled_request_is_an_abort(serve: Callable[..., Any], recorder: Any) -> None:

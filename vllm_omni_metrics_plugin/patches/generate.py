@@ -19,6 +19,7 @@ from vllm_omni_metrics_plugin.patches.diffusion.outputs import requested_frame_r
 from vllm_omni_metrics_plugin.patches.outputs import observe
 from vllm_omni_metrics_plugin.patches.replicas import introduce
 from vllm_omni_metrics_plugin.patches.seams.arguments import reading
+from vllm_omni_metrics_plugin.patches.seams.inner import closing
 from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.patches.warmup import is_warming_up
 from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests
@@ -92,29 +93,30 @@ def wrap_generate(original: Callable[..., Any], state: EngineState) -> Callable[
         )
         outputs = original(self, prompt, *args, **kwargs)
         error: BaseException | None = None
-        try:
-            output = await _first_output(outputs, call)
-            while True:
+        async with closing(outputs):
+            try:
+                output = await _first_output(outputs, call)
+                while True:
+                    if call.request is not None:
+                        observe(call.request, output, kwargs.get("sampling_params_list"), prompt)
+                    yield output
+                    del output  # it may be large, and the next one may be long in coming
+                    output = await outputs.__anext__()
+            except StopAsyncIteration:
+                return
+            except BaseException as raised:
+                error = raised
+                raise
+            finally:
                 if call.request is not None:
-                    observe(call.request, output, kwargs.get("sampling_params_list"), prompt)
-                yield output
-                del output  # it may be large, and the next one may be long in coming
-                output = await outputs.__anext__()
-        except StopAsyncIteration:
-            return
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            if call.request is not None:
-                params = kwargs.get("sampling_params_list")
-                _end(call.request, error, params)
-                # The engine keeps the first call's context for good.
-                call.request = call.answering = None
-            if call.nobodys is not None:
-                state.requests.nobodys.discard(call.nobodys)
-            error = None  # else it and this frame, with the last output, keep each other alive
-            await outputs.aclose()
+                    params = kwargs.get("sampling_params_list")
+                    _end(call.request, error, params)
+                    # The engine keeps the first call's context for good.
+                    call.request = call.answering = None
+                if call.nobodys is not None:
+                    state.requests.nobodys.discard(call.nobodys)
+                # Else it and this frame, with the last output, keep each other alive.
+                error = None
 
     return generate
 

@@ -7,6 +7,8 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any
 
+from vllm_omni_metrics_plugin.patches.seams.inner import closing
+
 Function = Callable[..., Any]
 
 
@@ -66,11 +68,9 @@ class Switch:
     def _async_generator(self) -> Function:
         async def async_generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
             parts = self.call(*args, **kwargs)
-            try:
+            async with closing(parts):
                 async for part in parts:
                     yield part
                     del part  # it may be large, and the next one may be long in coming
-            finally:
-                await parts.aclose()
 
         return async_generator
