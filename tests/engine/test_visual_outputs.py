@@ -21,6 +21,7 @@ from PIL import Image
 
 from testbed.paths import MODELS
 from vllm_omni_metrics_plugin.hooks import ImageFinished, VideoFinished
+from vllm_omni_metrics_plugin.patches.asked import Asked
 from vllm_omni_metrics_plugin.patches.diffusion import outputs
 from vllm_omni_metrics_plugin.requests.encoding import encoding
 from vllm_omni_metrics_plugin.requests.state import OpenRequest, OpenRequests
@@ -383,7 +384,7 @@ def test_images_of_the_engines_pipelines_are_counted_as_its_endpoint_sends_them(
     from vllm_omni.entrypoints.openai.images.helpers import _extract_images_from_result
 
     output = formatted(case)
-    outputs.observe(request_, output, None, {"prompt": "x", "modalities": ["image"]})
+    outputs.observe(request_, output, Asked({"prompt": "x", "modalities": ["image"]}))
     request_.end(None)
 
     sent = _extract_images_from_result(output)
@@ -403,7 +404,7 @@ def test_videos_of_the_engines_pipelines_are_counted_as_its_endpoint_encodes_the
 
     endpoint = OmniOpenAIServingVideo(None)
     output = formatted(case)
-    outputs.observe(request_, output, None)
+    outputs.observe(request_, output, Asked())
     request_.end(None)
 
     encoded = [
@@ -422,7 +423,7 @@ def test_latents_are_neither_images_nor_videos(request_: OpenRequest, recorder: 
     latents = torch.zeros(1, 16, 3, 8, 8)  # three frames of latents look like three channels
     case = of("WanPipeline", *WAN, lambda: latents, output_type="latent")
     output = formatted(case)
-    outputs.observe(request_, output, [SimpleNamespace(output_type="latent")])
+    outputs.observe(request_, output, Asked(None, [SimpleNamespace(output_type="latent")]))
     request_.end(None)
     assert recorder.only(VideoFinished).frames is None
 
@@ -434,7 +435,7 @@ def test_frames_of_the_diffusers_adapter_are_a_video_to_the_video_endpoint(
     output = formatted(frames)
     assert output.final_output_type == "image"
     with encoding() as endpoint:
-        outputs.observe(request_, output, None)
+        outputs.observe(request_, output, Asked())
         request_.end(None)
         endpoint.encodes_at(24.0)
     assert recorder.only(VideoFinished).frames == FRAMES
@@ -444,7 +445,7 @@ def test_interpolated_frames_play_faster(request_: OpenRequest, recorder: Any) -
     case = of("WanPipeline", *WAN, video(), videos=1)
     output = formatted(case)
     output.multimodal_output["metadata"] = {"video": {"video_fps_multiplier": 2}}
-    outputs.observe(request_, output, None)
+    outputs.observe(request_, output, Asked())
     request_.end(None, requested_frame_rates={0: 8.0})
     assert recorder.only(VideoFinished).frame_rate == 16.0
 
@@ -455,7 +456,7 @@ def test_video_that_is_labelled_as_an_image_is_one_to_the_video_endpoint(
     output = formatted(of("WanPipeline", *WAN, video()))
     output.final_output_type = "image"
     with encoding() as endpoint:
-        outputs.observe(request_, output, None)
+        outputs.observe(request_, output, Asked())
         request_.end(None)
         assert recorder.of(VideoFinished) == []
         endpoint.encodes_at(10.0)

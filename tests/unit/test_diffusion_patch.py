@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 
 from vllm_omni_metrics_plugin.hooks import DiffusionWork, ImageFinished, VideoFinished
-from vllm_omni_metrics_plugin.patches.diffusion.outputs import (
-    requested_frame_rates,
-    work_of,
-)
+from vllm_omni_metrics_plugin.patches.asked import Asked
+from vllm_omni_metrics_plugin.patches.diffusion.outputs import work_of
 from vllm_omni_metrics_plugin.patches.diffusion.steps import STEPS_KEY
 from vllm_omni_metrics_plugin.patches.outputs import observe
 from vllm_omni_metrics_plugin.patches.state import EngineState
@@ -81,7 +79,7 @@ def test_last_chunk_of_a_streamed_video_does_not_pass_for_all_of_them() -> None:
 
 def test_steps_never_leave_for_the_client(request_: OpenRequest) -> None:
     part = output(finished=False, stage_durations={STEPS_KEY: 3.0, "vae.decode": 0.1})
-    observe(request_, part, None)
+    observe(request_, part)
     assert part.stage_durations == {"vae.decode": 0.1}
 
 
@@ -102,7 +100,7 @@ def test_what_was_asked_for_decides_over_what_the_model_usually_makes(
     request_: OpenRequest, recorder: Any, output_type: str, modalities: Any, video: bool
 ) -> None:
     prompt = {"prompt": "x", "modalities": modalities}
-    observe(request_, output(final_output_type=output_type), None, prompt)
+    observe(request_, output(final_output_type=output_type), Asked(prompt))
     request_.end(None)
     assert bool(recorder.of(VideoFinished)) == video
     assert bool(recorder.of(ImageFinished)) != video
@@ -112,7 +110,7 @@ def test_what_was_asked_for_decides_over_what_the_model_usually_makes(
 def test_prompts_of_any_kind_are_accepted(
     request_: OpenRequest, recorder: Any, prompt: Any
 ) -> None:
-    observe(request_, output(), None, prompt)
+    observe(request_, output(), Asked(prompt))
     request_.end(None)
     assert recorder.only(ImageFinished).images == 1
 
@@ -129,13 +127,13 @@ def test_prompts_of_any_kind_are_accepted(
 def test_other_outputs_are_left_alone(
     request_: OpenRequest, recorder: Any, fields: dict[str, Any]
 ) -> None:
-    observe(request_, output(**fields), None)
+    observe(request_, output(**fields))
     assert request_.visual == {}
 
 
 def test_video_beside_the_images_is_found(request_: OpenRequest, recorder: Any) -> None:
     video = {"video": Tensor(1, 9, 64, 64, 3), "fps": 8}
-    observe(request_, output(images=[], multimodal_output=video), None)
+    observe(request_, output(images=[], multimodal_output=video))
     request_.end(None)
     assert recorder.only(VideoFinished).frames == 9
 
@@ -143,7 +141,7 @@ def test_video_beside_the_images_is_found(request_: OpenRequest, recorder: Any) 
 def test_latents_are_not_counted_whatever_they_look_like(
     request_: OpenRequest, recorder: Any
 ) -> None:
-    observe(request_, output(), [SimpleNamespace(output_type="latent")])
+    observe(request_, output(), Asked(None, [SimpleNamespace(output_type="latent")]))
     request_.end(None)
     assert recorder.only(ImageFinished).unknown_form
 
@@ -155,5 +153,5 @@ def test_frame_rates_are_the_requests_own() -> None:
         SimpleNamespace(resolved_frame_rate=8.0),
         SimpleNamespace(resolved_frame_rate=0.0),
     ]
-    assert requested_frame_rates(params) == {2: 8.0}
-    assert requested_frame_rates(None) == {}
+    assert Asked(None, params).frame_rates() == {2: 8.0}
+    assert Asked().frame_rates() == {}

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from vllm_omni_metrics_plugin.hooks import MediaPacket, RequestArrived, RequestFinished
+from vllm_omni_metrics_plugin.hooks import (
+    ImageFinished,
+    MediaPacket,
+    RequestArrived,
+    RequestFinished,
+    VideoFinished,
+)
 from vllm_omni_metrics_plugin.patches import offline
 from vllm_omni_metrics_plugin.patches.state import EngineState
 
@@ -25,7 +31,7 @@ class Engine:
         self.submitted: list[str] = []
         self.closed = False
 
-    def add_request(self, request_id: str, prompt: Any) -> None:
+    def add_request(self, request_id: str, prompt: Any, sampling_params_list: Any = None) -> None:
         if isinstance(prompt, Exception):
             raise prompt
         self.submitted.append(request_id)
@@ -33,7 +39,7 @@ class Engine:
     def _run_generation(self, prompts: list[Any], sampling_params_list: Any) -> Any:
         try:
             for number, prompt in enumerate(prompts):
-                self.add_request(f"{number}_id", prompt)
+                self.add_request(f"{number}_id", prompt, sampling_params_list)
             yield from self.script(self)
         finally:
             self.closed = True
@@ -140,6 +146,46 @@ def test_prompt_that_is_refused_ends_the_batch_as_error(recorder: Any) -> None:
     with pytest.raises(ValueError, match="bad"):
         list(Engine(lambda engine: iter(()))._run_generation(["a", ValueError("bad")], None))
     assert outcomes(recorder) == {"0_id": "error", "1_id": "error"}
+
+
+PICTURE = SimpleNamespace(shape=(64, 64, 3))
+FRAMES = SimpleNamespace(shape=(16, 64, 64, 3))
+
+
+def shows(request_id: str, kind: str, content: Any) -> Any:
+    """The last output of a diffusion stage."""
+    Engine.state.requests.by_id[request_id].complete = True
+    return SimpleNamespace(
+        request_id=request_id,
+        outputs=[],
+        images=[content],
+        multimodal_output={},
+        custom_output={},
+        finished=True,
+        final_output_type=kind,
+        stage_id=0,
+        replica_id=0,
+    )
+
+
+def test_latents_that_a_script_asks_for_are_no_picture(recorder: Any) -> None:
+    engine = Engine(lambda engine: iter([shows("0_id", "image", PICTURE)]))
+    list(engine._run_generation(["a"], [SimpleNamespace(output_type="latent")]))
+    assert recorder.only(ImageFinished).unknown_form
+
+
+def test_frame_rate_that_a_script_asks_for_is_the_videos(recorder: Any) -> None:
+    engine = Engine(lambda engine: iter([shows("0_id", "video", FRAMES)]))
+    list(engine._run_generation(["a"], [SimpleNamespace(resolved_frame_rate=16.0)]))
+    video = recorder.only(VideoFinished)
+    assert (video.frames, video.frame_rate, video.duration_seconds) == (16, 16.0, 1.0)
+
+
+def test_image_that_a_script_asks_a_video_model_for_is_an_image(recorder: Any) -> None:
+    engine = Engine(lambda engine: iter([shows("0_id", "video", PICTURE)]))
+    list(engine._run_generation([{"prompt": "a", "modalities": ["image"]}], None))
+    assert recorder.only(ImageFinished).pixels == (64 * 64,)
+    assert recorder.of(VideoFinished) == []
 
 
 def test_server_that_adds_requests_has_no_batch(recorder: Any) -> None:

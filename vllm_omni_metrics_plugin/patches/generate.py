@@ -15,7 +15,7 @@ from typing import Any
 
 from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.patches import http
-from vllm_omni_metrics_plugin.patches.diffusion.outputs import requested_frame_rates
+from vllm_omni_metrics_plugin.patches.asked import Asked
 from vllm_omni_metrics_plugin.patches.outputs import observe
 from vllm_omni_metrics_plugin.patches.replicas import introduce
 from vllm_omni_metrics_plugin.patches.seams.arguments import reading
@@ -78,13 +78,14 @@ _current_call: ContextVar[Call | None] = ContextVar("omni_metrics_call", default
 def wrap_generate(original: Callable[..., Any], state: EngineState) -> Callable[..., Any]:
     """``AsyncOmni.generate``: the request's life as its client sees it."""
 
-    read = reading(original, "request_id", "arrival_time")
+    read = reading(original, "request_id", "arrival_time", "sampling_params_list")
 
     @functools.wraps(original)
     async def generate(
         self: Any, prompt: Any, *args: Any, **kwargs: Any
     ) -> AsyncGenerator[Any, None]:
-        request_id, arrived_at = read(self, prompt, *args, **kwargs)
+        request_id, arrived_at, params = read(self, prompt, *args, **kwargs)
+        asked = Asked(prompt, params)
         call = Call(
             state.requests,
             introduce(self, state),
@@ -98,7 +99,7 @@ def wrap_generate(original: Callable[..., Any], state: EngineState) -> Callable[
                 output = await _first_output(outputs, call)
                 while True:
                     if call.request is not None:
-                        observe(call.request, output, kwargs.get("sampling_params_list"), prompt)
+                        observe(call.request, output, asked)
                     yield output
                     del output  # it may be large, and the next one may be long in coming
                     output = await outputs.__anext__()
@@ -109,8 +110,7 @@ def wrap_generate(original: Callable[..., Any], state: EngineState) -> Callable[
                 raise
             finally:
                 if call.request is not None:
-                    params = kwargs.get("sampling_params_list")
-                    _end(call.request, error, params)
+                    _end(call.request, error, asked)
                     # The engine keeps the first call's context for good.
                     call.request = call.answering = None
                 if call.nobodys is not None:
@@ -171,7 +171,6 @@ def _arrival(stamp: Any, wall_clock: WallClock) -> float | None:
     return wall_clock.monotonic(stamp) if is_time(stamp) else time.monotonic()
 
 
-def _end(request: OpenRequest, error: BaseException | None, sampling_params_list: Any) -> None:
+def _end(request: OpenRequest, error: BaseException | None, asked: Asked) -> None:
     with internal_errors.suppressed("the end of a request"):
-        rates = requested_frame_rates(sampling_params_list)
-        request.end(error, requested_frame_rates=rates)
+        request.end(error, requested_frame_rates=asked.frame_rates())

@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from vllm_omni_metrics_plugin import internal_errors
+from vllm_omni_metrics_plugin.patches.asked import Asked
 from vllm_omni_metrics_plugin.patches.diffusion import outputs as visual
 from vllm_omni_metrics_plugin.patches.diffusion.steps import take_steps
 from vllm_omni_metrics_plugin.requests import OpenRequest
 
+_NOTHING = Asked()
 
-def observe(
-    request: OpenRequest, output: Any, sampling_params_list: Any = None, prompt: Any = None
-) -> None:
-    """Take note of an output (``OmniRequestOutput``) of ``AsyncOmni.generate``; never raises."""
+
+def observe(request: OpenRequest, output: Any, asked: Asked = _NOTHING) -> None:
+    """Take note of an output (``OmniRequestOutput``) that leaves the engine; never raises."""
     try:
         request.delivered = True
         completions = getattr(output, "outputs", None) or ()
@@ -28,7 +29,7 @@ def observe(
             take_steps(output)  # of a diffusion stage, whatever it makes; clients never see them
         output_type = getattr(output, "final_output_type", None)
         if output_type in visual.VISUAL:
-            visual.observe(request, output, sampling_params_list, prompt)
+            visual.observe(request, output, asked)
             return
         payloads = _audio_payloads(output, completions)
         if payloads or output_type == "audio":

@@ -122,7 +122,8 @@ _SEAMS: tuple[Seam, ...] = (
         form="function",
         wrap=offline.wrap_add_request,
         feeds=_REQUEST,
-        leading=("request_id",),
+        leading=("request_id", "prompt"),
+        keywords=("sampling_params_list",),
     ),
     Seam(
         name="stage_submit",

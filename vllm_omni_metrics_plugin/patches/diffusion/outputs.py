@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from vllm_omni_metrics_plugin.hooks import DiffusionWork
+from vllm_omni_metrics_plugin.patches.asked import Asked
 from vllm_omni_metrics_plugin.patches.diffusion.steps import take_steps
 from vllm_omni_metrics_plugin.requests import OpenRequest
 
 _VIDEO = frozenset({"video", "videos"})
 VISUAL = frozenset({"image", "images"}) | _VIDEO
-#: What an endpoint that answers in images asks for in the prompt.
-_ASKS_FOR_IMAGES = frozenset({"image", "img2img"})
 
 
 def work_of(output: Any) -> DiffusionWork:
@@ -42,9 +41,7 @@ def work_of(output: Any) -> DiffusionWork:
     )
 
 
-def observe(
-    request: OpenRequest, output: Any, sampling_params_list: Any, prompt: Any = None
-) -> None:
+def observe(request: OpenRequest, output: Any, asked: Asked) -> None:
     """Take note of an output whose type is one of :data:`VISUAL`."""
     if _is_start_notice(output):
         return
@@ -54,39 +51,23 @@ def observe(
         payload = {}
     if not content and "video" in payload:
         content = payload["video"]
-    if _params(sampling_params_list, output.stage_id, "output_type") == "latent":
+    if asked.param(output.stage_id, "output_type") == "latent":
         content = object()  # what the client asked for is no picture, whatever its shape
     request.visual_output(
         content,
         payload,
         output.stage_id,
         output.replica_id,
-        is_video=_is_video(output.final_output_type, prompt),
+        is_video=_is_video(output.final_output_type, asked),
         frames_in_file=_frames_in_file,
     )
 
 
-def _is_video(output_type: str, prompt: Any) -> bool | None:
+def _is_video(output_type: str, asked: Asked) -> bool | None:
     """By what was asked for, as the output of a video model is called a video in any case."""
-    asked = prompt.get("modalities") if isinstance(prompt, Mapping) else None
-    if asked and _ASKS_FOR_IMAGES.issuperset(asked):
+    if asked.for_images:
         return False
     return True if output_type in _VIDEO else None
-
-
-def requested_frame_rates(sampling_params_list: Any) -> dict[int, float]:
-    """The frame rate in Hz that a request asks each of its stages for, where it does."""
-    rates = {}
-    for stage, _ in enumerate(sampling_params_list or ()):
-        rate = _params(sampling_params_list, stage, "resolved_frame_rate")
-        if isinstance(rate, float) and rate > 0.0:
-            rates[stage] = rate
-    return rates
-
-
-def _params(sampling_params_list: Any, stage: int, name: str) -> Any:
-    params = sampling_params_list[stage] if sampling_params_list else None
-    return getattr(params, name, None)
 
 
 def _seconds(milliseconds: Any) -> float | None:
