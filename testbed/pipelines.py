@@ -55,6 +55,9 @@ PIPELINES = {
             arguments=("--dtype", "float32", "--enforce-eager"),
         ),
         Pipeline("video", model("wan", _RELEASE), TESTBED / "deploy" / "video.yaml", 0, 4),
+        # An AR stage before a diffusion stage: by KV cache, and by a payload.
+        Pipeline("bagel", model("bagel", _RELEASE), TESTBED / "deploy" / "bagel.yaml", 1, 2),
+        Pipeline("writer", model("writer-image", _RELEASE), TESTBED / "deploy" / "writer.yaml"),
     )
 }
 
@@ -78,7 +81,8 @@ def deployment(
     check_replicas(pipeline, replicas)
     assert pipeline.deploy is not None
     content: dict[str, Any] = yaml.safe_load(pipeline.deploy.read_text())
-    content["async_chunk"] = async_chunk
+    # Some pipelines can hand on nothing but the whole.
+    content["async_chunk"] = async_chunk and content.get("async_chunk", True)
     device = 0
     for stage in content["stages"]:
         count = replicas if stage["stage_id"] == pipeline.replicated_stage else others

@@ -10,6 +10,10 @@ import time
 from testbed.pipelines import PIPELINES
 from testbed.server import Server, ServerFailedError
 
+_IMAGE = (
+    "curl {url}/v1/images/generations -H 'content-type: application/json' \\\n"
+    '  -d \'{{"prompt": "a red cube", "size": "128x128", "num_inference_steps": 4}}\''
+)
 _TRY = {
     "tts": (
         "curl {url}/v1/audio/speech -H 'content-type: application/json' -o speech.wav \\\n"
@@ -24,10 +28,9 @@ _TRY = {
         "curl {url}/v1/completions -H 'content-type: application/json' \\\n"
         '  -d \'{{"prompt": "hello", "max_tokens": 8}}\''
     ),
-    "image": (
-        "curl {url}/v1/images/generations -H 'content-type: application/json' \\\n"
-        '  -d \'{{"prompt": "a red cube", "n": 2, "size": "128x128", "num_inference_steps": 4}}\''
-    ),
+    "image": _IMAGE,
+    "bagel": _IMAGE,
+    "writer": _IMAGE,
     "video": (
         "curl {url}/v1/videos/sync -o video.mp4 -F prompt='a red cube' \\\n"
         "  -F size=64x64 -F num_frames=9 -F fps=8 -F num_inference_steps=4"

@@ -33,6 +33,8 @@ GENERATORS = {
     "omni": ("qwen3-omni", "qwen3_omni"),
     "image": ("qwen-image", "qwen_image"),
     "video": ("wan", "wan"),
+    "bagel": ("bagel", "bagel"),
+    "writer": ("writer-image", "writer_image"),
     "llm": ("llm", "llm"),
 }
 

@@ -22,6 +22,8 @@ from testbed.paths import MODELS, OWN_MODELS, ROOT, TESTBED
 TORCH_CPU_BUILD = "torch==2.13.0+cpu"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
+#: Models that have others in them.
+_BUILT_ON = {"writer_image": ("llm", "qwen_image")}
 _FIXES = TESTBED / "fixes"
 _PLATFORM = TESTBED / "platform"
 
@@ -153,7 +155,8 @@ class Environment:
 
 def sources_of_model(module: str) -> list[Path]:
     """What a model is made of: when one of them changes, it is made again."""
-    return [TESTBED / "models" / name for name in ("write.py", "files.py", f"{module}.py")]
+    modules = ("write", "files", module, *_BUILT_ON.get(module, ()))
+    return [TESTBED / "models" / f"{name}.py" for name in modules]
 
 
 def variables() -> dict[str, str]:

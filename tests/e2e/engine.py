@@ -31,6 +31,10 @@ TRAITS: Mapping[str, Trait] = {
         frozenset({"0.30.0"}),
         "OmniServeCommand.validate refuses --api-server-count under --omni",
     ),
+    "pipelines of a writer and a painter": Trait(
+        frozenset({"0.30.0"}),
+        "what the test bed's CPU platform adds to BAGEL and registers of its own is 0.30's",
+    ),
 }
 
 

@@ -29,7 +29,7 @@ class CpuOmniPlatform(OmniPlatform, CpuPlatform):
 
     @classmethod
     def get_diffusion_worker_cls(cls) -> str:
-        return "vllm_omni.diffusion.worker.diffusion_worker.DiffusionWorker"
+        return "vllm_omni_cpu.diffusion.CpuDiffusionWorker"
 
     @classmethod
     def get_diffusion_attn_backend_cls(

@@ -11,6 +11,8 @@ from vllm_omni.worker.gpu_ar_model_runner import GPUARModelRunner
 from vllm_omni.worker.gpu_generation_model_runner import GPUGenerationModelRunner
 from vllm_omni.worker.mixins import OmniWorkerMixin
 
+from vllm_omni_cpu import bagel
+
 
 class _OnCpu:
     """What both runners need on CPU.
@@ -57,6 +59,11 @@ class _OmniCpuWorker(OmniWorkerMixin, CPUWorker):
             super().init_device()
         finally:
             cpu_worker.CPUModelRunner = usual
+
+    def load_model(self, *args: Any, **kwargs: Any) -> Any:
+        if "Bagel" in self.model_config.architectures[0]:
+            bagel.shrink_autoencoder()
+        return super().load_model(*args, **kwargs)
 
     def encoder_loaded(self) -> bool:
         loaded = getattr(getattr(self.model_runner, "model", None), "encoder_loaded", None)
