@@ -147,6 +147,26 @@ def test_start_that_never_comes_is_told_without_a_time(
     assert len(recorder.of(StageStarted)) == 1
 
 
+@pytest.mark.parametrize("gave_output", [False, True])
+def test_stage_that_was_told_that_there_is_nothing_to_do_starts_at_its_end(
+    requests: OpenRequests,
+    request_: OpenRequest,
+    recorder: Any,
+    clock: Any,
+    gave_output: bool,
+) -> None:
+    requests.input_arrived(["a"], 0, 1000.5)
+    clock.advance(1.0)
+    finish(requests)
+    samples = [0.0] if gave_output else []
+    request_.audio_output([{"audio": samples, "sr": 24000}], 0, 2, finished=True)
+    clock.advance(executions.LATE_SECONDS)
+    requests.executions.forget_outdated()
+    started, ended = recorder.only(StageStarted), recorder.only(StageEnded)
+    assert started.started_at == (None if gave_output else 1001.0)
+    assert ended.ended_at == 1001.0
+
+
 def test_end_that_a_scheduler_tells_proves_that_it_started(
     requests: OpenRequests, request_: OpenRequest, recorder: Any
 ) -> None:

@@ -185,8 +185,12 @@ class Executions:
                 if len(self._late) <= MOST_WAITING and now - waiting.since < LATE_SECONDS:
                     break
                 del self._late[key]
-                waiting.work.started = True
-                news += _announced(*key, waiting.model_name, waiting.work)
+                work = waiting.work
+                work.started = True
+                if work.input_at is not None and not work.gave_output:
+                    # The only thing that came was that there is nothing: it never executed.
+                    work.started_at = work.ended_at
+                news += _announced(*key, waiting.model_name, work)
             while self._going_on:
                 key, waiting = next(iter(self._going_on.items()))
                 if len(self._going_on) <= MOST_WAITING and now - waiting.since < LONGEST_SECONDS:

@@ -116,6 +116,8 @@ class OpenRequest:
         samples = output.add(payloads, work, replica, since_arrival)
         if samples == 0:
             return
+        if work is not None:
+            work.gave_output = True
         packet = self.requests.hooks.omni_media_packet
         if packet.listeners:
             packet(

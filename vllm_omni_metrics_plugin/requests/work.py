@@ -20,6 +20,7 @@ class StageWork:
         "ended",
         "ended_at",
         "finish_reason",
+        "gave_output",
         "generation_seconds",
         "input_at",
         "replica",
@@ -38,6 +39,8 @@ class StageWork:
         self.diffusion: DiffusionWork | None = None
         #: When its first payload arrived, if one is sent to it.
         self.input_at: float | None = None
+        #: Some of what it made left for the client.
+        self.gave_output = False
         #: Whether it began and ended to execute, and when as far as that is known.
         self.started = False
         self.started_at: float | None = None
