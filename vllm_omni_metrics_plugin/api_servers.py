@@ -105,6 +105,17 @@ _LIMITS = (
         "ends, which vLLM-Omni then does at once",
     ),
     Limit(
+        _names(
+            *("num_requests_running", "num_requests_waiting", "request_queue_time_seconds"),
+            *("stage_requests_running", "stage_requests_waiting", "stage_busy_seconds_total"),
+            *("stage_queue_time_seconds", "stage_input_wait_seconds"),
+            "stage_execute_time_seconds",
+        ),
+        "one of the servers hears of all starts, and knows its own requests only: those of the "
+        "others wait until their stage's first packet or its finish, and their times are missing "
+        "samples; busy seconds of servers that share a replica add up",
+    ),
+    Limit(
         tuple(family.name for family in catalog.TRANSFERS),
         "one of the servers hears of all transfers, and another takes its place when it ends; what "
         "is under way in that moment is lost or counted as missing. It knows the replicas of its "

@@ -76,7 +76,7 @@ class OpenTelemetry:
         self._queue = histogram(
             "vllm_omni.server.request.queue_time",
             "s",
-            "Arrival to the first stage submit.",
+            "Arrival to the first start in any stage.",
             FIRST_SECONDS,
         )
         self._first = histogram(

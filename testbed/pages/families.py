@@ -14,7 +14,7 @@ ALERTS = {
     "audio_rtf": "Is speech made faster than it plays? Above 1 the client hears gaps.",
     "e2e_request_latency_seconds": "How long until a response is complete?",
     "requests_success_total": "How many requests succeed, fail, or lose their client?",
-    "num_requests_running": "How many requests are open in the stages now?",
+    "num_requests_running": "How many requests execute in a stage now?",
     "image_generation_time_seconds": "How long does an image take?",
     "video_rtf": "How does making a video compare with playing it?",
     "transfer_failures_total": "Do payloads get lost between the stages?",

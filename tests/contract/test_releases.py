@@ -31,6 +31,7 @@ SUITES = (
     "test_outputs_of_the_real_processor.py",
     "test_lost_stats.py",
     "test_denoising.py",
+    "test_executions.py",
     "test_real_connectors.py",
     "test_stat_logger.py",
     "test_collectors_survive_vllm.py",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -103,6 +104,61 @@ def observing(server: Server) -> Iterator[Observation]:
     observation.gained = observation.after - before
 
 
+class Waiting(NamedTuple):
+    """How many execute, and how many wait."""
+
+    running: float
+    waiting: float
+
+
+class Load(NamedTuple):
+    """What one scrape says of who waits and who executes."""
+
+    whole: Waiting
+    #: By stage and replica.
+    stages: dict[tuple[str, str], Waiting]
+    #: Requests that have ended since the beginning.
+    ended: float
+
+
+@contextmanager
+def watching(server: Server, every_seconds: float = 0.02) -> Iterator[list[Load]]:
+    """Scrape again and again while something happens."""
+    before = scrape(server.url)
+    loads: list[Load] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.is_set():
+            loads.append(_load(scrape(server.url), before))
+            stop.wait(every_seconds)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield loads
+    finally:
+        stop.set()
+        thread.join()
+    print(*dict.fromkeys(map(str, loads)), sep="\n")
+
+
+def _load(now: Scrape, before: Scrape) -> Load:
+    prefix = "vllm:omni_stage_requests"
+    return Load(
+        Waiting(
+            now.sum("vllm:omni_num_requests_running"), now.sum("vllm:omni_num_requests_waiting")
+        ),
+        {
+            (labels["stage"], labels["replica"]): Waiting(
+                now.sum(f"{prefix}_running", **labels), now.sum(f"{prefix}_waiting", **labels)
+            )
+            for labels in now.label_sets(f"{prefix}_running")
+        },
+        sum(outcomes(now - before).values()),
+    )
+
+
 def settled(server: Server, condition: Callable[[Scrape], bool], seconds: float = 60.0) -> Scrape:
     """A scrape that meets ``condition``, or the last one taken within ``seconds``.
 
@@ -130,13 +186,15 @@ def series(seen: Scrape) -> set[Series]:
 
 
 def is_running(server: Server) -> bool:
-    """Whether a stage has been given a request that has not ended."""
+    """Whether a stage executes a request."""
     return scrape(server.url).sum("vllm:omni_num_requests_running") > 0
 
 
 def is_idle(seen: Scrape) -> bool:
-    return not seen.sum("vllm:omni_num_requests_running") and not seen.sum(
-        "vllm:omni_num_requests_waiting"
+    """Whether no request is open, and no engine goes on with one."""
+    return not any(
+        seen.sum(f"vllm:omni_{family}")
+        for family in ("num_requests_running", "num_requests_waiting", "stage_requests_running")
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.client
 import json
+import time
 
 import pytest
 
@@ -19,6 +20,7 @@ from tests.e2e.conftest import (
     outcomes,
     series,
     settled,
+    watching,
 )
 from vllm_omni_metrics_plugin.scrape import Scrape, scrape
 
@@ -105,7 +107,7 @@ def test_times_of_each_request_are_the_clients(image_server: Server) -> None:
 def test_client_who_leaves_gets_no_image_counted_and_no_time(image_server: Server) -> None:
     body = {"prompt": "x", "size": "128x128", "num_inference_steps": 100}
     connection = http.client.HTTPConnection(image_server.url.removeprefix("http://"), timeout=60)
-    with observing(image_server) as seen:
+    with observing(image_server) as seen, watching(image_server) as loads:
         connection.request(
             "POST",
             "/v1/images/generations",
@@ -120,6 +122,10 @@ def test_client_who_leaves_gets_no_image_counted_and_no_time(image_server: Serve
 
     assert after.status == 200, after
     assert outcomes(seen.gained) == {"abort": 1, "stop": 1}
+    alone = [load for load in loads if load.ended == 1 and not load.stages["0", "0"].waiting]
+    assert {load.stages["0", "0"].running for load in alone} <= {0, 1}, loads
+    waits = [load for load in loads if load.ended == 1 and load.stages["0", "0"].waiting]
+    assert all(load.stages["0", "0"].running == 1 for load in waits), "it goes on for nobody"
     assert counted(seen.gained) == {
         "images": 2,
         "sized": 2,
@@ -128,6 +134,48 @@ def test_client_who_leaves_gets_no_image_counted_and_no_time(image_server: Serve
         **dict.fromkeys(ONCE, 1),
         "missing": 0,
     }
+
+
+def test_ten_images_of_an_engine_that_makes_one_at_a_time_are_one_running_and_nine_waiting(
+    image_server: Server,
+) -> None:
+    count = 10
+    paint = functools.partial(visual.images, image_server.url, size="128x128", steps=30)
+    with observing(image_server) as seen, watching(image_server) as loads:
+        began = time.monotonic()
+        answers = together([paint] * count, at_once=count)
+        took = time.monotonic() - began
+
+    assert {answer.status for answer in answers} == {200}, answers
+    full = [load for load in loads if load.whole.running + load.whole.waiting == count]
+    assert full, "no scrape saw all of them"
+    assert {(load.whole.running, load.whole.waiting) for load in full} <= {(1, 9), (0, 10)}
+    for load in loads:
+        assert load.whole.running <= 1, loads
+        assert load.whole.running == load.stages["0", "0"].running, loads
+        # One that is painted waits for its file to be written.
+        assert load.whole.waiting - load.stages["0", "0"].waiting in (0, 1), loads
+        assert load.whole.running + load.whole.waiting <= count - load.ended, loads
+    assert {load.whole.running for load in loads if 0 < load.ended < count - 1} == {1}
+
+    gained, stage = seen.gained, {"stage": "0", "replica": "0"}
+    times = {
+        of: gained.sum(f"vllm:omni_stage_{of}_time_seconds_sum", **stage)
+        for of in ("queue", "execute", "generation")
+    }
+    totals = [answer.total_seconds for answer in answers]
+    print(times, sum(totals), took)
+    assert times["queue"] + times["execute"] == pytest.approx(times["generation"], rel=0.02)
+    # The client's own times: all of it is waiting and executing but for what HTTP takes.
+    assert 0.8 * sum(totals) < times["generation"] < sum(totals)
+    # One at a time: each waits for those before it.
+    assert times["execute"] == pytest.approx(
+        gained.sum("vllm:omni_stage_busy_seconds_total"), rel=0.02
+    )
+    assert 0.7 * took < times["execute"] < took
+    queued = gained.sum("vllm:omni_request_queue_time_seconds_sum")
+    assert times["queue"] <= queued < sum(totals)
+    assert counted(gained)["missing"] == 0
 
 
 def test_request_that_fails_in_the_engine_has_its_outcome_counted_alone(

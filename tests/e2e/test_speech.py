@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 
 from testbed.clients import audio, sockets
-from testbed.clients.audio import Answer
+from testbed.clients.audio import Answer, together
 from testbed.server import Server
 from tests.e2e.conftest import (
     Observation,
@@ -23,6 +23,7 @@ from tests.e2e.conftest import (
     outcomes,
     series,
     settled,
+    watching,
 )
 from tests.e2e.engine import engine_has
 from vllm_omni_metrics_plugin.scrape import scrape
@@ -208,6 +209,48 @@ def test_waiting_and_running_requests_are_seen_while_they_are_there(speech_serve
 
     assert during.sum("vllm:omni_num_requests_running") == 1
     assert during.sum("vllm:omni_num_requests_waiting") == 0
+
+
+def test_every_stage_says_who_executes_and_who_waits_there(speech_server: Server) -> None:
+    count = 30
+    speak = functools.partial(audio.speech, speech_server.url, tokens=12, stream="audio")
+    empty = functools.partial(audio.speech, speech_server.url, tokens=1)
+    with observing(speech_server) as seen, watching(speech_server) as loads:
+        answers = together([speak] * (count - 1) + [empty], at_once=count)
+
+    assert {answer.status for answer in answers} <= {200, 400}, answers
+    for load in loads:
+        stages = [load.stages[key] for key in load.stages]
+        assert load.whole.running <= sum(stage.running for stage in stages), load
+        assert load.whole.running >= max(stage.running for stage in stages), load
+        assert load.whole.running + load.whole.waiting <= count - load.ended, load
+    talker = [load.stages["0", "0"] for load in loads]
+    # Outputs are on their way for some milliseconds when the next are admitted already.
+    executing = sorted(stage.running for stage in talker if stage.waiting)
+    assert executing[len(executing) // 2] == 4, executing
+    assert max(stage.waiting for stage in talker) >= count // 2
+    assert {load.whole.running + load.whole.waiting for load in loads if load.ended == count} <= {0}
+
+    gained = seen.gained
+
+    def of(family: str, stage: str) -> float:
+        return gained.sum(f"vllm:omni_stage_{family}_time_seconds_sum", stage=stage)
+
+    for stage in ("0", "1"):
+        assert gained.sum("vllm:omni_stage_generation_time_seconds_count", stage=stage) == count
+        assert gained.sum("vllm:omni_stage_queue_time_seconds_count", stage=stage) == count
+        assert gained.sum("vllm:omni_stage_execute_time_seconds_count", stage=stage) == count
+    inputs = gained.sum("vllm:omni_stage_input_wait_seconds_sum", stage="1")
+    assert of("queue", "0") + of("execute", "0") == pytest.approx(of("generation", "0"), rel=0.02)
+    assert inputs + of("queue", "1") + of("execute", "1") == pytest.approx(
+        of("generation", "1"), rel=0.02
+    )
+    assert inputs > of("queue", "0"), "no vocoder has its first chunk before the talker began"
+    waited = gained.sum("vllm:omni_request_queue_time_seconds_sum")
+    assert of("queue", "0") <= waited < sum(answer.total_seconds for answer in answers)
+    assert gained.sum("vllm:omni_metrics_missing_samples_total") == gained.sum(
+        "vllm:omni_metrics_missing_samples_total", reason="empty_audio"
+    )
 
 
 def test_stage_info_names_every_replica(speech_server: Server) -> None:

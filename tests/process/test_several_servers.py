@@ -50,6 +50,7 @@ submitted = set()
 def submit(name):
     tell(StageSubmitted, request_id=name, model_name="tiny", first=name not in submitted)
     submitted.add(name)
+    tell(StageStarted, request_id=name, model_name="tiny")
 def finish(name):
     tell(AudioFinished, request_id=name, replica=0)
     tell(RequestFinished, request_id=name, dispatched=name in submitted)

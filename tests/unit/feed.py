@@ -13,7 +13,9 @@ from vllm_omni_metrics_plugin.hooks import (
     PatchReported,
     RequestArrived,
     RequestFinished,
+    StageEnded,
     StageFinished,
+    StageStarted,
     StageSubmitted,
     TransferFailed,
     TransferReceived,
@@ -42,6 +44,7 @@ class Feed:
         self._hooks = hooks
         self._waiting: set[str] = set()
         self._running: set[str] = set()
+        self._started: set[str] = set()
 
     def event(self, event: Event) -> None:
         getattr(self._hooks, _HOOKS[type(event)])(event)
@@ -66,6 +69,21 @@ class Feed:
             )
         )
 
+    def start(self, request_id: str = "a", stage: int = 0, **changes: Any) -> None:
+        self._started.add(request_id)
+        usual = {
+            **{"request_id": request_id, "stage": stage, "replica": 0, "model_name": "tiny"},
+            **{"submitted_at": 100.0, "started_at": 100.25},
+        }
+        self.event(make_event(StageStarted, **usual | changes))
+
+    def end(self, request_id: str = "a", stage: int = 0, **changes: Any) -> None:
+        usual = {
+            **{"request_id": request_id, "stage": stage, "replica": 0, "model_name": "tiny"},
+            **{"started_at": 100.25, "ended_at": 102.25},
+        }
+        self.event(make_event(StageEnded, **usual | changes))
+
     def finish(
         self,
         request_id: str = "a",
@@ -74,12 +92,15 @@ class Feed:
         queue_seconds: float | None = 0.5,
     ) -> None:
         dispatched = request_id in self._running
+        started = request_id in self._started
         self._running.discard(request_id)
+        self._started.discard(request_id)
         self._waiting.discard(request_id)
         self.event(
             make_event(
                 RequestFinished,
                 dispatched=dispatched,
+                started=started,
                 request_id=request_id,
                 model_name="tiny",
                 outcome=outcome,

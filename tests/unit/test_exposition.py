@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from tests.unit.feed import WORK, Feed
 from vllm_omni_metrics_plugin import catalog, internal_errors
-from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
+from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter, queues
 from vllm_omni_metrics_plugin.hooks import (
     AudioFinished,
     DiffusionWork,
@@ -29,7 +31,9 @@ from vllm_omni_metrics_plugin.hooks import (
     ReplicaLeft,
     RequestArrived,
     RequestFinished,
+    StageEnded,
     StageFinished,
+    StageStarted,
     StageSubmitted,
     TransferFailed,
     TransferReceived,
@@ -54,6 +58,7 @@ def traffic() -> Iterator[Event]:
     """Events that feed every family, and leave out in turn what can be left out."""
     yield from patches_and_replicas()
     yield from requests()
+    yield from executions()
     yield from audio()
     yield from images()
     yield from videos()
@@ -77,6 +82,7 @@ def patches_and_replicas() -> Iterator[Event]:
             replica=replica,
             stage_name=name,
             stage_type="llm",
+            feeds=(1,) if stage == 0 else (),
         )
     yield make_event(
         ReplicaJoined,
@@ -105,6 +111,15 @@ def requests() -> Iterator[Event]:
                     model_name=whose["model_name"],
                     first=stage == 0,
                 )
+            yield make_event(
+                StageStarted,
+                request_id=f"r{number}",
+                stage=0,
+                replica=0,
+                started_at=1.75,
+                submitted_at=1.5,
+                model_name=whose["model_name"],
+            )
         yield make_event(
             RequestFinished,
             **whose,
@@ -112,6 +127,7 @@ def requests() -> Iterator[Event]:
             end_to_end_seconds=0.25 * (number + 1),
             queue_seconds=None if outcome == "error" else 0.002 * (number + 1),
             dispatched=outcome != "error",
+            started=outcome != "error",
         )
     for number in range(5):  # two of these wait, three run
         request_id = f"open{number}"
@@ -132,6 +148,40 @@ def requests() -> Iterator[Event]:
                 model_name="tiny",
                 first=True,
             )
+            yield make_event(
+                StageStarted,
+                request_id=request_id,
+                stage=0,
+                replica=0,
+                started_at=3.0,
+                submitted_at=2.0,
+                model_name="tiny",
+            )
+
+
+def executions() -> Iterator[Event]:
+    whole = {"request_id": "e", "model_name": "tiny", "stage": 1, "replica": 0}
+    for submitted_at, input_at, started_at in (
+        (2.0, 2.5, 3.0),
+        (2.0, 4.0, 3.0),
+        (2.0, None, 3.0),
+        (2.0, 2.5, None),
+        (None, None, 3.0),
+    ):
+        yield make_event(
+            StageStarted,
+            **whole,
+            submitted_at=submitted_at,
+            input_at=input_at,
+            started_at=started_at,
+        )
+    yield make_event(StageStarted, **(whole | {"parent_request_id": "r0"}), started_at=3.0)
+    for started_at, ended_at in ((3.0, 4.5), (None, 4.5), (3.0, None)):
+        yield make_event(StageEnded, **whole, started_at=started_at, ended_at=ended_at)
+    for seconds in (2.5, None):
+        yield make_event(
+            StageFinished, **whole, finished_at=4.5, generation_seconds=seconds, diffusion=None
+        )
 
 
 def audio() -> Iterator[Event]:
@@ -309,8 +359,9 @@ def page() -> str:
     for event in traffic():
         feed.event(event)
     internal_errors.errors.add("reading an output", 2)
-    generate_latest(shown)  # what is carried over when somebody looks is carried over once
-    lines = generate_latest(shown).decode().splitlines(keepends=True)
+    with mock.patch.object(queues, "time", SimpleNamespace(monotonic=lambda: 10.0)):
+        generate_latest(shown)  # what is carried over when somebody looks is carried over once
+        lines = generate_latest(shown).decode().splitlines(keepends=True)
     exporter.close()
     return "".join(line for line in lines if "_created" not in line)
 

@@ -83,13 +83,17 @@ def feed_every_family(feed: Feed, registry: HookRegistry, exposed: Any) -> None:
     broken = Broken()
     registry.register(broken, "broken")
     feed.report("applied")
-    exposed.join()
+    exposed.join(stage=0, feeds=(1,))
+    exposed.join(replica=3)
     feed.arrive()
     registry.unregister(broken)
     feed.submit()
     feed.packet()
     feed.finish_audio()
     feed.finish_audio(replica=None)
+    feed.start()
+    feed.start(stage=1, replica=3, input_at=100.125)
+    feed.end()
     feed.finish_stage()
     feed.finish_image()
     feed.finish_video()
@@ -118,8 +122,12 @@ def test_every_family_of_the_catalogue_is_exposed_as_it_says(
         assert set(sample.labels) - {"le"} == set(family.labels), sample
         assert "" not in {sample.labels[label] for label in {*family.labels} - {"reason"}}, sample
     if family.kind == "histogram":
-        bounds = [float(s.labels["le"]) for s in samples if s.name.endswith("_bucket")]
-        assert tuple(bounds) == (*family.buckets, float("inf"))
+        bounds: dict[tuple[str, ...], list[float]] = {}
+        for sample in samples:
+            if sample.name.endswith("_bucket"):
+                child = tuple(sample.labels[label] for label in family.labels)
+                bounds.setdefault(child, []).append(float(sample.labels["le"]))
+        assert {tuple(of) for of in bounds.values()} == {(*family.buckets, float("inf"))}
 
 
 def test_nothing_but_the_catalogue_is_exposed(
@@ -277,7 +285,7 @@ def test_rejected_request_is_counted_as_that_and_nothing_else(
     before = without_events(scrape(exposed.registry))
     feed.arrive()
     if dispatched:
-        feed.submit()
+        feed.submit(stage=1)
     feed.finish(outcome="rejected")
     assert exposed.value("requests_success_total", **MODEL, finished_reason="rejected") == 1
     after = without_events(scrape(exposed.registry))
@@ -290,6 +298,7 @@ def test_durations_from_an_arrival_that_is_not_known_are_missing(feed: Feed, exp
     exposed.join()
     feed.arrive()
     feed.submit()
+    feed.start()
     feed.packet(index=0, since_arrival_seconds=None)
     feed.finish_image(first_image_seconds=None)
     feed.finish(seconds=None, queue_seconds=None)
@@ -315,9 +324,7 @@ def test_request_that_never_reached_a_stage_has_no_queue_time(feed: Feed, expose
     assert not exposed.value("request_queue_time_seconds_count", **MODEL)
 
 
-def test_request_waits_until_its_first_stage_and_runs_until_its_end(
-    feed: Feed, exposed: Any
-) -> None:
+def test_request_runs_while_a_stage_executes_it_and_waits_else(feed: Feed, exposed: Any) -> None:
     def gauges() -> tuple[float, float]:
         return (
             exposed.value("num_requests_waiting", **MODEL),
@@ -330,12 +337,16 @@ def test_request_waits_until_its_first_stage_and_runs_until_its_end(
         feed.arrive,
         lambda: feed.submit(stage=0),
         lambda: feed.submit(stage=1),
+        lambda: feed.start(stage=0),
+        lambda: feed.start(stage=1),
+        lambda: feed.end(stage=0),
+        lambda: feed.end(stage=1),
         feed.finish,
     )
     for step in steps:
         step()
         seen.append(gauges())
-    assert seen == [(0, 0), (1, 0), (0, 1), (0, 1), (0, 0)]
+    assert seen == [(0, 0), (1, 0), (1, 0), (1, 0), (0, 1), (0, 1), (0, 1), (1, 0), (0, 0)]
 
 
 class Lives:
@@ -351,6 +362,7 @@ class Lives:
     def submit(self, name: str) -> None:
         self.begun[name].submitting(0, None)
         self.requests.submitted(name, 0, 0, None)
+        self.requests.started(name, 0, 0, 0.0)
 
     def finish(self, name: str, error: BaseException | None = None) -> None:
         self.begun[name].delivered = True
@@ -635,13 +647,11 @@ def test_internal_errors_are_counted_by_place_whoever_scrapes(exposed: Any) -> N
     assert exposed.value("metrics_internal_errors_total", place="there") == 4
 
 
-def test_two_parts_of_the_exporter_that_implement_one_hook_are_refused(exposed: Any) -> None:
-    class Another:
-        @hookimpl
-        def omni_media_packet(self, event: MediaPacket) -> None: ...
-
-    with pytest.raises(ValueError, match="two parts of the exporter implement omni_media_packet"):
-        exposed.exporter._take_in(Another())
+def test_every_part_hears_of_an_event_that_several_have_a_use_for(feed: Feed, exposed: Any) -> None:
+    exposed.join(stage=1, replica=3)
+    feed.finish_stage(generation_seconds=1.25)
+    assert exposed.value("diffusion_steps_total", **STAGE) == 20
+    assert exposed.value("stage_generation_time_seconds_sum", **STAGE) == 1.25
 
 
 # Side by side with the engine's own families
@@ -702,7 +712,7 @@ def test_engines_family_of_the_same_name_gives_way(feed: Feed, expose: Any, log:
     with expose(publish_in=registry) as exposed:
         exposed.join()
         feed.arrive()
-        feed.submit()
+        feed.start()
         assert exposed.value("num_requests_running", **MODEL) == 1
     assert kept in registry._collector_to_names
     assert any("in the engine's place" in message for message in log.messages)

@@ -113,19 +113,21 @@ def test_companion_requests_name_their_parent_and_never_arrive_or_end(
     assert recorder.only(RequestFinished).outcome == "stop", "its companion's end is not its own"
 
 
-def test_queue_time_ends_at_the_earliest_stage_that_really_got_the_request(
+def test_queue_time_ends_at_the_earliest_start_in_any_stage(
     requests: OpenRequests, request_: OpenRequest, recorder: Any, clock: Any
 ) -> None:
     request_.submitting(0, None)  # no replica took it
-    clock.advance(0.5)
-    request_.submitting(2, None)
-    requests.submitted("speech-1", 2, 0, None)
-    clock.advance(0.5)
-    request_.submitting(1, None)
-    requests.submitted("speech-1", 1, 0, None)
+    for stage in (2, 1):
+        request_.submitting(stage, None)
+        requests.submitted("speech-1", stage, 0, None)
+    clock.advance(0.75)
+    requests.started("speech-1", 2, 0, clock.now)
+    requests.started("speech-1", 1, 0, clock.now - 0.25)  # its report took longer
+    clock.advance(0.25)
     request_.end(None)
     finished = recorder.only(RequestFinished)
     assert (finished.queue_seconds, finished.end_to_end_seconds) == (0.5, 1.0)
+    assert finished.started
 
 
 def test_request_that_no_stage_got_has_no_queue_time(
@@ -136,6 +138,7 @@ def test_request_that_no_stage_got_has_no_queue_time(
     request_.end(RuntimeError("no replica"))
     finished = recorder.only(RequestFinished)
     assert (finished.queue_seconds, finished.end_to_end_seconds) == (None, 2.0)
+    assert not finished.started
 
 
 # Audio

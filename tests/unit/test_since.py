@@ -17,6 +17,10 @@ RELEASED = {
     "omni_engine_stats": "stage replica scheduler_stats iteration_stats",
     "omni_request_arrived": "request_id external_request_id model_name arrived_at",
     "omni_stage_submitted": "request_id stage replica submitted_at parent_request_id",
+    "omni_stage_started": (
+        "request_id stage replica started_at submitted_at input_at parent_request_id model_name"
+    ),
+    "omni_stage_ended": "request_id stage replica ended_at started_at model_name",
     "omni_stage_finished": (
         "request_id stage replica finished_at generation_seconds tokens_in tokens_out "
         "finish_reason model_name diffusion"
@@ -59,7 +63,8 @@ def parts(version: str) -> tuple[int, ...]:
 
 @pytest.mark.parametrize("hook", EVENTS)
 def test_hook_says_with_which_version_it_came(hook: str) -> None:
-    assert parts("0.1") <= parts(since(hook)) <= parts(__version__)
+    major, minor, _ = parts(__version__)  # what is not released yet comes with the next one
+    assert parts("0.1") <= parts(since(hook)) <= (major, minor + 1)
 
 
 @pytest.mark.parametrize("hook", EVENTS)

@@ -12,9 +12,9 @@ from msgspec import structs
 from vllm_omni_metrics_plugin.channel import hops
 from vllm_omni_metrics_plugin.channel.frames import (
     FailedHalf,
+    Half,
     ReceivedHalf,
     SentHalf,
-    WireEvent,
 )
 from vllm_omni_metrics_plugin.channel.hops import Transfers
 from vllm_omni_metrics_plugin.hooks import (
@@ -79,7 +79,7 @@ def joining(hooks: Any) -> Transfers:
 def test_both_halves_together_say_who_sent_to_whom(
     joining: Transfers, recorder: Any, order: str
 ) -> None:
-    halves: list[WireEvent] = [sent(), received()]
+    halves: list[Half] = [sent(), received()]
     for half in halves if order == "sender first" else halves[::-1]:
         assert recorder.events == []
         joining.report(half)

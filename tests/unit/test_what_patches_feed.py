@@ -13,8 +13,16 @@ from vllm_omni_metrics_plugin.patches.seams.seam import ENGINE_FAMILIES, Seam
 from vllm_omni_metrics_plugin.patches.table import SEAMS, seams_of
 
 REQUESTS = {
-    *{"num_requests_running", "num_requests_waiting", "requests_success_total"},
-    *{"e2e_request_latency_seconds", "request_queue_time_seconds"},
+    *{"num_requests_waiting", "oldest_waiting_seconds", "stage_requests_waiting"},
+    *{"requests_success_total", "e2e_request_latency_seconds", "request_queue_time_seconds"},
+}
+STARTS = {
+    *{"num_requests_running", "stage_requests_running", "stage_busy_seconds_total"},
+    *{"stage_queue_time_seconds", "stage_input_wait_seconds", "stage_execute_time_seconds"},
+}
+ENDS = {"stage_execute_time_seconds"}
+SCHEDULERS = STARTS | {
+    *{"num_requests_waiting", "oldest_waiting_seconds", "request_queue_time_seconds"}
 }
 AUDIO = {"audio_ttfp_seconds", "audio_duration_seconds", "audio_rtf", "audio_frames_total"}
 IMAGES = {"image_ttfp_seconds", "image_num_total", "image_pixels"}
@@ -44,8 +52,8 @@ FED = {
     "result": {"requests_success_total"},
     "offline_batch": REQUESTS | AUDIO,
     "offline_request": REQUESTS | AUDIO,
-    "stage_submit": {"num_requests_running", "request_queue_time_seconds", "audio_rtf"},
-    "stage_finish": {"audio_rtf"} | GENERATION | DIFFUSION,
+    "stage_submit": STARTS | {"stage_requests_waiting", "audio_rtf"},
+    "stage_finish": ENDS | {"audio_rtf", "stage_generation_time_seconds"} | GENERATION | DIFFUSION,
     "video_endpoint": {"video_duration_seconds", "video_rtf"},
     "denoising": STEPS,
     "denoising_stepwise": STEPS,
@@ -57,6 +65,10 @@ FED = {
     "scheduler_init": ENGINE,
     "scheduler_stats": ENGINE,
     "idle": ENGINE,
+    "token_starts": SCHEDULERS,
+    "generation_starts": SCHEDULERS,
+    "diffusion_starts": SCHEDULERS,
+    "diffusion_ends": ENDS,
     "connectors": TRANSFERS,
     "iterations": ENGINE,
     "iterations_recorded": ENGINE,

@@ -7,24 +7,6 @@ from vllm_omni_metrics_plugin.catalog.family import MODEL, Family
 
 REQUESTS: tuple[Family, ...] = (
     Family(
-        stem="num_requests_running",
-        kind="gauge",
-        labels=MODEL,
-        unit="requests",
-        help="Requests dispatched to a stage and not finished.",
-        event="omni_stage_submitted",
-        formula="+1 at a request's first stage submit, -1 at its end",
-    ),
-    Family(
-        stem="num_requests_waiting",
-        kind="gauge",
-        labels=MODEL,
-        unit="requests",
-        help="Requests that reached the engine and are not yet dispatched to any stage.",
-        event="omni_request_arrived",
-        formula="+1 at arrival, -1 at the first stage submit or the end, whichever is first",
-    ),
-    Family(
         stem="requests_success_total",
         kind="counter",
         labels=("model_name", "finished_reason"),
@@ -51,10 +33,10 @@ REQUESTS: tuple[Family, ...] = (
         kind="histogram",
         labels=MODEL,
         unit="seconds",
-        help="Arrival to the first stage submit of accepted requests that reached a stage.",
+        help="Arrival to the first start in any stage, of accepted requests that started.",
         event="omni_request_finished",
         formula="queue_seconds",
         buckets=WAIT_SECONDS,
-        missing=("unknown_arrival",),
+        missing=("unknown_arrival", "unknown_start"),
     ),
 )

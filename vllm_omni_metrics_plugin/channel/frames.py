@@ -1,7 +1,8 @@
-"""What goes over the channel: frames of typed halves of hops, as MessagePack.
+"""What goes over the channel: frames of typed halves of hops and of executions, as MessagePack.
 
 A process with a stage in it sees one end of a hop: what its connector put, or got. The server joins
-the halves (:mod:`~vllm_omni_metrics_plugin.channel.hops`); nobody else sees them.
+the halves (:mod:`~vllm_omni_metrics_plugin.channel.hops`); nobody else sees them. The schedulers
+say when they begin and end to execute a request.
 """
 
 from __future__ import annotations
@@ -73,7 +74,34 @@ class FailedHalf(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     reason: Text
 
 
-WireEvent = SentHalf | ReceivedHalf | FailedHalf
+class StartedRecord(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
+    """A scheduler of this process admitted a request for the first time."""
+
+    request_id: Text
+    stage: Number
+    #: None if this process does not know its own number.
+    replica: Number | None
+    #: In monotonic seconds.
+    started_at: float
+    clock: Text
+    #: Whether an :class:`EndedRecord` will follow; else the stage's last output is the end.
+    tells_end: bool = False
+    #: How many others the scheduler was executing already; None if that is not said.
+    others: Count | None = None
+
+
+class EndedRecord(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
+    """A scheduler of this process executes a request no more."""
+
+    request_id: Text
+    stage: Number
+    #: In monotonic seconds.
+    ended_at: float
+    clock: Text
+
+
+Half = SentHalf | ReceivedHalf | FailedHalf
+WireEvent = Half | StartedRecord | EndedRecord
 
 #: Events in one frame.
 MOST_EVENTS = 128

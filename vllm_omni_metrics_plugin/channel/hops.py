@@ -16,7 +16,8 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from msgspec import structs
 
-from vllm_omni_metrics_plugin.channel.frames import FailedHalf, ReceivedHalf, SentHalf, WireEvent
+from vllm_omni_metrics_plugin.channel.frames import FailedHalf, ReceivedHalf, SentHalf
+from vllm_omni_metrics_plugin.channel.frames import Half as AnyHalf
 from vllm_omni_metrics_plugin.hooks import TransferFailed, TransferReceived, TransferSent
 
 #: Halves that wait for their other half: so many of each, for so long.
@@ -75,7 +76,7 @@ class Transfers:
         self._failed: OrderedDict[Key, _Seen[FailedHalf]] = OrderedDict()
         self._joined: OrderedDict[Key, _Seen[SentHalf]] = OrderedDict()
 
-    def report(self, half: WireEvent) -> None:
+    def report(self, half: AnyHalf) -> None:
         """One half of a hop became known; the hooks are called when both are, or never will be."""
         with self._lock:
             known: list[Known] = []
@@ -252,11 +253,11 @@ class Transfers:
                 hook(event)
 
 
-def _key(half: WireEvent) -> Key:
+def _key(half: AnyHalf) -> Key:
     return (half.from_stage, half.to_stage, half.key)
 
 
-def _own_side(half: WireEvent) -> tuple[str, int]:
+def _own_side(half: AnyHalf) -> tuple[str, int]:
     """The field with the replica of the process that reports, and its stage."""
     if isinstance(half, SentHalf):
         return "from_replica", half.from_stage

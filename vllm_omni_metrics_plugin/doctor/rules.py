@@ -78,8 +78,8 @@ RULES: tuple[Rule, ...] = (
         "degraded",
         (COMPLETE,),
         (own("request_queue_time_seconds_count"), unmeasured("request_queue_time_seconds")),
-        "{traffic} requests are complete, and none has a queue time: the stages they were given to "
-        "are not seen",
+        "{traffic} requests are complete, and none has a queue time: the schedulers of their "
+        "stages are not seen",
     ),
     Rule(
         "no_first_packet",
@@ -276,6 +276,12 @@ REASONS: dict[str, tuple[Severity, str]] = {
     "no_frames": ("note", "the request ended without a video"),
     "never_received": ("note", "nobody took the payload, as when the client hung up"),
     "other_host": ("note", "sender and receiver are on different hosts, whose clocks differ"),
+    "unknown_start": (
+        "note",
+        "the scheduler's report of a start was lost, or came from a host with another clock",
+    ),
+    "unknown_end": ("note", "the scheduler's report of an end was lost, or came from another host"),
+    "unknown_input": ("note", "no payload was seen to arrive at a stage that others feed"),
     "unknown_arrival": ("note", "the wall clock was set while the request was on its way"),
     "no_frame_rate": ("note", "neither the request nor its output names a frame rate"),
     "unknown_replica": ("degraded", "the output did not say which replica made it"),

@@ -127,6 +127,16 @@ def omni_stage_submitted(event: events.StageSubmitted) -> None:
     """A stage replica was given the request."""
 
 
+@hookspec(since="0.2")
+def omni_stage_started(event: events.StageStarted) -> None:
+    """A stage replica began to execute the request. In the server only."""
+
+
+@hookspec(since="0.2")
+def omni_stage_ended(event: events.StageEnded) -> None:
+    """A stage replica executes the request no more. In the server only."""
+
+
 @hookspec(since="0.1")
 def omni_stage_finished(event: events.StageFinished) -> None:
     """A stage replica finished the request."""

@@ -181,3 +181,6 @@ def _gone(state: EngineState, pool: Any, replica: int) -> None:
         state.hooks.omni_replica_left(
             ReplicaLeft(model_name=model_name, stage=pool.stage_id, replica=replica)
         )
+    if pool in state.stages:
+        name = state.stages[pool].model_name
+        state.requests.executions.replica_left(name, pool.stage_id, replica)

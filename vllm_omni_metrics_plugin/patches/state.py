@@ -7,14 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from vllm_omni_metrics_plugin.channel.frames import WireEvent
+from vllm_omni_metrics_plugin.channel.frames import (
+    EndedRecord,
+    ReceivedHalf,
+    StartedRecord,
+    WireEvent,
+)
 from vllm_omni_metrics_plugin.channel.hops import Transfers
+from vllm_omni_metrics_plugin.patches.process import clock
 from vllm_omni_metrics_plugin.patches.transfer_keys import requests_of
 from vllm_omni_metrics_plugin.requests import OpenRequests
 from vllm_omni_metrics_plugin.requests.arrival import WallClock
 from vllm_omni_metrics_plugin.requests.bindings import Binding
 
-#: Takes the halves of hops that this process sees.
+#: Takes what this process sees of hops and executions.
 Report = Callable[[WireEvent], None]
 
 
@@ -39,9 +45,9 @@ class EngineState:
         #: In which endpoints say when a request reached them.
         self.wall_clock = WallClock()
         self.transfers = Transfers(hooks, self._owner)
-        #: Where the halves of hops go that this process sees. Here they are joined at once, as
-        #: stages may run inside the server; other processes send them, or nobody wants them (None).
-        self.report: Report | None = self.transfers.report
+        #: Where that goes which this process sees of hops and executions. Here it is taken at once,
+        #: as stages may run inside the server; other processes send it, or nobody wants it (None).
+        self.report: Report | None = self.take
         #: Called before an engine is built whose stages will report to this process.
         self.before_engine: list[Callable[[], None]] = []
         #: Called once such an engine is there.
@@ -59,6 +65,31 @@ class EngineState:
         # A payload of an unknown request is this engine's, unless it may be another one's.
         alone = set(self.model_names.values()) == {name}
         self.transfers.model_name = name if alone else None
+
+    def take(self, event: WireEvent) -> None:
+        """One end of a hop or of an execution became known, here or in another process."""
+        if isinstance(event, StartedRecord):
+            self.requests.started(
+                event.request_id,
+                event.stage,
+                event.replica,
+                event.started_at if event.clock == clock() else None,
+                tells_end=event.tells_end,
+                others=event.others,
+            )
+        elif isinstance(event, EndedRecord):
+            at = event.ended_at if event.clock == clock() else None
+            self.requests.ended(event.request_id, event.stage, at)
+        else:
+            if isinstance(event, ReceivedHalf) and event.clock == clock():
+                ids = requests_of(event.key, event.from_stage, event.to_stage)
+                self.requests.input_arrived(ids, event.to_stage, event.received_at)
+            self.transfers.report(event)
+
+    def forget_outdated(self) -> None:
+        """Give up what has waited too long for its other end; called now and then."""
+        self.transfers.forget_outdated()
+        self.requests.executions.forget_outdated()
 
     def _owner(self, key: str, from_stage: int, to_stage: int) -> Binding | None:
         for request_id in requests_of(key, from_stage, to_stage):

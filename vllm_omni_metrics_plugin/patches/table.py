@@ -10,30 +10,26 @@ from vllm_omni_metrics_plugin.patches import (
     http,
     offline,
     replicas,
+    schedulers,
     stages,
     warmup,
 )
 from vllm_omni_metrics_plugin.patches.diffusion import steps, video_endpoint
-from vllm_omni_metrics_plugin.patches.engine_families import lost_stats, scheduler, sleep, stats
+from vllm_omni_metrics_plugin.patches.earlier import EARLIER
+from vllm_omni_metrics_plugin.patches.engine_families import scheduler, sleep, stats
+from vllm_omni_metrics_plugin.patches.feeds import (
+    ENGINE,
+    EXECUTIONS,
+    GENERATION_TIMES,
+    JOINED,
+    LEFT,
+    REQUEST,
+    STEPS,
+    TRANSFERS,
+    VISUAL,
+)
 from vllm_omni_metrics_plugin.patches.seams.releases import RELEASES
 from vllm_omni_metrics_plugin.patches.seams.seam import ENGINE_FAMILIES, Seam
-
-#: The hooks of a request that any engine may serve, and of one that a server alone serves.
-_REQUEST = (
-    "omni_request_arrived",
-    "omni_stage_submitted",
-    "omni_request_finished",
-    "omni_media_packet",
-    "omni_audio_finished",
-)
-_VISUAL = ("omni_image_finished", "omni_video_finished")
-_GENERATION_TIMES = ("image_generation_time_seconds", "video_generation_time_seconds")
-_JOINED = ("omni_replica_joined",)
-#: What a replica is shown as is taken back.
-_LEFT = ("omni_replica_left", "stage_info")
-_STEPS = ("diffusion_steps_total",)
-_TRANSFERS = ("omni_transfer_sent", "omni_transfer_received", "omni_transfer_failed")
-_ENGINE = ("omni_engine_stats", ENGINE_FAMILIES)
 
 _SEAMS: tuple[Seam, ...] = (
     Seam(
@@ -42,7 +38,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="OmniBase.__init__",
         form="function",
         wrap=replicas.wrap_engine_init,
-        feeds=_JOINED,
+        feeds=JOINED,
     ),
     Seam(
         name="engine_shutdown",
@@ -50,7 +46,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="OmniBase.shutdown",
         form="function",
         wrap=replicas.wrap_shutdown,
-        feeds=_LEFT,
+        feeds=LEFT,
     ),
     Seam(
         name="generate",
@@ -58,8 +54,8 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="AsyncOmni.generate",
         form="async generator",
         wrap=generate.wrap_generate,
-        feeds=(*_REQUEST, *_VISUAL),
-        without=_GENERATION_TIMES,
+        feeds=(*REQUEST, *VISUAL),
+        without=GENERATION_TIMES,
         leading=("prompt", "sampling_params", "request_id"),
     ),
     Seam(
@@ -68,8 +64,8 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="AsyncOmni._get_unique_request_id",
         form="static function",
         wrap=generate.wrap_request_id,
-        feeds=(*_REQUEST, *_VISUAL),
-        without=_GENERATION_TIMES,
+        feeds=(*REQUEST, *VISUAL),
+        without=GENERATION_TIMES,
         leading=("external_request_id",),
     ),
     Seam(
@@ -104,7 +100,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="OmniOpenAIServingSpeech.warmup",
         form="coroutine",
         wrap=warmup.wrap_warmup,
-        feeds=_REQUEST,
+        feeds=REQUEST,
     ),
     Seam(
         name="offline_batch",
@@ -112,7 +108,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="Omni._run_generation",
         form="generator",
         wrap=offline.wrap_run_generation,
-        feeds=_REQUEST,
+        feeds=REQUEST,
         leading=("prompts", "sampling_params_list"),
     ),
     Seam(
@@ -121,7 +117,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="AsyncOmniEngine.add_request",
         form="function",
         wrap=offline.wrap_add_request,
-        feeds=_REQUEST,
+        feeds=REQUEST,
         leading=("request_id", "prompt"),
         keywords=("sampling_params_list",),
     ),
@@ -131,7 +127,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="StagePool.submit_initial",
         form="coroutine",
         wrap=stages.wrap_submit,
-        feeds=("omni_stage_submitted", "request_queue_time_seconds", "audio_rtf"),
+        feeds=("omni_stage_submitted", "omni_stage_started", "omni_stage_ended", "audio_rtf"),
         leading=("request_id", "req_state"),
         keywords=("affinity_request_id",),
     ),
@@ -141,8 +137,8 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="StagePool.build_stage_metrics",
         form="function",
         wrap=stages.wrap_stage_metrics,
-        feeds=("omni_stage_finished", "audio_rtf", *_GENERATION_TIMES),
-        without=_STEPS,
+        feeds=("omni_stage_finished", "omni_stage_ended", "audio_rtf", *GENERATION_TIMES),
+        without=STEPS,
         leading=("request_outputs",),
         keywords=("replica_id",),
     ),
@@ -168,7 +164,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="DiffusionModelRunner._execute_request_list",
         form="function",
         wrap=steps.wrap_execute_requests,
-        feeds=_STEPS,
+        feeds=STEPS,
         leading=("reqs",),
         roles=("server", "stage_engine", "worker"),
         since="0.24.0",
@@ -179,7 +175,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="DiffusionModelRunner._attach_stepwise_metadata",
         form="function",
         wrap=steps.wrap_stepwise_metadata,
-        feeds=_STEPS,
+        feeds=STEPS,
         leading=("state", "output"),
         roles=("server", "stage_engine", "worker"),
         since="0.30.0",
@@ -190,7 +186,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="StagePool.add_client",
         form="function",
         wrap=replicas.wrap_add_client,
-        feeds=_JOINED,
+        feeds=JOINED,
         leading=("input_addr",),
     ),
     Seam(
@@ -199,7 +195,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="StagePool.remove_client",
         form="function",
         wrap=replicas.wrap_remove_client,
-        feeds=_LEFT,
+        feeds=LEFT,
         leading=("input_addr",),
     ),
     Seam(
@@ -208,7 +204,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="StagePool.evict_replica",
         form="function",
         wrap=replicas.wrap_evict_replica,
-        feeds=_LEFT,
+        feeds=LEFT,
         leading=("replica_id",),
         since="0.28.0",
     ),
@@ -218,7 +214,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="MultimodalOutputProcessor.__init__",
         form="function",
         wrap=stats.wrap_output_processor_init,
-        feeds=_ENGINE,
+        feeds=ENGINE,
         keywords=("log_stats",),
         since="0.26.0",
     ),
@@ -228,7 +224,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="Orchestrator._init_metrics_state",
         form="function",
         wrap=stats.wrap_metrics_state,
-        feeds=_ENGINE,
+        feeds=ENGINE,
         leading=("stage_pools",),
         keywords=("log_stats",),
     ),
@@ -248,7 +244,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="Scheduler.__init__",
         form="function",
         wrap=scheduler.wrap_scheduler_init,
-        feeds=_ENGINE,
+        feeds=ENGINE,
         keywords=("log_stats",),
         roles=("stage_engine",),
     ),
@@ -258,8 +254,47 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="OmniSchedulerMixin.make_stats",
         form="function",
         wrap=scheduler.wrap_make_stats,
-        feeds=_ENGINE,
+        feeds=ENGINE,
         roles=("stage_engine",),
+    ),
+    Seam(
+        name="token_starts",
+        module="vllm_omni.core.sched.omni_ar_scheduler",
+        attribute="OmniARScheduler.schedule",
+        form="function",
+        wrap=schedulers.wrap_schedule,
+        feeds=EXECUTIONS,
+        roles=("stage_engine",),
+    ),
+    Seam(
+        name="generation_starts",
+        module="vllm_omni.core.sched.omni_generation_scheduler",
+        attribute="OmniGenerationScheduler.schedule",
+        form="function",
+        wrap=schedulers.wrap_schedule,
+        feeds=EXECUTIONS,
+        roles=("stage_engine",),
+    ),
+    Seam(
+        name="diffusion_starts",
+        module="vllm_omni.diffusion.sched.base_scheduler",
+        attribute="BaseScheduler.schedule",
+        form="function",
+        wrap=schedulers.wrap_diffusion_schedule,
+        feeds=EXECUTIONS,
+        roles=("server", "stage_engine"),
+        since="0.26.0",
+    ),
+    Seam(
+        name="diffusion_ends",
+        module="vllm_omni.diffusion.sched.base_scheduler",
+        attribute="BaseScheduler._finish_requests",
+        form="function",
+        wrap=schedulers.wrap_finish,
+        feeds=("omni_stage_ended",),
+        leading=("statuses",),
+        roles=("server", "stage_engine"),
+        since="0.26.0",
     ),
     Seam(
         name="idle",
@@ -267,7 +302,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="EngineCoreProc._notify_idle_state_callbacks",
         form="function",
         wrap=scheduler.wrap_idle,
-        feeds=_ENGINE,
+        feeds=ENGINE,
         roles=("stage_engine",),
     ),
     Seam(
@@ -276,74 +311,11 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="OmniConnectorFactory.create_connector",
         form="class function",
         wrap=connectors.wrap_create_connector,
-        feeds=_TRANSFERS,
+        feeds=TRANSFERS,
         leading=("spec",),
         roles=("server", "stage_engine", "worker"),
     ),
-    # Places that moved, changed their names, or are needed no more.
-    Seam(
-        name="denoising",
-        module="vllm_omni.diffusion.worker.diffusion_model_runner",
-        attribute="DiffusionModelRunner.execute_model",
-        form="function",
-        wrap=steps.wrap_execute_request,
-        feeds=_STEPS,
-        leading=("req",),
-        roles=("server", "stage_engine", "worker"),
-        until="0.22.0",
-    ),
-    Seam(
-        name="denoising_stepwise",
-        module="vllm_omni.diffusion.worker.diffusion_model_runner",
-        attribute="DiffusionModelRunner._attach_stepwise_metrics",
-        form="function",
-        wrap=steps.wrap_stepwise_metadata,
-        feeds=_STEPS,
-        leading=("state", "output"),
-        roles=("server", "stage_engine", "worker"),
-        since="0.24.0",
-        until="0.28.0",
-    ),
-    Seam(
-        name="token_times",
-        module="vllm_omni.engine.output_processor",
-        attribute="MultimodalOutputProcessor.__init__",
-        form="function",
-        wrap=stats.wrap_output_processor_init,
-        feeds=_ENGINE,
-        keywords=("log_stats",),
-        until="0.24.0",
-    ),
-    Seam(
-        name="iterations",
-        module="vllm_omni.engine.output_processor",
-        attribute="MultimodalOutputProcessor.process_outputs",
-        form="function",
-        wrap=lost_stats.wrap_process_outputs,
-        feeds=_ENGINE,
-        keywords=("iteration_stats",),
-        until="0.24.0",
-    ),
-    Seam(
-        name="iterations_recorded",
-        module="vllm_omni.engine.stage_pool",
-        attribute="StagePool.process_llm_raw_outputs",
-        form="coroutine",
-        wrap=lost_stats.wrap_process_raw_outputs,
-        feeds=_ENGINE,
-        leading=("replica_id", "raw_outputs"),
-        until="0.24.0",
-    ),
-    Seam(
-        name="idle_recorded",
-        module="vllm_omni.engine.stage_pool",
-        attribute="StagePool._poll_stage_raw",
-        form="coroutine",
-        wrap=lost_stats.wrap_poll,
-        feeds=_ENGINE,
-        leading=("client",),
-        until="0.24.0",
-    ),
+    *EARLIER,
 )
 
 #: Why a release that is older than a seam has no such place, or one that is younger needs none.

@@ -15,12 +15,18 @@ MOST_REQUESTS = 8_192
 class Binding:
     """Whose a request is."""
 
-    __slots__ = ("model_name", "parent", "replicas")
+    __slots__ = ("model_name", "parent", "parent_id", "replicas")
 
-    def __init__(self, model_name: str | None, parent: Binding | None = None) -> None:
+    def __init__(
+        self,
+        model_name: str | None,
+        parent: Binding | None = None,
+        parent_id: str | None = None,
+    ) -> None:
         self.model_name = model_name
         #: Of a companion, which goes where its parent went.
         self.parent = parent
+        self.parent_id = parent_id
         #: By stage.
         self.replicas: dict[int, int] = {}
 
@@ -52,7 +58,8 @@ class Bindings:
             binding = self._by_id.get(request_id)
             if binding is None:
                 parent = self._by_id.get(parent_id) if parent_id is not None else None
-                binding = Binding(parent.model_name if parent is not None else None, parent)
+                name = parent.model_name if parent is not None else None
+                binding = Binding(name, parent, parent_id)
                 self._add(request_id, binding)
             binding.replicas[stage] = replica
 

@@ -24,6 +24,7 @@ from vllm_omni_metrics_plugin.requests.audio import AudioOutput
 from vllm_omni_metrics_plugin.requests.bindings import Bindings
 from vllm_omni_metrics_plugin.requests.encoding import Encoding, current_encoding
 from vllm_omni_metrics_plugin.requests.exchange import Ending, Exchange
+from vllm_omni_metrics_plugin.requests.executions import Executions
 from vllm_omni_metrics_plugin.requests.outcome import CUT_SHORT, ending_of, outcome_of
 from vllm_omni_metrics_plugin.requests.visual import VisualOutput
 from vllm_omni_metrics_plugin.requests.work import Delivery, StageWork
@@ -115,6 +116,8 @@ class OpenRequest:
         samples = output.add(payloads, work, replica, since_arrival)
         if samples == 0:
             return
+        if work is not None:
+            work.gave_output = True
         packet = self.requests.hooks.omni_media_packet
         if packet.listeners:
             packet(
@@ -200,20 +203,22 @@ class OpenRequest:
             finish_reasons={work.finish_reason for work in stages} | self.finish_reasons,
         )
         self.exchange = None
+        self.requests.executions.closed(self, ended_at, {*self.audio, *self.visual})
         if outcome not in CUT_SHORT:
             self._finish_audio()
             self._finish_visual()
         finished = self.requests.hooks.omni_request_finished
         if finished.listeners:
-            submits = [work.submitted_at for work in stages if work.replica is not None]
+            starts = [work.started_at for work in stages if work.started_at is not None]
             finished(
                 RequestFinished(
                     request_id=self.request_id,
                     model_name=self.model_name,
                     outcome=outcome,
                     end_to_end_seconds=self._since_arrival(ended_at),
-                    queue_seconds=self._since_arrival(min(submits)) if submits else None,
+                    queue_seconds=self._since_arrival(min(starts)) if starts else None,
                     dispatched=self.dispatched,
+                    started=any(work.started or work.ended for work in stages),
                 )
             )
 
@@ -252,6 +257,7 @@ class OpenRequests:
         #: The ids of warm-ups that have not ended; nothing is told of them.
         self.nobodys: set[str] = set()
         self.bindings = Bindings()
+        self.executions = Executions(hooks)
 
     def begin(
         self, request_id: str, external_request_id: str, model_name: str, arrived_at: float | None
@@ -295,6 +301,42 @@ class OpenRequests:
                     first=first,
                 )
             )
+        if request is not None:
+            self.executions.placed(request, stage)
+
+    def started(
+        self,
+        request_id: str,
+        stage: int,
+        replica: int | None,
+        at: float | None,
+        *,
+        tells_end: bool = False,
+        others: int | None = None,
+    ) -> None:
+        """A scheduler admitted a request of anybody's; as :meth:`Executions.started` says."""
+        request = self.by_id.get(request_id)
+        binding = self.bindings.of(request_id) if request is None else None
+        if binding is not None and binding.parent_id is not None:
+            self.executions.companion_started(request_id, binding, stage, at)
+        else:
+            self.executions.started(
+                request_id, request, stage, replica, at, tells_end=tells_end, others=others
+            )
+
+    def ended(self, request_id: str, stage: int, at: float | None) -> None:
+        """A scheduler executes a request no more."""
+        self.executions.ended(request_id, self.by_id.get(request_id), stage, at)
+
+    def input_arrived(self, request_ids: Iterable[str], stage: int, at: float) -> None:
+        """A stage received a payload, of one of these requests."""
+        for request_id in request_ids:
+            request = self.by_id.get(request_id)
+            work = request.stages.get(stage) if request is not None else None
+            if work is not None:
+                if work.input_at is None and not work.started:
+                    work.input_at = at
+                return
 
     def _dispatch(self, request: OpenRequest) -> bool:
         """Whether this is the first submit of a request that is open."""
@@ -333,6 +375,8 @@ class OpenRequests:
             work.finish_reason = finish_reason
             work.generation_seconds = now - work.submitted_at
             work.diffusion = diffusion
+        if request is not None:
+            self.executions.finished(request, stage, now)
         if self.hooks.omni_stage_finished.listeners:
             self.hooks.omni_stage_finished(
                 StageFinished(

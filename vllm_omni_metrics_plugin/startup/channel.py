@@ -86,10 +86,8 @@ class _Listening:
             # What another server says in its own children is not for this one.
             endpoint = private_endpoint()
             os.environ[_INHERITED] = endpoint.address
-        transfers = self._state.transfers
-        self._receiver = Receiver(
-            endpoint, self._state.hooks, transfers.report, transfers.forget_outdated
-        )
+        state = self._state
+        self._receiver = Receiver(endpoint, state.hooks, state.take, state.forget_outdated)
         if api_servers.is_one_of_several() and api_servers.is_on(os.environ):
             folder = api_servers.folder(os.environ)
             self._lock = ListenerLock(folder / _LOCK, self._receiver.start)

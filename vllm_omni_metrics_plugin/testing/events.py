@@ -35,6 +35,8 @@ _USUAL: dict[str, Any] = {
     "stage_type": "llm",
     "arrived_at": 100.0,
     "submitted_at": 100.01,
+    "started_at": 100.02,
+    "ended_at": 101.0,
     "left_at": 100.2,
     "finished_at": 101.0,
     "since_arrival_seconds": 0.2,

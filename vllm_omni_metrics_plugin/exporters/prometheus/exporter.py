@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
@@ -10,11 +11,12 @@ from vllm_omni_metrics_plugin.exporters.prometheus.audio import AudioSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.native import NativeFamilies
 from vllm_omni_metrics_plugin.exporters.prometheus.own_counts import OwnCounts
 from vllm_omni_metrics_plugin.exporters.prometheus.pipeline import PipelineSamples
+from vllm_omni_metrics_plugin.exporters.prometheus.queues import QueueSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families, RegistryCollector
 from vllm_omni_metrics_plugin.exporters.prometheus.requests import RequestSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.transfers import TransferSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.visual import VisualSamples
-from vllm_omni_metrics_plugin.hooks import HookStats
+from vllm_omni_metrics_plugin.hooks import Event, HookStats, hookimpl
 
 
 class PrometheusExporter:
@@ -39,7 +41,8 @@ class PrometheusExporter:
         If ``native`` is false, the families that the engine publishes itself are left out.
         """
         families = Families(buckets)
-        self._own_counts = OwnCounts(families, hook_stats)
+        self._queues = QueueSamples(families)
+        self._own_counts = OwnCounts(families, hook_stats, self._queues.publish)
         self._collector = RegistryCollector(families.registry, self._refresh)
         self._native = None if native else NativeFamilies(publish_in)
         self._publish_in = publish_in
@@ -47,14 +50,11 @@ class PrometheusExporter:
         transfers = TransferSamples(families)
         parts = (
             *(RequestSamples(families), AudioSamples(families), VisualSamples(families)),
-            transfers,
+            *(transfers, self._queues),
         )
         joined = [part.expect for part in parts]
-        for part in (
-            *parts,
-            PipelineSamples(families, self._publish, joined, left=[transfers.forget]),
-        ):
-            self._take_in(part)
+        left = [transfers.forget, self._queues.forget]
+        self._take_in(*parts, PipelineSamples(families, self._publish, joined, left))
 
     def close(self) -> None:
         """Withdraw the families."""
@@ -63,13 +63,13 @@ class PrometheusExporter:
             self._published = False
         self._own_counts.close()
 
-    def _take_in(self, part: object) -> None:
-        """Offer a part's hook implementations as our own; raises ValueError for one too many."""
-        for name in dir(part):
-            if name.startswith("omni_"):
-                if hasattr(self, name):
-                    raise ValueError(f"two parts of the exporter implement {name}")
-                setattr(self, name, getattr(part, name))
+    def _take_in(self, *parts: object) -> None:
+        """Offer the parts' hook implementations as our own, one for each hook."""
+        names = {name for part in parts for name in dir(part) if name.startswith("omni_")}
+        for name in names:
+            implementations = [getattr(part, name) for part in parts if hasattr(part, name)]
+            one = implementations[0] if len(implementations) == 1 else _all(implementations)
+            setattr(self, name, one)
 
     def _refresh(self) -> None:
         self._own_counts.publish()
@@ -82,3 +82,14 @@ class PrometheusExporter:
         self._collector.publish_in(self._publish_in)
         self._published = True
         self._own_counts.start()
+
+
+def _all(implementations: Sequence[Callable[[Any], None]]) -> Callable[[Any], None]:
+    """One implementation that calls these, in their order."""
+
+    @hookimpl
+    def each(event: Event) -> None:
+        for implementation in implementations:
+            implementation(event)
+
+    return each

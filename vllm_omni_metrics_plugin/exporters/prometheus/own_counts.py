@@ -30,8 +30,15 @@ _JUDGED = catalog.BY_STEM["metrics_events_total"].known["hook"]
 class OwnCounts:
     """Publishes what hook plugins did and where the plugin failed; any thread may ask it to."""
 
-    def __init__(self, families: Families, hook_stats: Callable[[], Iterable[HookStats]]) -> None:
+    def __init__(
+        self,
+        families: Families,
+        hook_stats: Callable[[], Iterable[HookStats]],
+        others: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``others`` brings up to date what else depends on the moment of a scrape."""
         self._families = families
+        self._others = others
         self._hook_stats = hook_stats
         self._hooks: dict[tuple[str, str], tuple[int, ...]] = {}
         self._events: dict[str, int] = {}
@@ -61,6 +68,8 @@ class OwnCounts:
 
     def publish(self) -> None:
         """Bring the families up to date; never raises, as a scrape would fail with it."""
+        with internal_errors.suppressed("publishing what is now"):
+            self._others()
         with internal_errors.suppressed("publishing the plugin's own counts"), self._lock:
             try:
                 for stats in self._hook_stats():

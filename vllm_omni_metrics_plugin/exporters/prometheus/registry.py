@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -68,10 +69,13 @@ class RegistryCollector(Collector):
     def __init__(self, registry: CollectorRegistry, refresh: Callable[[], None]) -> None:
         self._registry = registry
         self._refresh = refresh
+        #: One scrape at a time, else another one's refresh would come between two families.
+        self._lock = threading.Lock()
 
     def collect(self) -> Iterable[Metric]:
-        self._refresh()
-        return self._registry.collect()
+        with self._lock:
+            self._refresh()
+            return list(self._registry.collect())
 
     def describe(self) -> Iterable[Metric]:
         return self._registry.collect()

@@ -10,7 +10,6 @@ from vllm_omni_metrics_plugin.hooks import (
     ReplicaJoined,
     RequestArrived,
     RequestFinished,
-    StageSubmitted,
     hookimpl,
 )
 
@@ -24,12 +23,10 @@ _REASONS = catalog.BY_STEM["requests_success_total"].known["finished_reason"]
 class ModelChildren:
     """The label children of one model's request families, bound once."""
 
-    __slots__ = ("_finished", "_reasons", "latency", "model_name", "queue", "running", "waiting")
+    __slots__ = ("_finished", "_reasons", "latency", "model_name", "queue")
 
     def __init__(self, families: Families, model_name: str) -> None:
         self.model_name = model_name
-        self.running = families["num_requests_running"].labels(model_name)
-        self.waiting = families["num_requests_waiting"].labels(model_name)
         self.latency = families["e2e_request_latency_seconds"].labels(model_name)
         self.queue = families["request_queue_time_seconds"].labels(model_name)
         self._finished = families["requests_success_total"]
@@ -67,14 +64,7 @@ class RequestSamples:
 
     @hookimpl
     def omni_request_arrived(self, event: RequestArrived) -> None:
-        self.model(event.model_name).waiting.inc()
-
-    @hookimpl
-    def omni_stage_submitted(self, event: StageSubmitted) -> None:
-        if event.first and event.model_name is not None:
-            model = self.model(event.model_name)
-            model.waiting.dec()
-            model.running.inc()
+        self.model(event.model_name)
 
     @hookimpl
     def omni_request_finished(self, event: RequestFinished) -> None:
@@ -83,13 +73,12 @@ class RequestSamples:
         if event.outcome != _NOT_ACCEPTED:
             if event.queue_seconds is not None:
                 model.queue.observe(event.queue_seconds)
-            elif event.dispatched:
-                self._families.missing("unknown_arrival", "request_queue_time_seconds")
+            elif event.started:
+                reason = "unknown_arrival" if event.end_to_end_seconds is None else "unknown_start"
+                self._families.missing(reason, "request_queue_time_seconds")
             if event.outcome in _CUT_SHORT:
                 pass
             elif event.end_to_end_seconds is None:
                 self._families.missing("unknown_arrival", "e2e_request_latency_seconds")
             else:
                 model.latency.observe(event.end_to_end_seconds)
-        # Last, so that a scrape which sees the server idle sees all that it has done.
-        (model.running if event.dispatched else model.waiting).dec()

@@ -28,7 +28,9 @@ from vllm_omni_metrics_plugin.hooks.events.requests import (
     DiffusionWork,
     RequestArrived,
     RequestFinished,
+    StageEnded,
     StageFinished,
+    StageStarted,
     StageSubmitted,
 )
 from vllm_omni_metrics_plugin.hooks.events.transfers import (
@@ -57,7 +59,9 @@ __all__ = [
     "RequestArrived",
     "RequestFinished",
     "Role",
+    "StageEnded",
     "StageFinished",
+    "StageStarted",
     "StageSubmitted",
     "TransferFailed",
     "TransferReceived",

@@ -35,6 +35,48 @@ class StageSubmitted(Event, frozen=True, kw_only=True):
     first: bool = False
 
 
+class StageStarted(Event, frozen=True, kw_only=True):
+    """A stage replica's scheduler admitted the request for the first time (``schedule``).
+
+    In the server only, once for each stage that executes the request, however often it is preempted
+    and resumed there. Where the scheduler's report is late it may come after the stage's finish,
+    which proves that it started.
+    """
+
+    request_id: str
+    stage: int
+    replica: int
+    #: None if the report was lost, or came from a host with another clock.
+    started_at: float | None
+    #: None for the extra requests of guided generation.
+    submitted_at: float | None = None
+    #: When the stage received its first payload, as far as one was seen before the start; a stage
+    #: that is fed by chunks has nothing to execute before it.
+    input_at: float | None = None
+    #: Set on the extra requests that guided generation makes: the request they belong to.
+    parent_request_id: str | None = None
+    #: None if it is not known whose the request is.
+    model_name: str | None = None
+
+
+class StageEnded(Event, frozen=True, kw_only=True):
+    """A stage replica executes the request no more; once per :class:`StageStarted` of a request.
+
+    That is the stage's last output. A diffusion engine goes on with an aborted request until its
+    batch is over, so there it is the scheduler's own end, also after :class:`RequestFinished`.
+    Extra requests of guided generation have none.
+    """
+
+    request_id: str
+    stage: int
+    replica: int
+    #: None if the report was lost, or came from a host with another clock.
+    ended_at: float | None
+    #: As :class:`StageStarted` says.
+    started_at: float | None
+    model_name: str
+
+
 class DiffusionWork(msgspec.Struct, frozen=True, kw_only=True):
     """What a diffusion engine did for a request, in its own timings; None where it gave none.
 
@@ -88,7 +130,10 @@ class RequestFinished(Event, frozen=True, kw_only=True):
     #: Arrival to the last output of the engine; encoding the response comes after it. None where
     #: the arrival is not known.
     end_to_end_seconds: float | None
-    #: Arrival to the first stage submit; None when no stage was given the request, too.
+    #: Arrival to the first start in any stage; None also when no stage started it, or if it is not
+    #: known by now when one did.
     queue_seconds: float | None
     #: Whether it ran: a :class:`StageSubmitted` with ``first`` belongs to it.
     dispatched: bool = False
+    #: Whether any stage executed it.
+    started: bool = False

@@ -1,0 +1,27 @@
+"""What several seams feed together: names of hooks, and stems of families."""
+
+from __future__ import annotations
+
+from vllm_omni_metrics_plugin.patches.seams.seam import ENGINE_FAMILIES
+
+#: The hooks of a request that any engine may serve, and of one that a server alone serves.
+REQUEST = (
+    "omni_request_arrived",
+    "omni_stage_submitted",
+    "omni_request_finished",
+    "omni_media_packet",
+    "omni_audio_finished",
+)
+VISUAL = ("omni_image_finished", "omni_video_finished")
+GENERATION_TIMES = ("image_generation_time_seconds", "video_generation_time_seconds")
+#: What the schedulers alone see.
+EXECUTIONS = (
+    *("omni_stage_started", "omni_stage_ended"),
+    *("request_queue_time_seconds", "oldest_waiting_seconds", "num_requests_waiting"),
+)
+JOINED = ("omni_replica_joined",)
+#: What a replica is shown as is taken back.
+LEFT = ("omni_replica_left", "stage_info")
+STEPS = ("diffusion_steps_total",)
+TRANSFERS = ("omni_transfer_sent", "omni_transfer_received", "omni_transfer_failed")
+ENGINE = ("omni_engine_stats", ENGINE_FAMILIES)
