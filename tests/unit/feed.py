@@ -72,6 +72,7 @@ class Feed:
         outcome: str = "stop",
         seconds: float | None = 2.0,
         queue_seconds: float | None = 0.5,
+        **changes: Any,
     ) -> None:
         dispatched = request_id in self._running
         self._running.discard(request_id)
@@ -85,6 +86,7 @@ class Feed:
                 outcome=outcome,
                 end_to_end_seconds=seconds,
                 queue_seconds=queue_seconds,
+                **changes,
             )
         )
 

@@ -277,6 +277,7 @@ REASONS: dict[str, tuple[Severity, str]] = {
     "never_received": ("note", "nobody took the payload, as when the client hung up"),
     "other_host": ("note", "sender and receiver are on different hosts, whose clocks differ"),
     "unknown_arrival": ("note", "the wall clock was set while the request was on its way"),
+    "during_input": ("note", "the output began before the client had sent all of its input"),
     "no_frame_rate": ("note", "neither the request nor its output names a frame rate"),
     "unknown_replica": ("degraded", "the output did not say which replica made it"),
     "no_sample_rate": ("degraded", "the output did not say its sample rate"),

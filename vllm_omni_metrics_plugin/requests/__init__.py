@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from vllm_omni_metrics_plugin.requests.exchange import Exchange
 from vllm_omni_metrics_plugin.requests.state import OpenRequest, OpenRequests
+from vllm_omni_metrics_plugin.requests.streamed_input import StreamedInput
 from vllm_omni_metrics_plugin.requests.work import Delivery, StageWork
 
-__all__ = ["Delivery", "Exchange", "OpenRequest", "OpenRequests", "StageWork"]
+__all__ = ["Delivery", "Exchange", "OpenRequest", "OpenRequests", "StageWork", "StreamedInput"]

@@ -25,6 +25,7 @@ from vllm_omni_metrics_plugin.requests.bindings import Bindings
 from vllm_omni_metrics_plugin.requests.encoding import Encoding, current_encoding
 from vllm_omni_metrics_plugin.requests.exchange import Ending, Exchange
 from vllm_omni_metrics_plugin.requests.outcome import CUT_SHORT, ending_of, outcome_of
+from vllm_omni_metrics_plugin.requests.streamed_input import StreamedInput
 from vllm_omni_metrics_plugin.requests.visual import VisualOutput
 from vllm_omni_metrics_plugin.requests.work import Delivery, StageWork
 
@@ -51,16 +52,24 @@ class OpenRequest:
         "requested_frame_rates",
         "requests",
         "stages",
+        "streamed_input",
         "visual",
     )
 
     def __init__(
-        self, requests: OpenRequests, request_id: str, model_name: str, arrived_at: float | None
+        self,
+        requests: OpenRequests,
+        request_id: str,
+        model_name: str,
+        arrived_at: float | None,
+        streamed_input: StreamedInput | None = None,
     ) -> None:
         self.requests = requests
         self.request_id = request_id
         self.model_name = model_name
         self.arrived_at = arrived_at
+        #: None if all of it was there at the arrival.
+        self.streamed_input = streamed_input
         #: The engine marked an output as the request's last one.
         self.complete = False
         #: Whether any output, of any modality, left for the client.
@@ -107,12 +116,12 @@ class OpenRequest:
     ) -> None:
         """An output of an audio stage leaves for the client, with its multimodal payloads."""
         now = time.monotonic()
-        since_arrival = self._since_arrival(now)
+        waited = self._waited_until(now)
         work = self.stages.get(stage)
         output = self.audio.get(stage)
         if output is None:
             output = self.audio[stage] = AudioOutput(work, finished=finished)
-        samples = output.add(payloads, work, replica, since_arrival)
+        samples = output.add(payloads, work, replica, waited, during_input=self._is_during_input)
         if samples == 0:
             return
         packet = self.requests.hooks.omni_media_packet
@@ -128,8 +137,9 @@ class OpenRequest:
                     stage=stage,
                     replica=output.replica,
                     left_at=now,
-                    since_arrival_seconds=since_arrival,
+                    since_arrival_seconds=waited,
                     streamed=output.streamed,
+                    during_input=self._is_during_input,
                 )
             )
         self.packets += 1
@@ -158,7 +168,7 @@ class OpenRequest:
         output.add(
             content,
             payload,
-            self._since_arrival(time.monotonic()),
+            self._waited_until(time.monotonic()),
             is_video=True if current_encoding() is not None else is_video,
             frames_in_file=frames_in_file,
         )
@@ -197,7 +207,7 @@ class OpenRequest:
             failed=self.failed,
             complete=self.complete,
             delivered=self.delivered,
-            finish_reasons={work.finish_reason for work in stages} | self.finish_reasons,
+            finish_reasons=self.finish_reasons.union(*(work.finish_reasons for work in stages)),
         )
         self.exchange = None
         if outcome not in CUT_SHORT:
@@ -211,14 +221,26 @@ class OpenRequest:
                     request_id=self.request_id,
                     model_name=self.model_name,
                     outcome=outcome,
-                    end_to_end_seconds=self._since_arrival(ended_at),
-                    queue_seconds=self._since_arrival(min(submits)) if submits else None,
+                    end_to_end_seconds=self._waited_until(ended_at),
+                    queue_seconds=self._queued_until(min(submits)) if submits else None,
                     dispatched=self.dispatched,
+                    during_input=self._is_during_input,
                 )
             )
 
-    def _since_arrival(self, moment: float) -> float | None:
-        return None if self.arrived_at is None else moment - self.arrived_at
+    @property
+    def _is_during_input(self) -> bool:
+        return self.streamed_input is not None and self.streamed_input.ended_at is None
+
+    def _waited_until(self, moment: float) -> float | None:
+        """How long the client has waited; while it still sends its input, it does not."""
+        since = self.arrived_at if self.streamed_input is None else self.streamed_input.ended_at
+        return None if since is None else moment - since
+
+    def _queued_until(self, moment: float) -> float | None:
+        """How long a stage could have had it: of a streamed input, from the first piece on."""
+        since = self.arrived_at if self.streamed_input is None else self.streamed_input.began_at
+        return None if since is None else moment - since
 
     def _finish_audio(self) -> None:
         finished = self.requests.hooks.omni_audio_finished
@@ -254,10 +276,18 @@ class OpenRequests:
         self.bindings = Bindings()
 
     def begin(
-        self, request_id: str, external_request_id: str, model_name: str, arrived_at: float | None
+        self,
+        request_id: str,
+        external_request_id: str,
+        model_name: str,
+        arrived_at: float | None,
+        streamed_input: StreamedInput | None = None,
     ) -> OpenRequest:
-        """A request arrived; ``arrived_at`` in monotonic seconds, None if it is not known."""
-        request = OpenRequest(self, request_id, model_name, arrived_at)
+        """A request arrived; ``arrived_at`` in monotonic seconds, None if it is not known.
+
+        ``streamed_input``, unless all of its input is there.
+        """
+        request = OpenRequest(self, request_id, model_name, arrived_at, streamed_input)
         self.by_id[request_id] = request
         self.bindings.begin(request_id, model_name)
         if self.hooks.omni_request_arrived.listeners:
@@ -312,6 +342,13 @@ class OpenRequests:
             del self.by_id[request.request_id]
             return True
 
+    def segment_finished(self, request_id: str, stage: int, finish_reason: str | None) -> None:
+        """A replica finished a piece of a streamed input."""
+        request = self.by_id.get(request_id)
+        work = request.stages.get(stage) if request else None
+        if work is not None:
+            work.finish_reasons.add(finish_reason)
+
     def stage_finished(
         self,
         request_id: str,
@@ -328,10 +365,10 @@ class OpenRequests:
         now = time.monotonic()
         request = self.by_id.get(request_id)
         work = request.stages.get(stage) if request else None
-        if work is not None:
+        if request is not None and work is not None:
             work.replica = replica
-            work.finish_reason = finish_reason
-            work.generation_seconds = now - work.submitted_at
+            work.finish_reasons.add(finish_reason)
+            work.generation_seconds = work.generated_until(now, request.streamed_input)
             work.diffusion = diffusion
         if self.hooks.omni_stage_finished.listeners:
             self.hooks.omni_stage_finished(

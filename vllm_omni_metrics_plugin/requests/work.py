@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from vllm_omni_metrics_plugin.hooks import DiffusionWork
+from vllm_omni_metrics_plugin.requests.streamed_input import StreamedInput
 
 #: How a stage delivers its output: new parts, the whole so far each time, or once at the end.
 Delivery = Literal["delta", "cumulative", "final"]
@@ -16,7 +17,7 @@ class StageWork:
     __slots__ = (
         "delivery",
         "diffusion",
-        "finish_reason",
+        "finish_reasons",
         "generation_seconds",
         "replica",
         "submitted_at",
@@ -27,5 +28,16 @@ class StageWork:
         self.delivery = delivery
         self.replica: int | None = None
         self.generation_seconds: float | None = None
-        self.finish_reason: str | None = None
+        #: The engine's words: one, or one for each piece of a streamed input and its end.
+        self.finish_reasons: set[str | None] = set()
         self.diffusion: DiffusionWork | None = None
+
+    def generated_until(
+        self, finished_at: float, streamed_input: StreamedInput | None
+    ) -> float | None:
+        """Seconds for the request, without those in which the client sends its input."""
+        if streamed_input is None:
+            return finished_at - self.submitted_at
+        if streamed_input.ended_at is None:
+            return None
+        return finished_at - max(self.submitted_at, streamed_input.ended_at)

@@ -88,8 +88,12 @@ class RequestSamples:
             if event.outcome in _CUT_SHORT:
                 pass
             elif event.end_to_end_seconds is None:
-                self._families.missing("unknown_arrival", "e2e_request_latency_seconds")
+                self._families.missing(_why_no_latency(event), "e2e_request_latency_seconds")
             else:
                 model.latency.observe(event.end_to_end_seconds)
         # Last, so that a scrape which sees the server idle sees all that it has done.
         (model.running if event.dispatched else model.waiting).dec()
+
+
+def _why_no_latency(event: RequestFinished) -> str:
+    return "during_input" if event.during_input else "unknown_arrival"
