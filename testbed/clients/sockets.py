@@ -7,6 +7,7 @@ import io
 import json
 import math
 import struct
+import time
 from collections.abc import Callable
 
 from PIL import Image
@@ -58,18 +59,34 @@ def speech(
     return _converse(url, "/v1/audio/speech/stream", incoming, talk)
 
 
-def realtime(url: str, model: str, *, hang_up_after_packets: int | None = None) -> Answer:
-    """``/v1/realtime``: half a second of sound in, audio out."""
+def realtime(
+    url: str,
+    model: str,
+    *,
+    seconds: float = 0.5,
+    pause_seconds: float = 0.0,
+    hang_up_after_packets: int | None = None,
+) -> Answer:
+    """``/v1/realtime``: sound in, audio out.
+
+    After ``seconds`` of sound the speaker pauses, if asked to, and says the same again. The clock
+    starts when all of it is said.
+    """
     incoming = IncomingAnswer(hang_up_after_packets)
 
     def talk(connection: ClientConnection) -> None:
         connection.send(json.dumps({"type": "session.update", "model": model}))
-        sound = base64.b64encode(_tone(0.5)).decode()
-        connection.send(json.dumps({"type": "input_audio_buffer.append", "audio": sound}))
-        incoming.start()
-        for final in (False, True):
-            message = {"type": "input_audio_buffer.commit", "final": final}
-            connection.send(json.dumps(message))
+        sound = base64.b64encode(_tone(seconds)).decode()
+        says = json.dumps({"type": "input_audio_buffer.append", "audio": sound})
+        connection.send(says)
+        if not pause_seconds:
+            incoming.start()
+        connection.send(json.dumps({"type": "input_audio_buffer.commit", "final": False}))
+        if pause_seconds:
+            time.sleep(pause_seconds)
+            connection.send(says)
+            incoming.start()
+        connection.send(json.dumps({"type": "input_audio_buffer.commit", "final": True}))
         while True:
             event = json.loads(connection.recv(_SECONDS))
             if event["type"] in _AUDIO:

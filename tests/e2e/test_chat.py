@@ -97,6 +97,55 @@ def test_first_packet_is_timed_once_on_every_endpoint(chat_server: Server, endpo
     assert_times_agree(measure, apart_seconds=0.015 if endpoint == "chat" else 0.06)
 
 
+def test_time_in_which_the_client_speaks_is_not_ours(chat_server: Server) -> None:
+    def measure() -> list[tuple[float, float]]:
+        with observing(chat_server) as seen:
+            answer = sockets.realtime(chat_server.url, chat_server.model, pause_seconds=2.0)
+        assert answer.error is None
+        assert sum(outcomes(seen.gained).values()) == 1
+        assert answer.first_audio_seconds is not None
+        gained = seen.gained
+        assert gained.sum("vllm:omni_metrics_missing_samples_total") == 0
+        assert gained.sum("vllm:omni_request_queue_time_seconds_sum") < 2.0
+        rtf = gained.sum("vllm:omni_audio_rtf_sum", stage="2", replica="0")
+        played = gained.sum("vllm:omni_audio_duration_seconds_sum", stage="2", replica="0")
+        assert 0 < rtf * played < answer.total_seconds + 0.1, "generation, without the pause"
+        return [
+            (
+                answer.first_audio_seconds,
+                gained.sum("vllm:omni_audio_ttfp_seconds_sum", stage="2", replica="0"),
+            ),
+            (answer.total_seconds, gained.sum("vllm:omni_e2e_request_latency_seconds_sum")),
+        ]
+
+    # Closing the websocket is in the client's total.
+    assert_times_agree(measure, apart_seconds=0.1)
+
+
+def test_output_that_begins_while_the_client_speaks_has_no_ttfp(chat_server: Server) -> None:
+    with observing(chat_server) as seen:
+        answer = sockets.realtime(
+            chat_server.url, chat_server.model, seconds=5.5, pause_seconds=4.0
+        )
+
+    assert answer.error is None
+    gained = seen.gained
+    assert sum(outcomes(gained).values()) == 1
+    for family in ("audio_ttfp_seconds", "audio_rtf"):
+        assert gained.sum(f"vllm:omni_{family}_count") == 0
+        assert (
+            gained.sum(
+                "vllm:omni_metrics_missing_samples_total",
+                family=f"vllm:omni_{family}",
+                reason="during_input",
+            )
+            == 1
+        ), gained
+    assert gained.sum("vllm:omni_e2e_request_latency_seconds_count") == 1
+    latency = gained.sum("vllm:omni_e2e_request_latency_seconds_sum")
+    assert 0 < latency < answer.total_seconds + 0.1
+
+
 @pytest.mark.parametrize("endpoint", ["chat", "realtime", "video chat"])
 def test_listener_who_hangs_up_in_the_middle_is_an_abort(
     chat_server: Server, endpoint: str

@@ -11,7 +11,8 @@ from tests.engine import installed
 from vllm_omni_metrics_plugin.hooks import AudioFinished, MediaPacket, RequestFinished
 from vllm_omni_metrics_plugin.patches.outputs import observe as _observe
 from vllm_omni_metrics_plugin.patches.stages import _DELIVERIES
-from vllm_omni_metrics_plugin.requests.state import OpenRequest, OpenRequests
+from vllm_omni_metrics_plugin.requests.request import OpenRequest
+from vllm_omni_metrics_plugin.requests.state import OpenRequests
 
 CHUNKS = (1920, 7680, 480)
 FRAMES = sum(CHUNKS)

@@ -24,7 +24,8 @@ from vllm_omni_metrics_plugin.hooks import ImageFinished, VideoFinished
 from vllm_omni_metrics_plugin.patches.asked import Asked
 from vllm_omni_metrics_plugin.patches.diffusion import outputs
 from vllm_omni_metrics_plugin.requests.encoding import encoding
-from vllm_omni_metrics_plugin.requests.state import OpenRequest, OpenRequests
+from vllm_omni_metrics_plugin.requests.request import OpenRequest
+from vllm_omni_metrics_plugin.requests.state import OpenRequests
 
 MODELS_OF_THE_ENGINE = "vllm_omni.diffusion.models."
 WIDTH, HEIGHT = 48, 32

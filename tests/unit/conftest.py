@@ -43,11 +43,13 @@ def feed(hooks: Any) -> Feed:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     standing = Clock()
+    monkeypatch.setattr("vllm_omni_metrics_plugin.requests.request.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.requests.state.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.requests.executions.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.requests.arrival.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.exporters.prometheus.queues.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.patches.schedulers.time", standing)
+    monkeypatch.setattr("vllm_omni_metrics_plugin.requests.streamed_input.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.patches.generate.time", standing)
     return standing
 

@@ -90,6 +90,7 @@ class Feed:
         outcome: str = "stop",
         seconds: float | None = 2.0,
         queue_seconds: float | None = 0.5,
+        **changes: Any,
     ) -> None:
         dispatched = request_id in self._running
         started = request_id in self._started
@@ -106,6 +107,7 @@ class Feed:
                 outcome=outcome,
                 end_to_end_seconds=seconds,
                 queue_seconds=queue_seconds,
+                **changes,
             )
         )
 

@@ -13,7 +13,7 @@ from vllm_omni_metrics_plugin.patches.diffusion.outputs import work_of
 from vllm_omni_metrics_plugin.patches.diffusion.steps import STEPS_KEY
 from vllm_omni_metrics_plugin.patches.outputs import observe
 from vllm_omni_metrics_plugin.patches.state import EngineState
-from vllm_omni_metrics_plugin.requests.state import OpenRequest
+from vllm_omni_metrics_plugin.requests.request import OpenRequest
 
 TIMINGS = {
     "preprocess_time_ms": 2.0,

@@ -8,7 +8,8 @@ import pytest
 
 from vllm_omni_metrics_plugin.hooks import RequestFinished, StageEnded, StageStarted
 from vllm_omni_metrics_plugin.requests import executions
-from vllm_omni_metrics_plugin.requests.state import OpenRequest, OpenRequests
+from vllm_omni_metrics_plugin.requests.request import OpenRequest
+from vllm_omni_metrics_plugin.requests.state import OpenRequests
 
 
 @pytest.fixture

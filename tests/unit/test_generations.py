@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.open_requests import table_of
 from vllm_omni_metrics_plugin.hooks import (
     DiffusionWork,
     ImageFinished,
@@ -40,9 +41,9 @@ def deliver(request: OpenRequest, content: Any, **more: Any) -> None:
 def generate(request: OpenRequest, clock: Any, seconds: float = 2.0) -> None:
     """The stage's work, from submit to finish."""
     request.submitting(0, None)
-    request.requests.submitted("a", 0, 1, None)
+    table_of(request).submitted("a", 0, 1, None)
     clock.advance(seconds)
-    request.requests.stage_finished("a", 0, 1, None, 0, 0, WORK)
+    table_of(request).stage_finished("a", 0, 1, None, 0, 0, WORK)
 
 
 def test_images_of_a_request_are_told_at_its_end_with_all_that_is_known(

@@ -16,7 +16,8 @@ from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.exporters.prometheus import queues
 from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families
 from vllm_omni_metrics_plugin.hooks import HookRegistry, ReplicaLeft
-from vllm_omni_metrics_plugin.requests.state import OpenRequest, OpenRequests
+from vllm_omni_metrics_plugin.requests.request import OpenRequest
+from vllm_omni_metrics_plugin.requests.state import OpenRequests
 from vllm_omni_metrics_plugin.testing import make_event
 
 STAGES = range(3)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.open_requests import table_of
 from vllm_omni_metrics_plugin.hooks import (
     AudioFinished,
     MediaPacket,
@@ -19,7 +20,8 @@ from vllm_omni_metrics_plugin.hooks import (
     StageFinished,
     StageSubmitted,
 )
-from vllm_omni_metrics_plugin.requests.state import OpenRequest, OpenRequests
+from vllm_omni_metrics_plugin.requests.request import OpenRequest
+from vllm_omni_metrics_plugin.requests.state import OpenRequests
 
 
 def audio(samples: int, rate: int | None = 24000) -> list[dict[str, Any]]:
@@ -329,7 +331,7 @@ ABORTS = [GeneratorExit(), asyncio.CancelledError()]
 
 def end(request: OpenRequest, error: BaseException | None) -> None:
     request.end(error)
-    assert request.requests.by_id == {}, "nothing is kept of a request that ended"
+    assert table_of(request).by_id == {}, "nothing is kept of a request that ended"
 
 
 @pytest.mark.parametrize("error", ABORTS, ids=repr)

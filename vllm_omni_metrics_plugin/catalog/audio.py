@@ -15,7 +15,7 @@ AUDIO: tuple[Family, ...] = (
         event="omni_media_packet",
         formula="since_arrival_seconds of the packet with index 0, if streamed",
         buckets=WAIT_SECONDS,
-        missing=("empty_audio", "unknown_replica", "unknown_arrival"),
+        missing=("empty_audio", "unknown_replica", "unknown_arrival", "during_input"),
     ),
     Family(
         stem="audio_duration_seconds",
@@ -37,7 +37,10 @@ AUDIO: tuple[Family, ...] = (
         event="omni_audio_finished",
         formula="generation_seconds / duration_seconds",
         buckets=RTF,
-        missing=("empty_audio", "no_sample_rate", "unknown_replica", "no_generation_time"),
+        missing=(
+            *("empty_audio", "no_sample_rate", "unknown_replica", "no_generation_time"),
+            "during_input",
+        ),
     ),
     Family(
         stem="audio_frames_total",

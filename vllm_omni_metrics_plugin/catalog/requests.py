@@ -26,7 +26,7 @@ REQUESTS: tuple[Family, ...] = (
         event="omni_request_finished",
         formula="end_to_end_seconds",
         buckets=SECONDS,
-        missing=("unknown_arrival",),
+        missing=("unknown_arrival", "during_input"),
     ),
     Family(
         stem="request_queue_time_seconds",

@@ -283,6 +283,7 @@ REASONS: dict[str, tuple[Severity, str]] = {
     "unknown_end": ("note", "the scheduler's report of an end was lost, or came from another host"),
     "unknown_input": ("note", "no payload was seen to arrive at a stage that others feed"),
     "unknown_arrival": ("note", "the wall clock was set while the request was on its way"),
+    "during_input": ("note", "the output began before the client had sent all of its input"),
     "no_frame_rate": ("note", "neither the request nor its output names a frame rate"),
     "unknown_replica": ("degraded", "the output did not say which replica made it"),
     "no_sample_rate": ("degraded", "the output did not say its sample rate"),

@@ -21,8 +21,9 @@ from vllm_omni_metrics_plugin.patches.replicas import introduce
 from vllm_omni_metrics_plugin.patches.seams.arguments import reading
 from vllm_omni_metrics_plugin.patches.seams.inner import closing
 from vllm_omni_metrics_plugin.patches.state import EngineState
+from vllm_omni_metrics_plugin.patches.streamed_input import observed
 from vllm_omni_metrics_plugin.patches.warmup import is_warming_up
-from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests
+from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests, StreamedInput
 from vllm_omni_metrics_plugin.requests.arrival import WallClock, is_time
 
 
@@ -39,6 +40,7 @@ class Call:
         "nobodys",
         "request",
         "requests",
+        "streamed",
     )
 
     def __init__(
@@ -47,11 +49,14 @@ class Call:
         model_name: str,
         external_request_id: str,
         arrived_at: float | None,
+        streamed: StreamedInput | None = None,
     ) -> None:
         self.requests = requests
         self.model_name = model_name
         self.external_request_id = external_request_id
         self.arrived_at = arrived_at
+        #: The prompt, where it comes in pieces.
+        self.streamed = streamed
         #: Read here, as where the call ends may be another context.
         self.answering = http.answering()
         self.is_warm_up = is_warming_up()
@@ -67,7 +72,11 @@ class Call:
             self.requests.nobodys.add(request_id)
             return
         self.request = self.requests.begin(
-            request_id, self.external_request_id, self.model_name, self.arrived_at
+            request_id,
+            self.external_request_id,
+            self.model_name,
+            self.arrived_at,
+            self.streamed,
         )
         http.attach(self.request, self.answering)
 
@@ -86,11 +95,13 @@ def wrap_generate(original: Callable[..., Any], state: EngineState) -> Callable[
     ) -> AsyncGenerator[Any, None]:
         request_id, arrived_at, params = read(self, prompt, *args, **kwargs)
         asked = Asked(prompt, params)
+        prompt, streamed = observed(prompt)
         call = Call(
             state.requests,
             introduce(self, state),
             request_id or "",
             _arrival(arrived_at, state.wall_clock),
+            streamed,
         )
         outputs = original(self, prompt, *args, **kwargs)
         error: BaseException | None = None

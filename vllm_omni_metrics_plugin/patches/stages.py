@@ -42,7 +42,10 @@ def wrap_submit(original: Callable[..., Any], state: EngineState) -> Callable[..
 
 
 def wrap_stage_metrics(original: Callable[..., Any], state: EngineState) -> Callable[..., Any]:
-    """``StagePool.build_stage_metrics``: called once for each output that ends a stage's part."""
+    """``StagePool.build_stage_metrics``: called once for each output that ends a stage's part.
+
+    Of a streamed input it is called for each piece as well.
+    """
 
     read = reading(original, "replica_id")
 
@@ -52,7 +55,11 @@ def wrap_stage_metrics(original: Callable[..., Any], state: EngineState) -> Call
         with internal_errors.suppressed("a stage's end"):
             [replica] = read(self, request_outputs, *args, **kwargs)
             for output in request_outputs:
-                if getattr(output, "finished", False):  # else a segment of a streamed input
+                if not getattr(output, "finished", False):
+                    state.requests.segment_finished(
+                        output.request_id, self.stage_id, _finish_reason(output)
+                    )
+                else:
                     state.requests.stage_finished(
                         output.request_id,
                         self.stage_id,

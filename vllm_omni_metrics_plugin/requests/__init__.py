@@ -7,7 +7,9 @@ The patches say what the engine does; nothing here knows the engine. A request's
 from __future__ import annotations
 
 from vllm_omni_metrics_plugin.requests.exchange import Exchange
-from vllm_omni_metrics_plugin.requests.state import OpenRequest, OpenRequests
+from vllm_omni_metrics_plugin.requests.request import OpenRequest
+from vllm_omni_metrics_plugin.requests.state import OpenRequests
+from vllm_omni_metrics_plugin.requests.streamed_input import StreamedInput
 from vllm_omni_metrics_plugin.requests.work import Delivery, StageWork
 
-__all__ = ["Delivery", "Exchange", "OpenRequest", "OpenRequests", "StageWork"]
+__all__ = ["Delivery", "Exchange", "OpenRequest", "OpenRequests", "StageWork", "StreamedInput"]

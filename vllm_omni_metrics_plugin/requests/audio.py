@@ -13,7 +13,14 @@ from vllm_omni_metrics_plugin.requests.work import StageWork
 class AudioOutput:
     """Counts samples per channel; keeps no sound."""
 
-    __slots__ = ("first_packet_seconds", "replica", "sample_rate", "samples", "streamed")
+    __slots__ = (
+        "during_input",
+        "first_packet_seconds",
+        "replica",
+        "sample_rate",
+        "samples",
+        "streamed",
+    )
 
     def __init__(self, work: StageWork | None, *, finished: bool) -> None:
         """``finished``: the stage's first output is its last one."""
@@ -25,13 +32,17 @@ class AudioOutput:
         self.sample_rate: int | None = None
         self.replica: int | None = None
         self.first_packet_seconds: float | None = None
+        #: The first packet left while the client was still sending its input.
+        self.during_input = False
 
     def add(
         self,
         payloads: Iterable[Mapping[str, Any]],
         work: StageWork | None,
         replica: int | None,
-        since_arrival_seconds: float | None,
+        waited_seconds: float | None,
+        *,
+        during_input: bool = False,
     ) -> int:
         """Take an output's multimodal payloads in; returns how many of their samples are new."""
         if replica is None and work is not None:
@@ -44,9 +55,11 @@ class AudioOutput:
             self.sample_rate = find_sample_rate(payload) or self.sample_rate
         if work is not None and work.delivery == "cumulative" and samples >= self.samples:
             samples -= self.samples
+        if samples and not self.samples:
+            self.during_input = during_input
+            if self.streamed:
+                self.first_packet_seconds = waited_seconds
         self.samples += samples
-        if samples and self.streamed and self.first_packet_seconds is None:
-            self.first_packet_seconds = since_arrival_seconds
         return samples
 
     @property
@@ -70,4 +83,5 @@ class AudioOutput:
             generation_seconds=work.generation_seconds if work else None,
             first_packet_seconds=self.first_packet_seconds,
             streamed=self.streamed,
+            during_input=self.during_input,
         )

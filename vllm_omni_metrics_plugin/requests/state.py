@@ -9,240 +9,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from vllm_omni_metrics_plugin.hooks import (
     DiffusionWork,
-    MediaPacket,
     RequestArrived,
-    RequestFinished,
     StageFinished,
     StageSubmitted,
 )
-from vllm_omni_metrics_plugin.requests.audio import AudioOutput
 from vllm_omni_metrics_plugin.requests.bindings import Bindings
-from vllm_omni_metrics_plugin.requests.encoding import Encoding, current_encoding
-from vllm_omni_metrics_plugin.requests.exchange import Ending, Exchange
 from vllm_omni_metrics_plugin.requests.executions import Executions
-from vllm_omni_metrics_plugin.requests.outcome import CUT_SHORT, ending_of, outcome_of
-from vllm_omni_metrics_plugin.requests.visual import VisualOutput
-from vllm_omni_metrics_plugin.requests.work import Delivery, StageWork
-
-
-class OpenRequest:
-    """One request between its arrival and its end."""
-
-    __slots__ = (
-        "arrived_at",
-        "audio",
-        "complete",
-        "delivered",
-        "dispatched",
-        "encoding",
-        "ended_at",
-        "ending",
-        "error_event",
-        "exchange",
-        "failed",
-        "finish_reasons",
-        "model_name",
-        "packets",
-        "request_id",
-        "requested_frame_rates",
-        "requests",
-        "stages",
-        "visual",
-    )
-
-    def __init__(
-        self, requests: OpenRequests, request_id: str, model_name: str, arrived_at: float | None
-    ) -> None:
-        self.requests = requests
-        self.request_id = request_id
-        self.model_name = model_name
-        self.arrived_at = arrived_at
-        #: The engine marked an output as the request's last one.
-        self.complete = False
-        #: Whether any output, of any modality, left for the client.
-        self.delivered = False
-        #: A stage was given the request while it was open.
-        self.dispatched = False
-        #: Finish reasons that the delivered outputs state.
-        self.finish_reasons: set[str] = set()
-        #: Audio packets with something in them that left for the client.
-        self.packets = 0
-        self.stages: dict[int, StageWork] = {}
-        #: By stage, as are images and videos.
-        self.audio: dict[int, AudioOutput] = {}
-        self.visual: dict[int, VisualOutput] = {}
-        self.exchange: Exchange | None = None  # where it can be seen
-        #: How ``generate`` was over, and when; None while it goes on.
-        self.ending: Ending | None = None
-        self.ended_at: float | None = None
-        #: As :class:`Answered` says.
-        self.failed = False
-        self.error_event = False
-        #: The endpoint that encodes its videos.
-        self.encoding: Encoding | None = None
-        #: Hz, by stage; they hold where the output states no rate itself.
-        self.requested_frame_rates: Mapping[int, float] = {}
-
-    def answers(self, exchange: Exchange) -> None:
-        """The request ends with the client's response, whenever ``generate`` is over."""
-        self.exchange = exchange
-        exchange.attach(self)
-
-    def submitting(self, stage: int, delivery: Delivery | None) -> None:
-        """The orchestrator is about to give the request to a replica of ``stage``."""
-        if stage not in self.stages:
-            self.stages[stage] = StageWork(time.monotonic(), delivery)
-
-    def audio_output(
-        self,
-        payloads: Iterable[Mapping[str, Any]],
-        stage: int,
-        replica: int | None,
-        *,
-        finished: bool,
-    ) -> None:
-        """An output of an audio stage leaves for the client, with its multimodal payloads."""
-        now = time.monotonic()
-        since_arrival = self._since_arrival(now)
-        work = self.stages.get(stage)
-        output = self.audio.get(stage)
-        if output is None:
-            output = self.audio[stage] = AudioOutput(work, finished=finished)
-        samples = output.add(payloads, work, replica, since_arrival)
-        if samples == 0:
-            return
-        if work is not None:
-            work.gave_output = True
-        packet = self.requests.hooks.omni_media_packet
-        if packet.listeners:
-            packet(
-                MediaPacket(
-                    request_id=self.request_id,
-                    model_name=self.model_name,
-                    modality="audio",
-                    index=self.packets,
-                    samples=samples,
-                    sample_rate=output.sample_rate,
-                    stage=stage,
-                    replica=output.replica,
-                    left_at=now,
-                    since_arrival_seconds=since_arrival,
-                    streamed=output.streamed,
-                )
-            )
-        self.packets += 1
-
-    def visual_output(
-        self,
-        content: Any,
-        payload: Mapping[str, Any],
-        stage: int,
-        replica: int | None,
-        *,
-        is_video: bool | None,
-        frames_in_file: Callable[[bytes], int | None],
-    ) -> None:
-        """An output of an image or video stage leaves for the client.
-
-        ``content`` are the images or videos themselves, ``payload`` the multimodal output beside
-        them. ``is_video`` is None where the engine does not say; the endpoint that asked for it
-        knows best.
-        """
-        output = self.visual.get(stage)
-        if output is None:
-            output = self.visual[stage] = VisualOutput()
-        if replica is not None:
-            output.replica = replica
-        output.add(
-            content,
-            payload,
-            self._since_arrival(time.monotonic()),
-            is_video=True if current_encoding() is not None else is_video,
-            frames_in_file=frames_in_file,
-        )
-
-    def end(
-        self,
-        error: BaseException | None,
-        *,
-        requested_frame_rates: Mapping[int, float] | None = None,
-    ) -> None:
-        """``generate`` is over: by itself, or because ``error`` was raised in or into it.
-
-        ``requested_frame_rates`` in Hz, by stage, hold where the output states no rate itself.
-        """
-        if self.ending is not None:
-            return
-        self.ending = ending_of(error)
-        self.ended_at = time.monotonic()
-        self.encoding = current_encoding()
-        self.requested_frame_rates = requested_frame_rates or {}
-        if self.exchange is None:
-            self.settle()
-        else:
-            self.exchange.generated(self)
-
-    def settle(self) -> None:
-        """The outcome is certain: the events of the end, once."""
-        if not self.requests.close(self):
-            return
-        ended_at = time.monotonic() if self.ended_at is None else self.ended_at
-        # The orchestrator's thread may still add a stage.
-        stages = list(self.stages.values())
-        outcome = outcome_of(
-            self.ending,
-            self.exchange,
-            failed=self.failed,
-            complete=self.complete,
-            delivered=self.delivered,
-            finish_reasons={work.finish_reason for work in stages} | self.finish_reasons,
-        )
-        self.exchange = None
-        self.requests.executions.closed(self, ended_at, {*self.audio, *self.visual})
-        if outcome not in CUT_SHORT:
-            self._finish_audio()
-            self._finish_visual()
-        finished = self.requests.hooks.omni_request_finished
-        if finished.listeners:
-            starts = [work.started_at for work in stages if work.started_at is not None]
-            finished(
-                RequestFinished(
-                    request_id=self.request_id,
-                    model_name=self.model_name,
-                    outcome=outcome,
-                    end_to_end_seconds=self._since_arrival(ended_at),
-                    queue_seconds=self._since_arrival(min(starts)) if starts else None,
-                    dispatched=self.dispatched,
-                    started=any(work.started or work.ended for work in stages),
-                )
-            )
-
-    def _since_arrival(self, moment: float) -> float | None:
-        return None if self.arrived_at is None else moment - self.arrived_at
-
-    def _finish_audio(self) -> None:
-        finished = self.requests.hooks.omni_audio_finished
-        if finished.listeners:
-            for stage, output in self.audio.items():
-                work = self.stages.get(stage)
-                finished(output.finished(self.request_id, self.model_name, stage, work))
-
-    def _finish_visual(self) -> None:
-        for stage, output in self.visual.items():
-            output.finish(
-                self.requests.hooks,
-                self.request_id,
-                self.model_name,
-                stage,
-                self.stages.get(stage),
-                requested=self.requested_frame_rates.get(stage),
-                encoding=self.encoding,
-            )
+from vllm_omni_metrics_plugin.requests.request import OpenRequest
+from vllm_omni_metrics_plugin.requests.streamed_input import StreamedInput
 
 
 class OpenRequests:
@@ -260,10 +39,18 @@ class OpenRequests:
         self.executions = Executions(hooks)
 
     def begin(
-        self, request_id: str, external_request_id: str, model_name: str, arrived_at: float | None
+        self,
+        request_id: str,
+        external_request_id: str,
+        model_name: str,
+        arrived_at: float | None,
+        streamed_input: StreamedInput | None = None,
     ) -> OpenRequest:
-        """A request arrived; ``arrived_at`` in monotonic seconds, None if it is not known."""
-        request = OpenRequest(self, request_id, model_name, arrived_at)
+        """A request arrived; ``arrived_at`` in monotonic seconds, None if it is not known.
+
+        ``streamed_input``, unless all of its input is there.
+        """
+        request = OpenRequest(self, request_id, model_name, arrived_at, streamed_input)
         self.by_id[request_id] = request
         self.bindings.begin(request_id, model_name)
         if self.hooks.omni_request_arrived.listeners:
@@ -354,6 +141,13 @@ class OpenRequests:
             del self.by_id[request.request_id]
             return True
 
+    def segment_finished(self, request_id: str, stage: int, finish_reason: str | None) -> None:
+        """A replica finished a piece of a streamed input."""
+        request = self.by_id.get(request_id)
+        work = request.stages.get(stage) if request else None
+        if work is not None:
+            work.finish_reasons.add(finish_reason)
+
     def stage_finished(
         self,
         request_id: str,
@@ -370,10 +164,10 @@ class OpenRequests:
         now = time.monotonic()
         request = self.by_id.get(request_id)
         work = request.stages.get(stage) if request else None
-        if work is not None:
+        if request is not None and work is not None:
             work.replica = replica
-            work.finish_reason = finish_reason
-            work.generation_seconds = now - work.submitted_at
+            work.finish_reasons.add(finish_reason)
+            work.generation_seconds = work.generated_until(now, request.streamed_input)
             work.diffusion = diffusion
         if request is not None:
             self.executions.finished(request, stage, now)

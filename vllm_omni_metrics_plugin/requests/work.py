@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from vllm_omni_metrics_plugin.hooks import DiffusionWork
+from vllm_omni_metrics_plugin.requests.streamed_input import StreamedInput
 
 #: How a stage delivers its output: new parts, the whole so far each time, or once at the end.
 Delivery = Literal["delta", "cumulative", "final"]
@@ -19,7 +20,7 @@ class StageWork:
         "diffusion",
         "ended",
         "ended_at",
-        "finish_reason",
+        "finish_reasons",
         "gave_output",
         "generation_seconds",
         "input_at",
@@ -35,7 +36,8 @@ class StageWork:
         self.delivery = delivery
         self.replica: int | None = None
         self.generation_seconds: float | None = None
-        self.finish_reason: str | None = None
+        #: The engine's words: one, or one for each piece of a streamed input and its end.
+        self.finish_reasons: set[str | None] = set()
         self.diffusion: DiffusionWork | None = None
         #: When its first payload arrived, if one is sent to it.
         self.input_at: float | None = None
@@ -50,3 +52,13 @@ class StageWork:
         self.tells_end = False
         #: ``omni_stage_started`` was called.
         self.announced = False
+
+    def generated_until(
+        self, finished_at: float, streamed_input: StreamedInput | None
+    ) -> float | None:
+        """Seconds for the request, without those in which the client sends its input."""
+        if streamed_input is None:
+            return finished_at - self.submitted_at
+        if streamed_input.ended_at is None:
+            return None
+        return finished_at - max(self.submitted_at, streamed_input.ended_at)

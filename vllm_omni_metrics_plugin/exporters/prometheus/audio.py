@@ -46,7 +46,7 @@ class AudioSamples:
         children.frames.inc(event.samples)
         if event.index == 0 and event.streamed:
             if event.since_arrival_seconds is None:
-                self._missing("unknown_arrival", "audio_ttfp_seconds")
+                self._missing(_why_no_ttfp(event), "audio_ttfp_seconds")
             else:
                 children.ttfp.observe(event.since_arrival_seconds)
 
@@ -61,7 +61,7 @@ class AudioSamples:
         children.duration.observe(event.duration_seconds)
         rtf = event.rtf
         if rtf is None:
-            self._missing("no_generation_time", "audio_rtf")
+            self._missing(_why_no_rtf(event), "audio_rtf")
         else:
             children.rtf.observe(rtf)
 
@@ -70,3 +70,11 @@ def _why_no_duration(event: AudioFinished) -> str:
     if event.samples == 0:
         return "empty_audio"
     return "no_sample_rate" if event.sample_rate is None else "unknown_replica"
+
+
+def _why_no_ttfp(event: MediaPacket) -> str:
+    return "during_input" if event.during_input else "unknown_arrival"
+
+
+def _why_no_rtf(event: AudioFinished) -> str:
+    return "during_input" if event.during_input else "no_generation_time"

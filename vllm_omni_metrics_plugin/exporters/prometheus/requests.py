@@ -79,6 +79,10 @@ class RequestSamples:
             if event.outcome in _CUT_SHORT:
                 pass
             elif event.end_to_end_seconds is None:
-                self._families.missing("unknown_arrival", "e2e_request_latency_seconds")
+                self._families.missing(_why_no_latency(event), "e2e_request_latency_seconds")
             else:
                 model.latency.observe(event.end_to_end_seconds)
+
+
+def _why_no_latency(event: RequestFinished) -> str:
+    return "during_input" if event.during_input else "unknown_arrival"

@@ -26,10 +26,13 @@ class MediaPacket(Event, frozen=True, kw_only=True):
     stage: int
     replica: int | None
     left_at: float
-    #: None where the arrival is not known.
+    #: Of a request whose input is streamed, since the end of that input. None where the arrival is
+    #: not known, and while the input goes on.
     since_arrival_seconds: float | None
     #: False when the whole output leaves in one piece because the client did not ask to stream.
     streamed: bool
+    #: The client streams its input and has not ended it.
+    during_input: bool = False
 
 
 class AudioFinished(Event, frozen=True, kw_only=True):
@@ -47,10 +50,12 @@ class AudioFinished(Event, frozen=True, kw_only=True):
     duration_seconds: float | None
     #: Stage submit to stage finish, as in :class:`StageFinished`.
     generation_seconds: float | None
-    #: Arrival to first packet; None for a request that was not streamed, or whose arrival is not
-    #: known.
+    #: Arrival (or the end of a streamed input) to first packet; None for a request that was not
+    #: streamed, or whose arrival is not known, and if the input ended later than that.
     first_packet_seconds: float | None
     streamed: bool
+    #: The first packet left before the client had ended its streamed input.
+    during_input: bool = False
 
     frames = RenamedField[int]("samples")
 
@@ -58,9 +63,10 @@ class AudioFinished(Event, frozen=True, kw_only=True):
     def rtf(self) -> float | None:
         """Real-time factor: seconds of generation for one second of audio; below 1 has no gaps.
 
-        None when either was not measured and when there is no audio.
+        None when either was not measured and when there is no audio. None as well if the first
+        packet left before a streamed input ended: some of the audio was generated meanwhile.
         """
-        return _rtf(self.generation_seconds, self.duration_seconds)
+        return None if self.during_input else _rtf(self.generation_seconds, self.duration_seconds)
 
 
 class ImageFinished(Event, frozen=True, kw_only=True):

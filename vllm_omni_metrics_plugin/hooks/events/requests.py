@@ -104,7 +104,8 @@ class StageFinished(Event, frozen=True, kw_only=True):
     replica: int
     finished_at: float
     #: Submit to finish. With chunked streaming a later stage is submitted early, so this includes
-    #: its wait for the first chunk.
+    #: its wait for the first chunk. Of a streamed input, from its end if that comes after the
+    #: submit; None if the input goes on.
     generation_seconds: float | None
     #: Prompt tokens; 0 for every stage but the first.
     tokens_in: int | None
@@ -123,17 +124,19 @@ class RequestFinished(Event, frozen=True, kw_only=True):
     request_id: str
     model_name: str
     #: What the client was answered. ``stop``: all of it, to the natural end. ``length``: the same,
-    #: but a token limit cut a stage short. ``abort``: it left before the last byte, or cancelled.
-    #: ``error``: a stage or the endpoint failed. ``rejected``: HTTP 4xx, even if something was
-    #: generated. Other values are the engine's own finish reasons.
+    #: but a token limit cut a stage short, in any piece of a streamed input. ``abort``: it left
+    #: before the last byte, or cancelled. ``error``: a stage or the endpoint failed. ``rejected``:
+    #: HTTP 4xx, even if something was generated. Other values are the engine's own finish reasons.
     outcome: str
-    #: Arrival to the last output of the engine; encoding the response comes after it. None where
-    #: the arrival is not known.
+    #: Arrival, or the end of a streamed input, to the last output of the engine; encoding the
+    #: response comes after it. None where the arrival is not known, and if the input goes on.
     end_to_end_seconds: float | None
-    #: Arrival to the first start in any stage; None also when no stage started it, or if it is not
-    #: known by now when one did.
+    #: Arrival, or the first piece of a streamed input, to the first start in any stage; None also
+    #: when no stage started it, or if it is not known by now when one did.
     queue_seconds: float | None
     #: Whether it ran: a :class:`StageSubmitted` with ``first`` belongs to it.
     dispatched: bool = False
     #: Whether any stage executed it.
     started: bool = False
+    #: The client streams its input and has not ended it.
+    during_input: bool = False
