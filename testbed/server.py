@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import psutil
 import yaml
@@ -69,13 +70,15 @@ class Server:
         env: Mapping[str, str] | None = None,
         args: Sequence[str] = (),
         async_chunk: bool = True,
+        deploy: Callable[[dict[str, Any]], None] | None = None,
         log_path: Path | None = None,
     ) -> None:
         """``env`` is added to this process's environment without the plugin's own variables.
 
         There are ``replicas`` of the stage that is usually replicated, and ``others`` of the
-        others. ``async_chunk=False`` hands whole outputs from stage to stage. ``port=None``
-        takes a free one. Raises KeyError for an unknown pipeline.
+        others. ``async_chunk=False`` hands whole outputs from stage to stage. ``deploy`` changes
+        the content of the deploy file. ``port=None`` takes a free one. Raises KeyError for an
+        unknown pipeline.
         """
         self.pipeline = PIPELINES[pipeline]
         self.port = port or free_port()
@@ -85,6 +88,7 @@ class Server:
         self._replicas = replicas
         self._others = others
         self._async_chunk = async_chunk
+        self._deploy = deploy
         self._arguments = tuple(args)
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(_PLUGIN_PREFIX)}
         self.environment = {**inherited, **_ENVIRONMENT, **(env or {})}
@@ -196,6 +200,8 @@ class Server:
             check_replicas(self.pipeline, self._replicas)
             return [*serve, *arguments]
         content = deployment(self.pipeline, self._replicas, self._async_chunk, others=self._others)
+        if self._deploy is not None:
+            self._deploy(content)
         self._deploy_path().parent.mkdir(parents=True, exist_ok=True)
         self._deploy_path().write_text(yaml.safe_dump(content))
         return [*serve, "--deploy-config", str(self._deploy_path()), *arguments]

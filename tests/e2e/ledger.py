@@ -71,17 +71,29 @@ class Hop:
 class Ledger:
     """The ledger of one server."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, more: Mapping[str, str] | None = None) -> None:
+        """``more`` plugins of the engine are loaded too: the source of each, by its name."""
         self.file = folder / "ledger.jsonl"
         self.file.touch()
-        (folder / "testbed_ledger.py").write_text(_PLUGIN)
-        about = folder / "testbed_ledger-1.dist-info"
-        about.mkdir()
-        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: testbed-ledger\nVersion: 1\n")
-        (about / "entry_points.txt").write_text(
-            "[vllm.general_plugins]\ntestbed_ledger = testbed_ledger:register\n"
-        )
-        self.environment = {"PYTHONPATH": str(folder), "LEDGER": str(self.file)}
+        for name, source in {"testbed_ledger": _PLUGIN, **(more or {})}.items():
+            (folder / f"{name}.py").write_text(source)
+            about = folder / f"{name}-1.dist-info"
+            about.mkdir()
+            (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+            (about / "entry_points.txt").write_text(
+                f"[vllm.general_plugins]\n{name} = {name}:register\n"
+            )
+        path = filter(None, (str(folder), os.environ.get("PYTHONPATH")))
+        self.environment = {"PYTHONPATH": os.pathsep.join(path), "LEDGER": str(self.file)}
+
+    def sizes(self, did: str) -> dict[int, list[int]]:
+        """Bytes of each payload that was ``stored`` or ``fetched``, by process id."""
+        sizes: dict[int, list[int]] = {}
+        for line in self.file.read_text().splitlines():
+            entry = json.loads(line)
+            if entry["did"] == did:
+                sizes.setdefault(entry["pid"], []).append(entry["size"])
+        return sizes
 
     def hops(self, members: Mapping[tuple[int, int], int], since: int = 0) -> list[Hop]:
         """What was both stored and fetched after byte ``since``, by whom: process ids tell."""

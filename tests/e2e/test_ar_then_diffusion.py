@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from testbed.clients.visual import Answer
 from testbed.server import Server
 from tests.e2e.conftest import ON, observing, outcomes
 from tests.e2e.engine import TRAITS, engine_has
+from tests.e2e.ledger import Ledger, edges
 from vllm_omni_metrics_plugin.scrape import Scrape, scrape
 
 WRITES_AND_PAINTS = "pipelines of a writer and a painter"
@@ -147,3 +149,57 @@ def test_payloads_reach_a_diffusion_stage_inside_the_server(writer_server: Serve
     assert gained.sum("vllm:omni_metrics_missing_samples_total") == 0
     assert sum(outcomes(gained).values()) == 3
     assert set(outcomes(gained)) <= {"stop", "length"}, "length if the writer had more to say"
+
+
+#: Has BAGEL's diffusion engine inside the server's process, as a pipeline can ask for.
+_INLINE = """
+import dataclasses
+
+
+def register():
+    from vllm_omni.config.pipeline_registry import OMNI_PIPELINES, register_pipeline
+    from vllm_omni.model_executor.models.bagel.pipeline import BAGEL_PIPELINE
+
+    if "bagel_inline" not in OMNI_PIPELINES:
+        thinker, painter = BAGEL_PIPELINE.stages
+        stages = (thinker, dataclasses.replace(painter, inline_diffusion=True))
+        inline = {"model_type": "bagel_inline", "hf_architectures": (), "stages": stages}
+        register_pipeline(dataclasses.replace(BAGEL_PIPELINE, **inline))
+"""
+
+
+def inline_and_not_step_by_step(content: dict[str, Any]) -> None:
+    content["pipeline"] = "bagel_inline"
+    content["stages"][1]["step_execution"] = False
+
+
+def test_kv_caches_and_steps_are_counted_inside_the_server_and_in_bagels_own_loop(
+    logs: Path, tmp_path: Path
+) -> None:
+    ledger = Ledger(tmp_path, {"testbed_inline": _INLINE})
+    with Server(
+        "bagel",
+        env={**ON, **ledger.environment},
+        deploy=inline_and_not_step_by_step,
+        log_path=logs / "inline.log",
+    ) as server:
+        with observing(server) as seen:
+            answers = [ask(server.url) for ask, _ in HANDED_OVER.values()]
+        fetched = ledger.sizes("fetched")
+        stored = ledger.sizes("stored")
+        processes = {(1, 0): server.pid, **server.stage_processes()}
+
+    gained = seen.gained
+    assert [answer.status for answer in answers] == [200] * 3, answers
+    caches = sum(caches for _, caches in HANDED_OVER.values())
+    assert {pid: len(sizes) for pid, sizes in stored.items()} == {processes[0, 0]: caches}
+    assert {pid: len(sizes) for pid, sizes in fetched.items()} == {processes[1, 0]: caches}
+    for family in TRANSFERS:
+        assert hops(gained, family) == {("0", "0", "1", "0"): caches}, family
+    sizes = sum(map(sum, fetched.values()))
+    assert edges(gained, "transfer_size_bytes_sum") == {(0, 0, 1, 0): sizes}
+    assert images_by_replica(gained) == {"0": len(answers)}
+    assert gained.sum("vllm:omni_image_pixels_sum") == sum(answer.pixels for answer in answers)
+    assert gained.sum("vllm:omni_diffusion_steps_total", stage="1") == STEPS * len(answers)
+    assert gained.sum("vllm:omni_metrics_missing_samples_total") == 0
+    assert outcomes(gained) == {"stop": len(answers)}

@@ -123,6 +123,38 @@ def test_schedulers_that_are_not_of_diffusers_count_too() -> None:
     assert run(lambda: denoise(scheduler)) == [5]
 
 
+@pytest.mark.parametrize("lance", [False, True], ids=["bagel", "lance"])
+def test_model_with_a_loop_of_its_own_counts_each_turn_of_it(lance: bool) -> None:
+    from vllm_omni.diffusion.models.bagel.bagel_transformer import Bagel
+    from vllm_omni.diffusion.models.lance.lance_transformer import LanceBagel
+
+    turns = 0
+
+    class Model(LanceBagel if lance else Bagel):  # type: ignore[misc]
+        _sp_size = 1
+
+        def __init__(self) -> None:
+            """Without weights."""
+
+        def forward(self, x_t: Any, **_: Any) -> Any:
+            nonlocal turns
+            turns += 1
+            return torch.zeros_like(x_t)
+
+    texts_and_places = (
+        *("packed_text_ids", "packed_text_indexes", "packed_vae_position_ids"),
+        *("packed_vae_token_indexes", "packed_position_ids", "past_key_values"),
+    )
+    noise = {"packed_init_noises": LATENTS[0, 0], "packed_seqlens": torch.tensor([2 + 8])}
+
+    def paint() -> None:
+        Model().generate_image(**dict.fromkeys(texts_and_places), **noise, num_timesteps=5)
+
+    steps._counting.modules_seen = 0  # the model came after the schedulers
+    assert run(paint) == [turns]
+    assert turns > 1
+
+
 def test_requests_that_share_a_pass_share_its_steps_and_keep_their_own_durations() -> None:
     shared = {"vae.decode": 0.5}
     results = [output(stage_durations=shared) for _ in range(2)]

@@ -2,8 +2,9 @@
 
 The number that a request asks for is not what runs: pipelines have defaults, edits skip the first
 steps, distilled models have schedules of their own. What runs is seen at the noise schedulers, one
-call of ``step`` for each step. The count travels to the server in the output's ``stage_durations``,
-through whatever processes lie between, and is taken out again there before anybody sees it.
+call of ``step`` for each step; BAGEL, which has none, takes as many as its schedule has. The count
+travels to the server in the output's ``stage_durations``, through whatever processes lie between,
+and is taken out again there before anybody sees it.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from vllm_omni_metrics_plugin import internal_errors
+from vllm_omni_metrics_plugin.patches.seams.arguments import reading
 
 #: In an output's ``stage_durations``.
 STEPS_KEY = "omni_metrics.steps"
 
 _ENGINES_MODELS = "vllm_omni.diffusion.models."
+_BAGEL = f"{_ENGINES_MODELS}bagel.bagel_transformer"
 _WRAPPED = "__omni_metrics_counts_steps__"
 
 
@@ -132,6 +135,10 @@ def _watch_schedulers() -> None:
         step = vars(scheduler).get("step")
         if callable(step) and not hasattr(step, _WRAPPED):
             scheduler.step = _counted(step)
+    bagel: Any = getattr(sys.modules.get(_BAGEL), "Bagel", None)
+    generate = getattr(bagel, "generate_image", None)
+    if generate is not None and not hasattr(generate, _WRAPPED):
+        bagel.generate_image = _counted_loop(generate)
     _counting.modules_seen = len(sys.modules)
 
 
@@ -161,11 +168,37 @@ def _counted(original: Callable[..., Any]) -> Callable[..., Any]:
             result = original(self, *args, **kwargs)
         finally:
             _counting.inside_step = False
-        key = id(self)
-        if key not in counts:
-            _counting.schedulers.append(self)
-        counts[key] = counts.get(key, 0) + 1
+        _add(counts, self, 1)
         return result
 
     setattr(step, _WRAPPED, True)
     return step
+
+
+def _counted_loop(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``Bagel.generate_image``, which takes its steps in a loop of its own, or raises."""
+    read = reading(original, "num_timesteps")
+
+    @functools.wraps(original)
+    def generate_image(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        counts = _counting.steps
+        if counts is not None:
+            with internal_errors.suppressed("counting denoising steps"):
+                (points,) = read(self, *args, **kwargs)
+                if points is not None:
+                    # The times that it goes through, and the steps are between them. Lance adds
+                    # one, as BAGEL itself did up to 0.22.
+                    one_more = getattr(self, "_denoise_schedule_extra_step", True)
+                    _add(counts, self, points if one_more else points - 1)
+        return result
+
+    setattr(generate_image, _WRAPPED, True)
+    return generate_image
+
+
+def _add(counts: dict[int, int], stepper: Any, steps: int) -> None:
+    key = id(stepper)
+    if key not in counts:
+        _counting.schedulers.append(stepper)
+    counts[key] = counts.get(key, 0) + steps
