@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 import urllib.request
 
 import pytest
@@ -26,6 +27,7 @@ from tests.e2e.conftest import (
     watching,
 )
 from tests.e2e.engine import engine_has
+from vllm_omni_metrics_plugin.requests.executions import LATE_SECONDS
 from vllm_omni_metrics_plugin.scrape import scrape
 
 #: What the speech endpoint answers to a failure of its own.
@@ -217,6 +219,8 @@ def test_every_stage_says_who_executes_and_who_waits_there(speech_server: Server
     empty = functools.partial(audio.speech, speech_server.url, tokens=1)
     with observing(speech_server) as seen, watching(speech_server) as loads:
         answers = together([speak] * (count - 1) + [empty], at_once=count)
+        # A vocoder that gets nothing never starts, which is certain only when no start can come.
+        time.sleep(LATE_SECONDS + 1.0)
 
     assert {answer.status for answer in answers} <= {200, 400}, answers
     for load in loads:
