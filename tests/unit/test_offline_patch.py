@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from vllm_omni_metrics_plugin.hooks import MediaPacket, RequestArrived, RequestFinished
+from vllm_omni_metrics_plugin.hooks import (
+    ImageFinished,
+    MediaPacket,
+    RequestArrived,
+    RequestFinished,
+    VideoFinished,
+)
 from vllm_omni_metrics_plugin.patches import offline
 from vllm_omni_metrics_plugin.patches.state import EngineState
 
@@ -25,7 +33,7 @@ class Engine:
         self.submitted: list[str] = []
         self.closed = False
 
-    def add_request(self, request_id: str, prompt: Any) -> None:
+    def add_request(self, request_id: str, prompt: Any, sampling_params_list: Any = None) -> None:
         if isinstance(prompt, Exception):
             raise prompt
         self.submitted.append(request_id)
@@ -33,7 +41,8 @@ class Engine:
     def _run_generation(self, prompts: list[Any], sampling_params_list: Any) -> Any:
         try:
             for number, prompt in enumerate(prompts):
-                self.add_request(f"{number}_id", prompt)
+                params = sampling_params_list[number] if sampling_params_list else None
+                self.add_request(f"{number}_id", prompt, sampling_params_list=params)
             yield from self.script(self)
         finally:
             self.closed = True
@@ -168,3 +177,62 @@ def test_fault_of_ours_changes_nothing_for_the_script(
     output = object()
     assert list(Engine(lambda engine: iter([output]))._run_generation(["a"], None)) == [output]
     assert len(log.messages) == 1
+
+
+def picture(request_id: str, content: Any, kind: str) -> Any:
+    """The only output of a diffusion stage."""
+    Engine.state.requests.by_id[request_id].complete = True
+    return SimpleNamespace(
+        request_id=request_id,
+        outputs=[],
+        images=[content],
+        multimodal_output={},
+        finished=True,
+        final_output_type=kind,
+        stage_id=0,
+        replica_id=0,
+    )
+
+
+def test_batch_is_measured_by_what_it_asks_for(recorder: Any) -> None:
+    tensor = SimpleNamespace(shape=(16, 64, 64, 3))
+    asks = [
+        ({"prompt": "a"}, SimpleNamespace(resolved_frame_rate=16.0)),
+        ({"prompt": "b", "modalities": ["image"]}, SimpleNamespace()),
+        ({"prompt": "c"}, SimpleNamespace(output_type="latent")),
+    ]
+
+    def script(engine: Engine) -> Iterator[Any]:
+        yield picture("0_id", tensor, "video")
+        yield picture("1_id", SimpleNamespace(shape=(64, 64, 3)), "video")
+        yield picture("2_id", SimpleNamespace(shape=(1, 4, 64, 64)), "image")
+
+    engine = Engine(script)
+    prompts = [prompt for prompt, _ in asks]
+    list(engine._run_generation(prompts, [[params] for _, params in asks]))
+    video = recorder.only(VideoFinished)
+    assert (video.frames, video.frame_rate, video.duration_seconds) == (16, 16.0, 1.0)
+    asked, latent = recorder.of(ImageFinished)
+    assert (asked.request_id, asked.images, asked.pixels) == ("1_id", 1, (4096,))
+    assert (latent.request_id, latent.images, latent.unknown_form) == ("2_id", 0, True)
+
+
+def test_what_a_prompt_asked_for_is_not_kept_after_its_end() -> None:
+    class Prompt(dict[str, Any]):
+        pass
+
+    prompts: list[Any] = [Prompt(), Prompt()]
+    first = weakref.ref(prompts[0])
+
+    def script(engine: Engine) -> Iterator[Any]:
+        yield says("0_id", 1, last=True)
+        yield says("1_id", 1, last=True)
+
+    run = Engine(script)._run_generation(prompts, None)
+    next(run)
+    batch = run.gi_frame.f_locals["batch"]
+    assert list(batch.requests) == ["1_id"]
+    list(run)
+    del prompts, run
+    gc.collect()
+    assert first() is None

@@ -15,14 +15,13 @@ from typing import Any
 
 from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.patches import http
-from vllm_omni_metrics_plugin.patches.diffusion.outputs import requested_frame_rates
-from vllm_omni_metrics_plugin.patches.outputs import observe
+from vllm_omni_metrics_plugin.patches.outputs import Asked
 from vllm_omni_metrics_plugin.patches.replicas import introduce
 from vllm_omni_metrics_plugin.patches.seams.arguments import reading
 from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.patches.streamed_input import observed
 from vllm_omni_metrics_plugin.patches.warmup import is_warming_up
-from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests, StreamedInput
+from vllm_omni_metrics_plugin.requests import OpenRequests, StreamedInput
 from vllm_omni_metrics_plugin.requests.arrival import WallClock, is_time
 
 
@@ -32,13 +31,15 @@ class Call:
     __slots__ = (
         "answering",
         "arrived_at",
+        "asked",
         "begun",
         "external_request_id",
         "is_warm_up",
         "model_name",
         "nobodys",
-        "request",
+        "prompt",
         "requests",
+        "sampling_params_list",
         "streamed",
     )
 
@@ -62,7 +63,9 @@ class Call:
         self.begun = False
         #: The internal id of a warm-up.
         self.nobodys: str | None = None
-        self.request: OpenRequest | None = None
+        self.prompt: Any = None
+        self.sampling_params_list: Any = None
+        self.asked: Asked | None = None
 
     def begin(self, request_id: str) -> None:
         self.begun = True
@@ -70,14 +73,15 @@ class Call:
             self.nobodys = request_id
             self.requests.nobodys.add(request_id)
             return
-        self.request = self.requests.begin(
+        request = self.requests.begin(
             request_id,
             self.external_request_id,
             self.model_name,
             self.arrived_at,
             self.streamed,
         )
-        http.attach(self.request, self.answering)
+        self.asked = Asked(request, self.prompt, self.sampling_params_list)
+        http.attach(request, self.answering)
 
 
 _current_call: ContextVar[Call | None] = ContextVar("omni_metrics_call", default=None)
@@ -101,13 +105,14 @@ def wrap_generate(original: Callable[..., Any], state: EngineState) -> Callable[
             _arrival(arrived_at, state.wall_clock),
             streamed,
         )
+        call.prompt, call.sampling_params_list = prompt, kwargs.get("sampling_params_list")
         outputs = original(self, prompt, *args, **kwargs)
         error: BaseException | None = None
         try:
             output = await _first_output(outputs, call)
             while True:
-                if call.request is not None:
-                    observe(call.request, output, kwargs.get("sampling_params_list"), prompt)
+                if call.asked is not None:
+                    call.asked.output(output)
                 yield output
                 del output  # it may be large, and the next one may be long in coming
                 output = await outputs.__anext__()
@@ -117,11 +122,10 @@ def wrap_generate(original: Callable[..., Any], state: EngineState) -> Callable[
             error = raised
             raise
         finally:
-            if call.request is not None:
-                params = kwargs.get("sampling_params_list")
-                _end(call.request, error, params)
-                # The engine keeps the first call's context for good.
-                call.request = call.answering = None
+            if call.asked is not None:
+                call.asked.end(error)
+            # The engine keeps the first call's context for good.
+            call.asked = call.answering = call.prompt = call.sampling_params_list = None
             if call.nobodys is not None:
                 state.requests.nobodys.discard(call.nobodys)
             error = None  # else it and this frame, with the last output, keep each other alive
@@ -178,9 +182,3 @@ def wrap_result(original: Callable[..., Any], state: EngineState) -> Callable[..
 def _arrival(stamp: Any, wall_clock: WallClock) -> float | None:
     """Monotonic arrival time, from the endpoint's own time stamp where it passes one on."""
     return wall_clock.monotonic(stamp) if is_time(stamp) else time.monotonic()
-
-
-def _end(request: OpenRequest, error: BaseException | None, sampling_params_list: Any) -> None:
-    with internal_errors.suppressed("the end of a request"):
-        rates = requested_frame_rates(sampling_params_list)
-        request.end(error, requested_frame_rates=rates)

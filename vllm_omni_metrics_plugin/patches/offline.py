@@ -12,10 +12,11 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from vllm_omni_metrics_plugin import internal_errors
-from vllm_omni_metrics_plugin.patches.outputs import observe
+from vllm_omni_metrics_plugin.patches.outputs import Asked
 from vllm_omni_metrics_plugin.patches.replicas import introduce
+from vllm_omni_metrics_plugin.patches.seams.arguments import reading
 from vllm_omni_metrics_plugin.patches.state import EngineState
-from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests
+from vllm_omni_metrics_plugin.requests import OpenRequests
 
 
 class Batch:
@@ -26,32 +27,26 @@ class Batch:
     def __init__(self, open_requests: OpenRequests, model_name: str) -> None:
         self._open = open_requests
         self.model_name = model_name
-        self.requests: dict[str, OpenRequest] = {}
+        self.requests: dict[str, Asked] = {}
 
-    def begin(self, request_id: str) -> None:
-        self.requests[request_id] = self._open.begin(
-            request_id, request_id, self.model_name, time.monotonic()
-        )
+    def begin(self, request_id: str, prompt: Any, sampling_params_list: Any) -> None:
+        request = self._open.begin(request_id, request_id, self.model_name, time.monotonic())
+        self.requests[request_id] = Asked(request, prompt, sampling_params_list)
 
     def output(self, output: Any) -> None:
         """An output goes to the script; the engine has marked the request if it is its last."""
-        request = self.requests.get(getattr(output, "request_id", ""))
-        if request is not None:
-            observe(request, output)
+        asked = self.requests.get(getattr(output, "request_id", ""))
+        if asked is not None:
+            asked.output(output)
 
     def end_complete(self) -> None:
-        for request in [r for r in self.requests.values() if r.complete]:
-            self._end(request, None)
+        for request_id in [i for i, asked in self.requests.items() if asked.request.complete]:
+            self.requests.pop(request_id).end(None)
 
     def end_all(self, error: BaseException | None) -> None:
         self.end_complete()
-        for request in list(self.requests.values()):
-            self._end(request, error)
-
-    def _end(self, request: OpenRequest, error: BaseException | None) -> None:
-        del self.requests[request.request_id]
-        with internal_errors.suppressed("the end of an offline request"):
-            request.end(error)
+        while self.requests:
+            self.requests.popitem()[1].end(error)
 
 
 class _Current(threading.local):
@@ -102,12 +97,15 @@ def wrap_add_request(original: Callable[..., Any], _: EngineState) -> Callable[.
     The server comes here too, outside of any batch.
     """
 
+    read = reading(original, "prompt", "sampling_params_list")
+
     @functools.wraps(original)
     def add_request(self: Any, request_id: str, *args: Any, **kwargs: Any) -> Any:
         batch = _current.batch
         if batch is not None:
             with internal_errors.suppressed("the beginning of an offline request"):
-                batch.begin(request_id)
+                prompt, sampling_params_list = read(self, request_id, *args, **kwargs)
+                batch.begin(request_id, prompt, sampling_params_list)
         return original(self, request_id, *args, **kwargs)
 
     return add_request

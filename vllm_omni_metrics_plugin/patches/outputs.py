@@ -11,6 +11,27 @@ from vllm_omni_metrics_plugin.patches.diffusion.steps import take_steps
 from vllm_omni_metrics_plugin.requests import OpenRequest
 
 
+class Asked:
+    """What the engine was asked for, by a server or by a script alike."""
+
+    __slots__ = ("prompt", "request", "sampling_params_list")
+
+    def __init__(self, request: OpenRequest, prompt: Any, sampling_params_list: Any) -> None:
+        self.request = request
+        self.prompt = prompt
+        self.sampling_params_list = sampling_params_list
+
+    def output(self, output: Any) -> None:
+        """An output leaves for whoever asked; never raises."""
+        observe(self.request, output, self.sampling_params_list, self.prompt)
+
+    def end(self, error: BaseException | None) -> None:
+        """The engine is done with it, or ``error`` was raised; never raises."""
+        with internal_errors.suppressed("the end of a request"):
+            rates = visual.requested_frame_rates(self.sampling_params_list)
+            self.request.end(error, requested_frame_rates=rates)
+
+
 def observe(
     request: OpenRequest, output: Any, sampling_params_list: Any = None, prompt: Any = None
 ) -> None:

@@ -123,6 +123,7 @@ _SEAMS: tuple[Seam, ...] = (
         wrap=offline.wrap_add_request,
         feeds=_REQUEST,
         leading=("request_id",),
+        keywords=("prompt", "sampling_params_list"),
     ),
     Seam(
         name="stage_submit",
