@@ -298,13 +298,22 @@ def test_outcome_is_what_the_client_was_answered(
 
 SAYS = {
     "done": '{"type":"audio.done"}',
+    "stopped": '{"type":"session.done","request_id":"a","chunks":0,"stopped":true}',
+    "not stopped": '{"type":"session.done","request_id":"a","chunks":1,"stopped":false}',
     "error": '{"type":"error","message":"no"}',
     "spaced error": '{"type": "error", "message": "no"}',
 }
 
 
 @pytest.mark.parametrize(
-    ("said", "outcome"), [("done", "stop"), ("error", "error"), ("spaced error", "error")]
+    ("said", "outcome"),
+    [
+        ("done", "stop"),
+        ("error", "error"),
+        ("spaced error", "error"),
+        ("stopped", "abort"),
+        ("not stopped", "stop"),
+    ],
 )
 def test_websockets_next_event_says_what_became_of_the_request(
     recorder: Any, said: str, outcome: str
@@ -390,10 +399,20 @@ async def ws_engine_failed(call: Call) -> None:
     await call.outputs(speech(480), RuntimeError("died"))
 
 
+async def ws_stopped_with_the_generator_left_behind(call: Call) -> None:
+    outputs = Engine(*ALL).generate("hello", None, "speech")
+    await anext(outputs)
+    await call.send(event(SAYS["stopped"]))
+    async for _ in outputs:
+        pass
+    await call.leave()
+
+
 @pytest.mark.parametrize(
     ("endpoint", "outcome"),
     [
         (ws_stopped, "abort"),
+        (ws_stopped_with_the_generator_left_behind, "abort"),
         (ws_failed, "error"),
         (ws_failed_and_closed_later, "error"),
         (ws_complains_about_something_else, "stop"),
