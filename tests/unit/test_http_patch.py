@@ -28,7 +28,7 @@ from vllm_omni_metrics_plugin.patches.generate import wrap_generate, wrap_reques
 from vllm_omni_metrics_plugin.patches.http import wrap_application, wrap_speech
 from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.patches.warmup import wrap_warmup
-from vllm_omni_metrics_plugin.requests import Exchange
+from vllm_omni_metrics_plugin.requests import Exchange, OpenRequest
 
 Endpoint = Callable[["Call"], Awaitable[None]]
 REQUEST = {"type": "http.request", "body": b"{}", "more_body": False}
@@ -870,3 +870,14 @@ def test_wrapper_passes_on_what_it_does_not_know() -> None:
         answer = asyncio.run(call(Newer(), {"type": kind}, None, None, 1, name=2))
         assert answer == (kind, (1,), {"name": 2})
     assert http.answering() is None
+
+
+@pytest.mark.parametrize("endpoint", [whole, ws_stopped, ws_left_in_midstream, ws_raises])
+def test_nothing_keeps_a_request_that_has_ended(endpoint: Endpoint, recorder: Any) -> None:
+    before = {id(each) for each in gc.get_objects() if type(each) is OpenRequest}
+    server = asyncio.run(serve(endpoint, websocket=endpoint is not whole))
+    recorder.only(RequestFinished)
+    del server
+    gc.collect()
+    kept = [each for each in gc.get_objects() if type(each) is OpenRequest]
+    assert [each.request_id for each in kept if id(each) not in before] == []
