@@ -5,8 +5,10 @@ The encoder fails when a file says so, by a package beside the plugin.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.client
+import io
 import json
 import os
 import socket
@@ -16,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from testbed.clients import audio, sockets, visual
@@ -29,26 +33,47 @@ SERVED = "served"
 FAILED = "error" if engine_has("speech that fails is answered with 500") else "rejected"
 
 SABOTAGE = """
-import os, pathlib, sys
+import functools, os, pathlib, sys
 
-def register():
-    serving = sys.modules.get("vllm_omni.entrypoints.openai.serving_speech")
-    if serving is None or hasattr(serving, "_sabotaged"):
-        return
-    serving._sabotaged = True
-    encoders = serving.OmniOpenAIServingSpeech
-    create_audio = encoders.create_audio
-    when = pathlib.Path(os.environ["SABOTAGE"])
-
-    def sabotaged(self, *args, **kwargs):
+def sabotaged(encode):
+    @functools.wraps(encode)
+    def encoder(*args, **kwargs):
+        when = pathlib.Path(os.environ["SABOTAGE"])
         calls = int(when.read_text() or 0)
         if calls:
             when.write_text(str(calls - 1))
             if calls == 1:
                 raise OSError("the encoder failed")
-        return create_audio(self, *args, **kwargs)
+        return encode(*args, **kwargs)
 
-    encoders.create_audio = sabotaged
+    return encoder
+
+class StreamEncoder:
+    def __init__(self, encoder):
+        self._encoder = encoder
+        self.encode = sabotaged(encoder.encode)
+
+    def __getattr__(self, name):
+        return getattr(self._encoder, name)
+
+def register():
+    modules = [
+        sys.modules.get("vllm_omni.entrypoints.openai." + name)
+        for name in ("serving_speech", "api_server", "serving_video", "serving_video_output_stream")
+    ]
+    if None in modules or hasattr(modules[0], "_sabotaged"):
+        return
+    speech, api, video, stream = modules
+    speech._sabotaged = True
+    encoders = speech.OmniOpenAIServingSpeech
+    encoders.create_audio = sabotaged(encoders.create_audio)
+    pictures = "encode_image_base64_with_compression"
+    for module in (api, sys.modules["vllm_omni.entrypoints.openai.serving_chat"]):
+        if hasattr(module, pictures):
+            setattr(module, pictures, sabotaged(getattr(module, pictures)))
+    video._encode_video_bytes = sabotaged(video._encode_video_bytes)
+    create = stream.create_streaming_video_encoder
+    stream.create_streaming_video_encoder = lambda **kwargs: StreamEncoder(create(**kwargs))
 """
 
 
@@ -82,6 +107,21 @@ def sabotage(tmp_path_factory: pytest.TempPathFactory) -> Sabotage:
 def speech(sabotage: Sabotage, logs: Path) -> Iterator[Server]:
     environment = {**ON, **sabotage.environment}
     with Server("tts", env=environment, log_path=logs / "outcomes.log") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def pictures(sabotage: Sabotage, logs: Path) -> Iterator[Server]:
+    environment = {**ON, **sabotage.environment}
+    with Server("image", env=environment, log_path=logs / "pictures.log") as server:
+        visual.images(server.url)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def videos(sabotage: Sabotage, logs: Path) -> Iterator[Server]:
+    environment = {**ON, **sabotage.environment}
+    with Server("video", env=environment, log_path=logs / "videos.log") as server:
         yield server
 
 
@@ -242,53 +282,147 @@ def test_chat_is_counted_as_it_was_answered(chat_server: Server, row: str) -> No
     assert_counted(chat_server, *CHAT_ROWS[row])
 
 
-def left_form(url: str, path: str, prompt: str = "a red cube") -> None:
-    """A client that goes when its video is being made; a long prompt is a long upload."""
+def left_form(
+    path: str, fields: dict[str, object], picture: bytes | None = None
+) -> Callable[[Server], None]:
+    """A client that goes when the engine works for it, with a picture to upload or without."""
     boundary = "bound"
-    fields = {
-        "prompt": prompt,
-        "num_frames": 17,
-        "fps": 8,
-        "size": "128x128",
-        "num_inference_steps": 6,
-        "seed": 1,
-    }
-    data = "".join(
-        f'--{boundary}\r\ncontent-disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
-        for name, value in fields.items()
-    )
-    data += f"--{boundary}--\r\n"
-    host, _, port = url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port))) as connection:
-        connection.sendall(
-            f"POST {path} HTTP/1.1\r\nhost: {host}\r\n"
-            f"content-type: multipart/form-data; boundary={boundary}\r\n"
-            f"content-length: {len(data)}\r\n\r\n{data}".encode()
-        )
-        time.sleep(0.4)
+
+    def part(name: str, value: bytes, more: str = "") -> bytes:
+        head = f'--{boundary}\r\ncontent-disposition: form-data; name="{name}"{more}\r\n\r\n'
+        return head.encode() + value + b"\r\n"
+
+    data = b"".join(part(name, str(value).encode()) for name, value in fields.items())
+    if picture is not None:
+        data += part("image", picture, '; filename="picture.png"\r\ncontent-type: image/png')
+    data += f"--{boundary}--\r\n".encode()
+
+    def call(server: Server) -> None:
+        host, _, port = server.url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(
+                f"POST {path} HTTP/1.1\r\nhost: {host}\r\n"
+                f"content-type: multipart/form-data; boundary={boundary}\r\n"
+                f"content-length: {len(data)}\r\n\r\n".encode()
+                + data
+            )
+            while not is_running(server):
+                time.sleep(0.02)
+
+    return call
 
 
-VIDEO_ROWS: dict[str, tuple[Callable[[Server], object], dict[str, int]]] = {
-    "sync": (to(visual.video), {SERVED: 1}),
-    "job": (to(visual.video_job), {SERVED: 1}),
-    "websocket": (to(visual.video_stream), {SERVED: 1}),
-    "malformed": (lambda s: post(s.url, "/v1/videos/sync", {}), {}),
-    "chat with a video model, 500": (to(visual.chat), {"error": 1}),
-    "left, sync": (to(left_form, path="/v1/videos/sync"), {"abort": 1}),
-    "left, sync, long upload": (
-        to(left_form, path="/v1/videos/sync", prompt="x " * 100_000),
+def noise(side: int) -> bytes:
+    """A picture that does not compress: its file has about ``3 * side ** 2`` bytes."""
+    file = io.BytesIO()
+    Image.frombytes("RGB", (side, side), os.urandom(3 * side * side)).save(file, "PNG")
+    return file.getvalue()
+
+
+PICTURE = {"prompt": "a red cube", "size": "256x256", "num_inference_steps": 40, "seed": 1}
+EDIT = {"prompt": "make it blue", "num_inference_steps": 40, "seed": 1}
+PICTURE_CHAT = {
+    "messages": [{"role": "user", "content": "a red cube"}],
+    "extra_body": {"size": "256x256", "num_inference_steps": 40, "seed": 1},
+}
+PICTURE_ROWS: dict[str, tuple[Callable[[Server], object], int, dict[str, int]]] = {
+    "generations": (to(visual.images), 0, {SERVED: 1}),
+    "generations, three": (to(visual.images, n=3), 0, {SERVED: 1}),
+    "edits": (to(visual.edit), 0, {SERVED: 1}),
+    "chat": (to(visual.chat), 0, {SERVED: 1}),
+    "malformed": (lambda s: post(s.url, "/v1/images/generations", {"n": "x"}), 0, {}),
+    "no such size": (to(visual.images, size="large"), 0, {}),
+    "edits, no picture": (lambda s: post(s.url, "/v1/images/edits", {}), 0, {}),
+    "encoder, generations": (to(visual.images), 1, {"error": 1}),
+    "encoder, second of three": (to(visual.images, n=3), 2, {"error": 1}),
+    "encoder, edits": (to(visual.edit), 1, {"error": 1}),
+    "left, generations": (leaves("/v1/images/generations", PICTURE), 0, {"abort": 1}),
+    "left, generations, long body": (
+        leaves("/v1/images/generations", {**PICTURE, "user": "x" * 300_000}),
+        0,
         {"abort": 1},
     ),
+    "left, chat": (leaves("/v1/chat/completions", PICTURE_CHAT), 0, {"abort": 1}),
+    "left, edits": (left_form("/v1/images/edits", EDIT, noise(64)), 0, {"abort": 1}),
+    "left, edits, long upload": (
+        left_form("/v1/images/edits", EDIT, noise(256)),
+        0,
+        {"abort": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("row", PICTURE_ROWS)
+def test_picture_is_counted_as_it_was_answered(
+    pictures: Server, sabotage: Sabotage, row: str
+) -> None:
+    call, fails_at, expected = PICTURE_ROWS[row]
+    sabotage.at_call(fails_at)
+    assert_counted(pictures, call, expected)
+
+
+def leaves_video_stream(server: Server) -> None:
+    """A client that closes its websocket when its video is being made."""
+    with connect(f"ws{server.url.removeprefix('http')}/v1/realtime/video") as connection:
+        connection.send(json.dumps({"type": "session.start", **VIDEO}))
+        while not is_running(server):
+            time.sleep(0.02)
+
+
+def stops_video_stream(server: Server) -> None:
+    """A client that asks to stop when its video is being made, and waits."""
+    with connect(f"ws{server.url.removeprefix('http')}/v1/realtime/video") as connection:
+        connection.send(json.dumps({"type": "session.start", **VIDEO}))
+        while not is_running(server):
+            time.sleep(0.02)
+        connection.send(json.dumps({"type": "session.stop"}))
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                received = connection.recv(60)
+                if isinstance(received, str) and json.loads(received)["type"] == "session.done":
+                    return
+
+
+VIDEO: dict[str, object] = {
+    "prompt": "a red cube",
+    "num_frames": 17,
+    "fps": 8,
+    "size": "128x128",
+    "num_inference_steps": 8,
+    "seed": 1,
+}
+
+
+VIDEO_ROWS: dict[str, tuple[Callable[[Server], object], int, dict[str, int]]] = {
+    "sync": (to(visual.video), 0, {SERVED: 1}),
+    "job": (to(visual.video_job), 0, {SERVED: 1}),
+    "websocket": (to(visual.video_stream), 0, {SERVED: 1}),
+    "malformed": (lambda s: post(s.url, "/v1/videos/sync", {}), 0, {}),
+    "chat with a video model, 500": (to(visual.chat), 0, {"error": 1}),
+    "encoder, sync": (to(visual.video), 1, {"error": 1}),
+    "encoder, job": (to(visual.video_job), 1, {"error": 1}),
+    "encoder, websocket": (to(visual.video_stream), 1, {"error": 1}),
+    "left, sync": (left_form("/v1/videos/sync", VIDEO), 0, {"abort": 1}),
+    "left, sync, long upload": (
+        left_form("/v1/videos/sync", {**VIDEO, "prompt": "x " * 100_000}),
+        0,
+        {"abort": 1},
+    ),
+    "left, websocket": (leaves_video_stream, 0, {"abort": 1}),
+    "stopped, websocket": (stops_video_stream, 0, {"abort": 1}),
     "job, deleted": (
         to(visual.video_job, size="128x128", frames=17, steps=8, cancel=True),
+        0,
         {"abort": 1},
     ),
 }
 
 
 @pytest.mark.parametrize("row", VIDEO_ROWS)
-def test_video_is_counted_as_it_was_answered(video_server: Server, row: str) -> None:
-    assert_counted(video_server, *VIDEO_ROWS[row])
+def test_video_is_counted_as_it_was_answered(videos: Server, sabotage: Sabotage, row: str) -> None:
+    call, fails_at, expected = VIDEO_ROWS[row]
+    sabotage.at_call(fails_at)
+    assert_counted(videos, call, expected)
 
 
 def assert_counted(
@@ -305,5 +439,6 @@ def assert_counted(
     assert counted == expected, answer
     served = expected.get(SERVED, 0)
     assert seen.gained.sum("vllm:omni_e2e_request_latency_seconds_count") == served
-    for family in ("audio_duration_seconds", "image_pixels", "video_duration_seconds"):
+    once = ("audio_duration_seconds", "image_generation_time_seconds", "video_duration_seconds")
+    for family in once:
         assert seen.gained.sum(f"vllm:omni_{family}_count") <= served, family

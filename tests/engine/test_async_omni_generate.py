@@ -206,6 +206,10 @@ def begin_to_speak(pipeline: Pipeline, request_id: str) -> None:
     pipeline.stage_says(VOCODER, request_id, samples=1920)
 
 
+def test_processors_take_the_times_of_tokens_whatever_they_are_told() -> None:
+    assert installed.output_processor("text").log_stats, "it was told not to"
+
+
 def test_replicas_are_announced_when_the_engine_is_ready(
     serve: Callable[..., Any], recorder: Any, tmp_path: Path
 ) -> None:

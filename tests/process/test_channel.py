@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -174,6 +175,38 @@ def test_flood_at_a_stalled_listener_adds_up(
     assert set(drops(recorder)) == {"queue_full"}
     keys = [int(event.key) for event in listening.events if event.key != "last"]
     assert keys == sorted(set(keys)), "in order, none twice"
+
+
+def test_receiver_that_is_closed_takes_what_has_arrived(listen: Any, endpoint: Endpoint) -> None:
+    listening = listen()
+    listening.gate.clear()
+    for number in range(5):  # each in frames of its own
+        one = Sender(endpoint)
+        one.send(sent(f"{number}"))
+        one.close()
+    closing = threading.Thread(target=listening.receiver.close)
+    closing.start()
+    wait_for(listening.receiver._closing.is_set)
+    listening.gate.set()
+    closing.join()
+    assert sorted(event.key for event in listening.events) == ["0", "1", "2", "3", "4"]
+    assert not listening.receiver.listening
+
+
+def test_receiver_rests_four_times_as_long_as_it_worked(
+    listen: Any, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[float] = []
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=rests.append)
+    monkeypatch.setattr(receivers, "time", clock)
+    listening = listen()
+    listening.gate.clear()
+    sender.send(sent())
+    wait_for(lambda: listening.first_frame is not None)
+    time.sleep(0.05)
+    listening.gate.set()
+    wait_for(lambda: bool(rests))
+    assert rests[0] >= 4 * 0.05
 
 
 def test_threads_may_send_at_once(listen: Any, sender: Sender, recorder: Any) -> None:

@@ -19,6 +19,7 @@ from vllm_omni_metrics_plugin.hooks import (
     RequestArrived,
     RequestFinished,
 )
+from vllm_omni_metrics_plugin.internal_errors import errors
 from vllm_omni_metrics_plugin.patches import generate as generate_patch
 from vllm_omni_metrics_plugin.patches.generate import wrap_generate, wrap_request_id, wrap_result
 from vllm_omni_metrics_plugin.patches.replicas import wrap_engine_init
@@ -104,6 +105,18 @@ def run(engine: Engine, sampling_params: Any = None, **kwargs: Any) -> list[Any]
 
 
 # What the caller gets
+
+
+def test_output_of_a_pooling_stage_is_no_media_and_no_fault(recorder: Any) -> None:
+    class Pooled(Output):
+        @property
+        def multimodal_output(self) -> Any:
+            raise TypeError("'PoolingOutput' object is not iterable")
+
+    before = errors.counts()
+    run(Engine(Pooled(outputs=object(), finished=True, final_output_type="timestamps")))
+    assert recorder.only(RequestFinished).outcome == "stop"
+    assert errors.counts() == before
 
 
 def test_caller_gets_the_identical_outputs_in_order(recorder: Any) -> None:

@@ -28,7 +28,7 @@ from vllm_omni_metrics_plugin.patches.generate import wrap_generate, wrap_reques
 from vllm_omni_metrics_plugin.patches.http import wrap_application, wrap_speech
 from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.patches.warmup import wrap_warmup
-from vllm_omni_metrics_plugin.requests import Exchange
+from vllm_omni_metrics_plugin.requests import Exchange, OpenRequest
 
 Endpoint = Callable[["Call"], Awaitable[None]]
 REQUEST = {"type": "http.request", "body": b"{}", "more_body": False}
@@ -298,13 +298,22 @@ def test_outcome_is_what_the_client_was_answered(
 
 SAYS = {
     "done": '{"type":"audio.done"}',
+    "stopped": '{"type":"session.done","request_id":"a","chunks":0,"stopped":true}',
+    "not stopped": '{"type":"session.done","request_id":"a","chunks":1,"stopped":false}',
     "error": '{"type":"error","message":"no"}',
     "spaced error": '{"type": "error", "message": "no"}',
 }
 
 
 @pytest.mark.parametrize(
-    ("said", "outcome"), [("done", "stop"), ("error", "error"), ("spaced error", "error")]
+    ("said", "outcome"),
+    [
+        ("done", "stop"),
+        ("error", "error"),
+        ("spaced error", "error"),
+        ("stopped", "abort"),
+        ("not stopped", "stop"),
+    ],
 )
 def test_websockets_next_event_says_what_became_of_the_request(
     recorder: Any, said: str, outcome: str
@@ -390,10 +399,20 @@ async def ws_engine_failed(call: Call) -> None:
     await call.outputs(speech(480), RuntimeError("died"))
 
 
+async def ws_stopped_with_the_generator_left_behind(call: Call) -> None:
+    outputs = Engine(*ALL).generate("hello", None, "speech")
+    await anext(outputs)
+    await call.send(event(SAYS["stopped"]))
+    async for _ in outputs:
+        pass
+    await call.leave()
+
+
 @pytest.mark.parametrize(
     ("endpoint", "outcome"),
     [
         (ws_stopped, "abort"),
+        (ws_stopped_with_the_generator_left_behind, "abort"),
         (ws_failed, "error"),
         (ws_failed_and_closed_later, "error"),
         (ws_complains_about_something_else, "stop"),
@@ -851,3 +870,14 @@ def test_wrapper_passes_on_what_it_does_not_know() -> None:
         answer = asyncio.run(call(Newer(), {"type": kind}, None, None, 1, name=2))
         assert answer == (kind, (1,), {"name": 2})
     assert http.answering() is None
+
+
+@pytest.mark.parametrize("endpoint", [whole, ws_stopped, ws_left_in_midstream, ws_raises])
+def test_nothing_keeps_a_request_that_has_ended(endpoint: Endpoint, recorder: Any) -> None:
+    before = {id(each) for each in gc.get_objects() if type(each) is OpenRequest}
+    server = asyncio.run(serve(endpoint, websocket=endpoint is not whole))
+    recorder.only(RequestFinished)
+    del server
+    gc.collect()
+    kept = [each for each in gc.get_objects() if type(each) is OpenRequest]
+    assert [each.request_id for each in kept if id(each) not in before] == []

@@ -30,6 +30,8 @@ _ERROR_EVENTS = (
     b'data: {"object": "error"',
 )
 _ERROR_BEGINNINGS = frozenset(event[:6] for event in _ERROR_EVENTS)
+#: How the event ends that tells a client of ``/v1/realtime/video`` that it stopped.
+_STOPPED = ('"stopped":true}', '"stopped": true}')
 #: Closing codes of a websocket that say nothing is wrong; none at all is one of them.
 _NORMAL_CLOSURES = (None, 1000, 1001)
 
@@ -148,6 +150,8 @@ class Connection:
         elif kind == "websocket.send":
             text = message.get("text")
             if text is not None:
+                if text.endswith(_STOPPED):
+                    self.exchange.stops()
                 self.exchange.tells(error=text.startswith(_ERROR_MESSAGES))
         elif kind == "websocket.close":
             self.exchange.tells(error=message.get("code") not in _NORMAL_CLOSURES)

@@ -18,7 +18,9 @@ def observe(request: OpenRequest, output: Any, asked: Asked = _NOTHING) -> None:
     """Take note of an output (``OmniRequestOutput``) that leaves the engine; never raises."""
     try:
         request.delivered = True
-        completions = getattr(output, "outputs", None) or ()
+        completions = getattr(output, "outputs", None)
+        if not isinstance(completions, (list, tuple)):
+            completions = ()  # what a pooling stage makes is one object, and no media
         finished = is_finished(output)
         if finished:
             for completion in completions:
@@ -49,7 +51,7 @@ def is_finished(output: Any) -> bool:
 
 def _audio_payloads(output: Any, completions: Any) -> list[Mapping[str, Any]]:
     payloads = [getattr(completion, "multimodal_output", None) for completion in completions]
-    if not any(payloads):
+    if not any(payloads) and not _is_pooling(output):
         # Diffusion stages carry it on the output itself. Where a completion has one, the
         # output's property shows the same object again.
         payloads = [getattr(output, "multimodal_output", None)]
@@ -58,3 +60,8 @@ def _audio_payloads(output: Any, completions: Any) -> list[Mapping[str, Any]]:
         for payload in payloads
         if isinstance(payload, Mapping) and ("audio" in payload or "model_outputs" in payload)
     ]
+
+
+def _is_pooling(output: Any) -> bool:
+    """Its output's property for media raises."""
+    return not isinstance(getattr(output, "outputs", ()), (list, tuple, type(None)))

@@ -75,13 +75,17 @@ def wrap_remove_client(original: Callable[..., Any], state: EngineState) -> Call
 
 
 def wrap_evict_replica(original: Callable[..., Any], state: EngineState) -> Callable[..., Any]:
-    """``StagePool.evict_replica``: a replica died."""
+    """``StagePool.evict_replica``: a replica died; it may have left before."""
 
     @functools.wraps(original)
     def evict_replica(self: Any, replica_id: int, *args: Any, **kwargs: Any) -> Any:
+        is_here = True
+        with internal_errors.suppressed("a replica that died"):
+            is_here = replica_id in self.live_replica_ids()
         result = original(self, replica_id, *args, **kwargs)
         with internal_errors.suppressed("a replica that died"):
-            _gone(state, self, replica_id)
+            if is_here:
+                _gone(state, self, replica_id)
         return result
 
     return evict_replica

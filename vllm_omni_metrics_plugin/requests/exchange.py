@@ -22,6 +22,8 @@ class Answered(Protocol):
     failed: bool
     #: The client was told of an error while ``generate`` went on.
     error_event: bool
+    #: The client was told that it stopped, as it had asked for.
+    stopped: bool
 
     def settle(self) -> None:
         """Its outcome is certain."""
@@ -83,6 +85,11 @@ class Exchange:
                 request.failed = True
         if self._waiting:
             self._settle_waiting()
+
+    def stops(self) -> None:
+        """A websocket's client is told that it stopped what it had asked for."""
+        for request in (*self._open, *self._waiting):
+            request.stopped = True
 
     def leaves(self) -> None:
         """The client left, which is nothing after the last byte."""

@@ -25,6 +25,7 @@ def outcome_of(
     exchange: Exchange | None,
     *,
     failed: bool,
+    stopped: bool = False,
     complete: bool,
     delivered: bool,
     finish_reasons: Set[str | None],
@@ -33,10 +34,13 @@ def outcome_of(
 
     ``ending`` of ``generate``, None while it goes on, and of the exchange with the client, None
     where nobody was answered (a script) or it cannot be seen. ``failed``: this request's part of
-    the response is an error. ``complete``: the engine marked an output as the last one.
-    ``finish_reasons`` are those of all stages and outputs.
+    the response is an error. ``stopped``: the client was told that it stopped.
+    ``complete``: the engine marked an output as the last one. ``finish_reasons`` are those of all
+    stages and outputs.
     """
-    if exchange is None:
+    if stopped:
+        cut_short: str | None = "abort"
+    elif exchange is None:
         cut_short = _without_exchange(ending, complete)
     else:
         cut_short = _with_exchange(ending, exchange, failed, complete, finish_reasons)

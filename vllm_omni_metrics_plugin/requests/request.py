@@ -57,6 +57,7 @@ class OpenRequest:
         "requested_frame_rates",
         "requests",
         "stages",
+        "stopped",
         "streamed_input",
         "visual",
     )
@@ -95,7 +96,7 @@ class OpenRequest:
         self.ended_at: float | None = None
         #: As :class:`Answered` says.
         self.failed = False
-        self.error_event = False
+        self.error_event = self.stopped = False
         #: The endpoint that encodes its videos.
         self.encoding: Encoding | None = None
         #: Hz, by stage; they hold where the output states no rate itself.
@@ -212,6 +213,7 @@ class OpenRequest:
             self.ending,
             self.exchange,
             failed=self.failed,
+            stopped=self.stopped,
             complete=self.complete,
             delivered=self.delivered,
             finish_reasons=self.finish_reasons.union(*(work.finish_reasons for work in stages)),
