@@ -215,24 +215,24 @@ def test_waiting_and_running_requests_are_seen_while_they_are_there(speech_serve
 
 def test_every_stage_says_who_executes_and_who_waits_there(speech_server: Server) -> None:
     count = 30
-    speak = functools.partial(audio.speech, speech_server.url, tokens=12, stream="audio")
-    empty = functools.partial(audio.speech, speech_server.url, tokens=1)
+    speak = functools.partial(audio.speech, speech_server.url, tokens=24, stream="audio")
+    empty = functools.partial(audio.speech, speech_server.url, tokens=1, stream="audio")
     with observing(speech_server) as seen, watching(speech_server) as loads:
         answers = together([speak] * (count - 1) + [empty], at_once=count)
         # A vocoder that gets nothing never starts, which is certain only when no start can come.
         time.sleep(LATE_SECONDS + 1.0)
 
-    assert {answer.status for answer in answers} <= {200, 400}, answers
+    assert {answer.status for answer in answers} == {200}, answers
     for load in loads:
         stages = [load.stages[key] for key in load.stages]
         assert load.whole.running <= sum(stage.running for stage in stages), load
         assert load.whole.running >= max(stage.running for stage in stages), load
         assert load.whole.running + load.whole.waiting <= count - load.ended, load
     talker = [load.stages["0", "0"] for load in loads]
-    # Outputs are on their way for some milliseconds when the next are admitted already.
-    executing = sorted(stage.running for stage in talker if stage.waiting)
-    assert executing[len(executing) // 2] == 4, executing
-    assert max(stage.waiting for stage in talker) >= count // 2
+    # Four at a time; outputs are on their way for a moment when the next are admitted already.
+    executing = [stage.running for stage in talker if stage.waiting]
+    assert executing, "no scrape saw one wait"
+    assert all(0 < running <= 2 * 4 for running in executing), executing
     assert {load.whole.running + load.whole.waiting for load in loads if load.ended == count} <= {0}
 
     gained = seen.gained
