@@ -155,7 +155,8 @@ def expose(registry: HookRegistry) -> Callable[..., AbstractContextManager[Expos
     ) -> Iterator[Exposed]:
         publish_in = CollectorRegistry() if publish_in is None else publish_in
         exporter = PrometheusExporter(buckets or {}, registry.stats, publish_in)
-        registry.register(exporter, "prometheus")
+        # As in a server: a machine that is busy does not have it called on a thread of its own.
+        registry.register(exporter, "prometheus", timed=False)
         try:
             yield Exposed(exporter, publish_in, registry.hooks)
         finally:
