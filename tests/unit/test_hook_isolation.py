@@ -104,7 +104,9 @@ def test_fault_is_counted_each_time_logged_once_and_switches_off_in_the_end(
     assert (bad.errors, bad.is_on) == (FAULTS_IN_A_ROW, False)
     assert bad.calls == FAULTS_IN_A_ROW, "what was queued when it was switched off is dropped"
     assert account(registry, "good") == ("good", "omni_request_arrived", calls, 0, 0, True)
-    warnings = [message for message in log.messages if "lost an event" not in message]
+    # On a busy machine, a fault may take so long that it is told as well.
+    others = ("lost an event", "slow=True")
+    warnings = [text for text in log.messages if not any(other in text for other in others)]
     assert len(warnings) == 2, warnings
     assert all("'bad'" in message and "omni_request_arrived" in message for message in warnings)
     assert "switch_on('bad')" in warnings[1]

@@ -12,18 +12,24 @@ NAME = "writer_image"
 
 
 def register() -> None:
-    """Entry point of the engine's general plugins; does nothing the second time."""
+    """Entry point of the engine's general plugins; does nothing the second time.
+
+    Nor on engines before 0.30, which know no payload of this form.
+    """
+    try:
+        from vllm_omni.config.pipeline_registry import OMNI_PIPELINES, register_pipeline
+        from vllm_omni.config.stage_config import (
+            PipelineConfig,
+            StageExecutionType,
+            StagePipelineConfig,
+        )
+    except ImportError:
+        return
+    if NAME in OMNI_PIPELINES or not hasattr(StagePipelineConfig, "stage_input_payload_keys"):
+        return
     from vllm import ModelRegistry
-    from vllm_omni.config.pipeline_registry import OMNI_PIPELINES, register_pipeline
-    from vllm_omni.config.stage_config import (
-        PipelineConfig,
-        StageExecutionType,
-        StagePipelineConfig,
-    )
     from vllm_omni.model_executor.models.registry import OmniModelRegistry
 
-    if NAME in OMNI_PIPELINES:
-        return
     for registry in (OmniModelRegistry, ModelRegistry):
         registry.register_model(_ARCHITECTURE, "vllm_omni_cpu.writer:Writer")
     writer = StagePipelineConfig(
