@@ -140,3 +140,8 @@ def test_what_a_packet_costs_is_seen() -> None:
         onset.add(packet)
     print(f"{(time.perf_counter() - begun) / len(packets) * 1e6:.0f} us per packet of 80 ms")
     assert onset.seconds is None
+
+
+def test_full_scale_of_integers_is_that_of_their_type() -> None:
+    quiet = (_tone(1.0, 24_000, 0.005) * 32_768).astype(np.int16)
+    assert _onset(sound_on_cpu(quiet, 72_000)) is None
