@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from vllm_omni_metrics_plugin import catalog
+from vllm_omni_metrics_plugin.media.playback import PLAYERS
 
 logger = logging.getLogger("vllm.omni_metrics")
 
@@ -25,6 +26,9 @@ Warn = Callable[[str], None]
 PREFIX = "VLLM_OMNI_METRICS"
 BUCKETS_PREFIX = f"{PREFIX}_BUCKETS_"
 
+_MOST_PLAYERS = 3
+#: Seconds.
+_LONGEST_BUFFER = 60
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off", ""})
 
@@ -57,6 +61,12 @@ VARIABLES: tuple[Variable, ...] = (
         "on",
         "`0` leaves the families that vLLM-Omni publishes itself (`vllm_omni:*`) out of "
         "`/metrics`; not with several API servers.",
+    ),
+    Variable(
+        f"{PREFIX}_PLAYERS",
+        "0,0.2",
+        "The players whose silences are counted, by the seconds of audio that each buffers: one to "
+        "three numbers, comma-separated. The first decides how a stream ended.",
     ),
     Variable(
         f"{PREFIX}_TRACE",
@@ -100,6 +110,8 @@ class Settings:
     channel_key: str | None = None
     #: Show the families that the engine publishes itself.
     native: bool = True
+    #: The players of streamed audio, by the seconds that they buffer.
+    players: tuple[float, ...] = PLAYERS
     #: Log every call of a hook plugin.
     trace: bool = False
     #: Bucket bounds that replace the catalogue's, by family stem.
@@ -123,6 +135,7 @@ def parse(environ: Mapping[str, str], warn: Warn = logger.warning) -> Settings:
         channel=channel,
         channel_key=channel_key,
         native=_switch(f"{PREFIX}_NATIVE", environ.get(f"{PREFIX}_NATIVE"), warn, default=True),
+        players=_players(environ.get(f"{PREFIX}_PLAYERS"), warn),
         trace=_switch(f"{PREFIX}_TRACE", environ.get(f"{PREFIX}_TRACE"), warn),
         buckets=_all_buckets(environ, warn),
     )
@@ -140,6 +153,23 @@ def _switch(name: str, value: str | None, warn: Warn, *, default: bool = False) 
         )
         return default
     return default if word == "" else False
+
+
+def _players(value: str | None, warn: Warn) -> tuple[float, ...]:
+    if not value:
+        return PLAYERS
+    try:
+        players = tuple(dict.fromkeys(float(part) for part in value.split(",")))
+    except ValueError:
+        players = ()
+    if 0 < len(players) <= _MOST_PLAYERS and all(0 <= p <= _LONGEST_BUFFER for p in players):
+        return players
+    default = ",".join(f"{buffer:g}" for buffer in PLAYERS)
+    warn(
+        f"{PREFIX}_PLAYERS={value!r} is not one to {_MOST_PLAYERS} numbers of seconds from 0 to "
+        f"{_LONGEST_BUFFER}; the default is used: {default}"
+    )
+    return PLAYERS
 
 
 def _hook_names(value: str | None) -> tuple[frozenset[str] | None, frozenset[str]]:

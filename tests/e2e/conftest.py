@@ -37,9 +37,18 @@ def first_series() -> dict[str, set[Series]]:
 
 
 @pytest.fixture(scope="session")
-def speech_server(logs: Path, first_series: dict[str, set[Series]]) -> Iterator[Server]:
+def pauses(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a test writes the seconds that the speech server's vocoders pause before each step."""
+    return tmp_path_factory.mktemp("pauses") / "vocoder"
+
+
+@pytest.fixture(scope="session")
+def speech_server(
+    logs: Path, first_series: dict[str, set[Series]], pauses: Path
+) -> Iterator[Server]:
     """Speech, two replicas of the second stage, the engine's own statistics as they come."""
-    with Server("tts", replicas=2, env=ON, log_path=logs / "speech.log") as server:
+    env = {**ON, "VLLM_OMNI_CPU_PAUSES": str(pauses)}
+    with Server("tts", replicas=2, env=env, log_path=logs / "speech.log") as server:
         first_series[server.url] = series(scrape(server.url))
         yield server
 
@@ -279,6 +288,7 @@ def assert_counts_agree(
         "seconds": round(count("audio_duration_seconds_sum"), 6),
         "rtfs": count("audio_rtf_count"),
         "first packets": count("audio_ttfp_seconds_count"),
+        "streams": count("audio_streams_total"),
         "missing": gained.sum("vllm:omni_metrics_missing_samples_total"),
     }
     counted = {
@@ -290,6 +300,7 @@ def assert_counts_agree(
         "seconds": round(sum(answer.audio_seconds for answer in answers), 6),
         "rtfs": len(voiced),
         "first packets": len(streamed) if engine_streams else 0,
+        "streams": len(streamed) if engine_streams else 0,
         "missing": 0,
     }
     assert said == counted

@@ -17,6 +17,7 @@ from vllm_omni_metrics_plugin.hooks import (
     StageFinished,
     StageStarted,
     StageSubmitted,
+    StreamFinished,
     TransferFailed,
     TransferReceived,
     TransferSent,
@@ -76,6 +77,9 @@ class Feed:
             **{"submitted_at": 100.0, "started_at": 100.25},
         }
         self.event(make_event(StageStarted, **usual | changes))
+
+    def finish_stream(self, **changes: Any) -> None:
+        self.event(make_event(StreamFinished, **_REPLICA | changes))
 
     def end(self, request_id: str = "a", stage: int = 0, **changes: Any) -> None:
         usual = {

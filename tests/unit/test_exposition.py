@@ -35,6 +35,7 @@ from vllm_omni_metrics_plugin.hooks import (
     StageFinished,
     StageStarted,
     StageSubmitted,
+    StreamFinished,
     TransferFailed,
     TransferReceived,
     TransferSent,
@@ -60,6 +61,7 @@ def traffic() -> Iterator[Event]:
     yield from requests()
     yield from executions()
     yield from audio()
+    yield from streams()
     yield from images()
     yield from videos()
     yield from diffusion()
@@ -182,6 +184,16 @@ def executions() -> Iterator[Event]:
         yield make_event(
             StageFinished, **whole, finished_at=4.5, generation_seconds=seconds, diffusion=None
         )
+
+
+def streams() -> Iterator[Event]:
+    whole = {"request_id": "a", "model_name": "tiny", "stage": 1}
+    yield make_event(StreamFinished, **whole, replica=0)
+    yield make_event(StreamFinished, **whole, replica=0, ending="smooth", underrun_seconds=0.0)
+    silent = {"ending": "left_before_audio", "underrun_seconds": None, "players": ()}
+    yield make_event(StreamFinished, **whole, replica=1, **silent)
+    yield make_event(StreamFinished, **whole, replica=None)
+    yield make_event(StreamFinished, **whole, replica=0, **{**silent, "ending": None})
 
 
 def audio() -> Iterator[Event]:

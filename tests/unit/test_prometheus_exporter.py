@@ -91,6 +91,7 @@ def feed_every_family(feed: Feed, registry: HookRegistry, exposed: Any) -> None:
     feed.packet()
     feed.finish_audio()
     feed.finish_audio(replica=None)
+    feed.finish_stream()
     feed.start()
     feed.start(stage=1, replica=3, input_at=100.125)
     feed.end()

@@ -115,6 +115,24 @@ def test_bad_bucket_bounds_are_named_and_the_default_kept(value: str) -> None:
     assert warning.endswith(f"the default is used: {default}")
 
 
+@pytest.mark.parametrize(
+    ("value", "players"),
+    [("0", (0.0,)), ("0.5, 0", (0.5, 0.0)), ("0,0.2,1", (0.0, 0.2, 1.0)), ("", (0.0, 0.2))],
+)
+def test_players_are_taken_over(value: str, players: tuple[float, ...]) -> None:
+    chosen, warnings = parse({"VLLM_OMNI_METRICS_PLAYERS": value})
+    assert (chosen.players, warnings) == (players, [])
+
+
+@pytest.mark.parametrize("value", ["soon", "0,0.1,0.2,0.3", "-1", "61", "nan", ","])
+def test_bad_players_are_named_and_the_default_kept(value: str) -> None:
+    chosen, warnings = parse({"VLLM_OMNI_METRICS_PLAYERS": value})
+    assert chosen.players == (0.0, 0.2)
+    [warning] = warnings
+    assert f"VLLM_OMNI_METRICS_PLAYERS={value!r}" in warning
+    assert "0,0.2" in warning
+
+
 def test_one_bad_variable_does_not_spoil_the_others() -> None:
     wanted, [warning] = parse(
         {

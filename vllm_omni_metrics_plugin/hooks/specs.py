@@ -152,6 +152,11 @@ def omni_audio_finished(event: events.AudioFinished) -> None:
     """A request's audio output is complete."""
 
 
+@hookspec(since="0.2")
+def omni_stream_finished(event: events.StreamFinished) -> None:
+    """A response with streamed audio is over, complete or not."""
+
+
 @hookspec(since="0.1")
 def omni_image_finished(event: events.ImageFinished) -> None:
     """A request's images are complete."""

@@ -16,7 +16,7 @@ however many packets it has.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 #: Seconds; a shorter silence is the noise of clocks and nobody hears it.
 SHORTEST_STALL = 0.001
@@ -24,14 +24,9 @@ SHORTEST_STALL = 0.001
 _ROUNDING = 1e-9
 
 Ending = Literal["smooth", "stalled", "left_before_audio", "left_playing", "left_stalled", "error"]
-ENDINGS: tuple[Ending, ...] = (
-    "smooth",
-    "stalled",
-    "left_before_audio",
-    "left_playing",
-    "left_stalled",
-    "error",
-)
+ENDINGS: tuple[Ending, ...] = get_args(Ending)
+#: Seconds that the players buffer, unless the operator says otherwise.
+PLAYERS = (0.0, 0.2)
 
 
 class Player:

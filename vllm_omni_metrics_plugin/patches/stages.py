@@ -31,7 +31,12 @@ def wrap_submit(original: Callable[..., Any], state: EngineState) -> Callable[..
         with internal_errors.suppressed("a stage submit"):
             request = state.requests.by_id.get(request_id)
             if request is not None:
-                request.submitting(self.stage_id, _delivery(req_state, self.stage_id))
+                stage = state.stages.get(self)
+                request.submitting(
+                    self.stage_id,
+                    _delivery(req_state, self.stage_id),
+                    makes_audio=stage is not None and "audio" in stage.makes,
+                )
         replica = await original(self, request_id, req_state, *args, **kwargs)
         with internal_errors.suppressed("a stage submit"):
             [parent] = read(self, request_id, req_state, *args, **kwargs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from vllm_omni_metrics_plugin.channel.frames import (
     WireEvent,
 )
 from vllm_omni_metrics_plugin.channel.hops import Transfers
+from vllm_omni_metrics_plugin.media.playback import PLAYERS
 from vllm_omni_metrics_plugin.patches.process import clock
 from vllm_omni_metrics_plugin.patches.transfer_keys import requests_of
 from vllm_omni_metrics_plugin.requests import OpenRequests
@@ -38,10 +39,13 @@ class Stage:
 class EngineState:
     """Every patch gets it when it is applied; see ``startup`` for the one of a real process."""
 
-    def __init__(self, hooks: Any) -> None:
-        """``hooks`` are those of a :class:`~vllm_omni_metrics_plugin.hooks.HookRegistry`."""
+    def __init__(self, hooks: Any, players: Sequence[float] = PLAYERS) -> None:
+        """``hooks`` are those of a :class:`~vllm_omni_metrics_plugin.hooks.HookRegistry`.
+
+        ``players`` of streamed audio, by the seconds that they buffer.
+        """
         self.hooks = hooks
-        self.requests = OpenRequests(hooks)
+        self.requests = OpenRequests(hooks, players)
         #: In which endpoints say when a request reached them.
         self.wall_clock = WallClock()
         self.transfers = Transfers(hooks, self._owner)

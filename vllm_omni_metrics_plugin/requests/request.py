@@ -8,7 +8,7 @@ the engine's queue handed the output over.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from vllm_omni_metrics_plugin.hooks import (
@@ -20,6 +20,7 @@ from vllm_omni_metrics_plugin.requests.encoding import Encoding, current_encodin
 from vllm_omni_metrics_plugin.requests.exchange import Ending, Exchange
 from vllm_omni_metrics_plugin.requests.executions import Executions
 from vllm_omni_metrics_plugin.requests.outcome import CUT_SHORT, ending_of, outcome_of
+from vllm_omni_metrics_plugin.requests.stream import Stream
 from vllm_omni_metrics_plugin.requests.streamed_input import StreamedInput
 from vllm_omni_metrics_plugin.requests.visual import VisualOutput
 from vllm_omni_metrics_plugin.requests.work import Delivery, StageWork
@@ -30,6 +31,8 @@ class OpenRequests(Protocol):
 
     hooks: Any
     executions: Executions
+    #: Seconds that the players of its streams buffer.
+    players: Sequence[float]
 
     def close(self, request: OpenRequest) -> bool:
         """Forget it; False if that was done before."""
@@ -59,6 +62,7 @@ class OpenRequest:
         "stages",
         "stopped",
         "streamed_input",
+        "streams",
         "visual",
     )
 
@@ -90,6 +94,8 @@ class OpenRequest:
         #: By stage, as are images and videos.
         self.audio: dict[int, AudioOutput] = {}
         self.visual: dict[int, VisualOutput] = {}
+        #: What its listeners hear, where anybody asks for it.
+        self.streams: dict[int, Stream] = {}
         self.exchange: Exchange | None = None  # where it can be seen
         #: How ``generate`` was over, and when; None while it goes on.
         self.ending: Ending | None = None
@@ -107,10 +113,14 @@ class OpenRequest:
         self.exchange = exchange
         exchange.attach(self)
 
-    def submitting(self, stage: int, delivery: Delivery | None) -> None:
+    def submitting(
+        self, stage: int, delivery: Delivery | None, *, makes_audio: bool = False
+    ) -> None:
         """The orchestrator is about to give the request to a replica of ``stage``."""
         if stage not in self.stages:
             self.stages[stage] = StageWork(time.monotonic(), delivery)
+            if makes_audio and delivery in ("delta", "cumulative"):
+                self._open_stream(stage)
 
     def audio_output(
         self,
@@ -132,6 +142,10 @@ class OpenRequest:
             return
         if work is not None:
             work.gave_output = True
+        if output.streamed:
+            stream = self.streams.get(stage) or self._open_stream(stage)
+            if stream is not None:
+                stream.packet(now, samples, output.sample_rate)
         packet = self.requests.hooks.omni_media_packet
         if packet.listeners:
             packet(
@@ -219,6 +233,7 @@ class OpenRequest:
             finish_reasons=self.finish_reasons.union(*(work.finish_reasons for work in stages)),
         )
         self.exchange = None
+        self._finish_streams(outcome)
         self.requests.executions.closed(self, ended_at, {*self.audio, *self.visual})
         if outcome not in CUT_SHORT:
             self._finish_audio()
@@ -252,6 +267,26 @@ class OpenRequest:
         """How long a stage could have had it: of a streamed input, from the first piece on."""
         since = self.arrived_at if self.streamed_input is None else self.streamed_input.began_at
         return None if since is None else moment - since
+
+    def _open_stream(self, stage: int) -> Stream | None:
+        if not self.requests.hooks.omni_stream_finished.listeners:
+            return None
+        stream = self.streams[stage] = Stream(self.requests.players)
+        return stream
+
+    def _finish_streams(self, outcome: str) -> None:
+        """Not when the engine was done: the listener may have left after it."""
+        finished = self.requests.hooks.omni_stream_finished
+        if finished.listeners:
+            now = time.monotonic()
+            for stage, stream in list(self.streams.items()):
+                output, work = self.audio.get(stage), self.stages.get(stage)
+                replica = output.replica if output is not None else None
+                if replica is None and work is not None:
+                    replica = work.replica
+                finished(
+                    stream.over(outcome, now, self.request_id, self.model_name, stage, replica)
+                )
 
     def _finish_audio(self) -> None:
         finished = self.requests.hooks.omni_audio_finished

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vllm_omni_metrics_plugin.hooks import (
@@ -18,6 +18,7 @@ from vllm_omni_metrics_plugin.hooks import (
     StageFinished,
     StageSubmitted,
 )
+from vllm_omni_metrics_plugin.media.playback import PLAYERS
 from vllm_omni_metrics_plugin.requests.bindings import Bindings
 from vllm_omni_metrics_plugin.requests.executions import Executions
 from vllm_omni_metrics_plugin.requests.request import OpenRequest
@@ -27,9 +28,13 @@ from vllm_omni_metrics_plugin.requests.streamed_input import StreamedInput
 class OpenRequests:
     """All open requests of an engine, by the engine's internal id."""
 
-    def __init__(self, hooks: Any) -> None:
-        """``hooks`` are those of a :class:`~vllm_omni_metrics_plugin.hooks.HookRegistry`."""
+    def __init__(self, hooks: Any, players: Sequence[float] = PLAYERS) -> None:
+        """``hooks`` are those of a :class:`~vllm_omni_metrics_plugin.hooks.HookRegistry`.
+
+        ``players`` of streamed audio, by the seconds that they buffer.
+        """
         self.hooks = hooks
+        self.players = players
         self.by_id: dict[str, OpenRequest] = {}
         #: Whether a request ever runs is decided once, by its first submit or its end.
         self._deciding = threading.Lock()

@@ -54,9 +54,11 @@ def start(environ: Mapping[str, str]) -> EngineState | None:
     if role == "server" and BUILT_IN not in settings.hooks_blocked:
         from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
 
-        exporter = PrometheusExporter(settings.buckets, plugins.stats, native=settings.native)
+        exporter = PrometheusExporter(
+            settings.buckets, plugins.stats, native=settings.native, players=settings.players
+        )
         plugins.register(exporter, BUILT_IN, timed=False)
-    state = EngineState(plugins.hooks)
+    state = EngineState(plugins.hooks, settings.players)
     open_channel(settings, role, state)
     load_installed(plugins, settings, warn)
     seams = seams_of(versions["vllm-omni"])

@@ -78,6 +78,18 @@ _USUAL: dict[str, Any] = {
 #: Where events mean different things by one name.
 _USUAL_OF: dict[tuple[type[Event], str], Any] = {
     (events.AudioFinished, "samples"): 48_000,
+    (events.StreamFinished, "ending"): "stalled",
+    (events.StreamFinished, "underrun_seconds"): 0.4,
+    (events.StreamFinished, "players"): (
+        events.Playing(
+            buffer_seconds=0.0,
+            stalls=1,
+            stall_seconds=0.4,
+            longest_stall_seconds=0.4,
+            first_stall_at_seconds=1.5,
+            played_seconds=2.0,
+        ),
+    ),
     (events.TransferSent, "duration_seconds"): 0.001,
     (events.TransferReceived, "duration_seconds"): 0.001,
 }

@@ -12,6 +12,7 @@ from vllm_omni.worker.gpu_generation_model_runner import GPUGenerationModelRunne
 from vllm_omni.worker.mixins import OmniWorkerMixin
 
 from vllm_omni_cpu import bagel
+from vllm_omni_cpu.pauses import Pauses
 
 
 class _OnCpu:
@@ -45,6 +46,15 @@ class CpuAutoregressiveRunner(_OnCpu, GPUARModelRunner, CPUModelRunner):
 
 class CpuGenerationRunner(_OnCpu, GPUGenerationModelRunner, CPUModelRunner):
     """Vocoders."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._pauses = Pauses()
+
+    def execute_model(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
+        if scheduler_output.total_num_scheduled_tokens:
+            self._pauses.pause()
+        return super().execute_model(scheduler_output, *args, **kwargs)
 
 
 class _OmniCpuWorker(OmniWorkerMixin, CPUWorker):

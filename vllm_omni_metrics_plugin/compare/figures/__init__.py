@@ -45,7 +45,7 @@ BENCH_ONLY: tuple[tuple[str, str, str], ...] = (
     (
         "*_audio_underrun_s",
         "How long a player would have stood still, as the chunks reached the client (speech).",
-        "nothing: only the client knows when a chunk arrived",
+        "`vllm:omni_audio_underrun_seconds`: the same sum, as the server handed the chunks over",
     ),
     (
         "*_ttft_ms, *_tpot_ms, *_itl_ms, *_tokens, output_throughput",

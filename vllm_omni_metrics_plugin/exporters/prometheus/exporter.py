@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from vllm_omni_metrics_plugin.exporters.prometheus.audio import AudioSamples
+from vllm_omni_metrics_plugin.exporters.prometheus.listener import ListenerSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.native import NativeFamilies
 from vllm_omni_metrics_plugin.exporters.prometheus.own_counts import OwnCounts
 from vllm_omni_metrics_plugin.exporters.prometheus.pipeline import PipelineSamples
@@ -17,6 +18,7 @@ from vllm_omni_metrics_plugin.exporters.prometheus.requests import RequestSample
 from vllm_omni_metrics_plugin.exporters.prometheus.transfers import TransferSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.visual import VisualSamples
 from vllm_omni_metrics_plugin.hooks import Event, HookStats, hookimpl
+from vllm_omni_metrics_plugin.media.playback import PLAYERS
 
 
 class PrometheusExporter:
@@ -35,9 +37,11 @@ class PrometheusExporter:
         publish_in: CollectorRegistry = REGISTRY,
         *,
         native: bool = True,
+        players: Sequence[float] = PLAYERS,
     ) -> None:
         """``buckets`` replace the catalogue's, by family stem.
 
+        ``players`` of streamed audio are there by the seconds that they buffer.
         If ``native`` is false, the families that the engine publishes itself are left out.
         """
         families = Families(buckets)
@@ -50,6 +54,7 @@ class PrometheusExporter:
         transfers = TransferSamples(families)
         parts = (
             *(RequestSamples(families), AudioSamples(families), VisualSamples(families)),
+            ListenerSamples(families, players),
             *(transfers, self._queues),
         )
         joined = [part.expect for part in parts]

@@ -15,6 +15,8 @@ from vllm_omni_metrics_plugin.hooks.events.media import (
     ImageFinished,
     MediaPacket,
     Modality,
+    Playing,
+    StreamFinished,
     VideoFinished,
 )
 from vllm_omni_metrics_plugin.hooks.events.process import (
@@ -54,6 +56,7 @@ __all__ = [
     "Operation",
     "PatchReported",
     "PatchStatus",
+    "Playing",
     "ReplicaJoined",
     "ReplicaLeft",
     "RequestArrived",
@@ -63,6 +66,7 @@ __all__ = [
     "StageFinished",
     "StageStarted",
     "StageSubmitted",
+    "StreamFinished",
     "TransferFailed",
     "TransferReceived",
     "TransferSent",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
+
 from vllm_omni_metrics_plugin.hooks.events.base import Event
 from vllm_omni_metrics_plugin.hooks.events.requests import DiffusionWork
 from vllm_omni_metrics_plugin.hooks.renamed import RenamedField
+from vllm_omni_metrics_plugin.media.playback import Ending
 
 Modality = Literal["audio"]
 
@@ -67,6 +70,40 @@ class AudioFinished(Event, frozen=True, kw_only=True):
         packet left before a streamed input ended: some of the audio was generated meanwhile.
         """
         return None if self.during_input else _rtf(self.generation_seconds, self.duration_seconds)
+
+
+class Playing(msgspec.Struct, frozen=True, kw_only=True):
+    """How one player played a stream that it heard something of."""
+
+    #: Of audio that it waits for before it starts and before it resumes.
+    buffer_seconds: float
+    #: Silences of at least 1 ms after its start.
+    stalls: int
+    stall_seconds: float
+    longest_stall_seconds: float
+    #: Audio that was played before the first stall; None without one.
+    first_stall_at_seconds: float | None
+    #: Audio that was played in all.
+    played_seconds: float
+
+
+class StreamFinished(Event, frozen=True, kw_only=True):
+    """A response with streamed audio is over, whether its listener heard all of it or not."""
+
+    request_id: str
+    model_name: str
+    #: The stage that makes the audio.
+    stage: int
+    replica: int | None
+    #: ``smooth``, ``stalled``: complete, without and with a stall of the first player.
+    #: ``left_before_audio``, ``left_playing``, ``left_stalled``: the client left before that player
+    #: started, while it played, in a silence. ``error``: the response broke off, or had no audio.
+    #: None where the length of the audio is not known.
+    ending: Ending | None
+    #: The start's delay that would have made it gapless; None of one without audio.
+    underrun_seconds: float | None
+    #: One for each player; none of a stream without audio.
+    players: tuple[Playing, ...]
 
 
 class ImageFinished(Event, frozen=True, kw_only=True):
