@@ -111,8 +111,8 @@ _LIMITS = (
             *("stage_queue_time_seconds", "stage_input_wait_seconds"),
             "stage_execute_time_seconds",
         ),
-        "one of the servers hears of all starts, and knows its own requests only: those of the "
-        "others wait until their stage's first packet or its finish, and their times are missing "
+        "one of the servers hears of all starts, and knows its own requests only: so a request "
+        "counts as executing from its submit on, and the times of the others' requests are missing "
         "samples; busy seconds of servers that share a replica add up",
     ),
     Limit(

@@ -22,14 +22,21 @@ class Heard:
     pieces: list[tuple[int, int]]
     over_at: int
     left: bool
-
-    @property
-    def samples(self) -> int:
-        return sum(length for _, length in self.pieces) * _RATE // 1000
+    samples: int
 
 
-def listen(url: str, *, tokens: int, leave_after_seconds: float | None = None) -> Heard:
-    """``/v1/audio/speech`` as raw PCM. ``leave_after_seconds``: of silence, the client leaves."""
+def listen(
+    url: str,
+    *,
+    tokens: int,
+    waits_seconds: float = _SECONDS,
+    bears_seconds: float = _SECONDS,
+) -> Heard:
+    """``/v1/audio/speech`` as raw PCM.
+
+    The client leaves when the first piece takes longer than ``waits_seconds``, and any later one
+    longer than ``bears_seconds``.
+    """
     body = {
         "input": "hello world",
         "voice": "vivian",
@@ -43,22 +50,28 @@ def listen(url: str, *, tokens: int, leave_after_seconds: float | None = None) -
     connection = http.client.HTTPConnection(address.hostname or "", address.port, _SECONDS)
     pieces: list[tuple[int, int]] = []
     began = time.perf_counter()
-    rest = 0
+    received = until_now = 0
 
     def now() -> int:
         return round(1000 * (time.perf_counter() - began))
 
+    def heard(*, left: bool) -> Heard:
+        return Heard(pieces, now(), left, received // _SAMPLE_BYTES)
+
     try:
         headers = {"content-type": "application/json"}
         connection.request("POST", "/v1/audio/speech", json.dumps(body), headers)
-        assert connection.sock is not None
-        connection.sock.settimeout(leave_after_seconds or _SECONDS)
+        sock = connection.sock  # the connection lets go of it with the last piece
+        assert sock is not None
+        sock.settimeout(waits_seconds)
         response = connection.getresponse()
         while data := response.read1(_PIECE):
-            samples, rest = divmod(len(data) + rest, _SAMPLE_BYTES)
-            pieces.append((now(), samples * 1000 // _RATE))
-        return Heard(pieces, now(), left=False)
+            received += len(data)
+            before, until_now = until_now, received // _SAMPLE_BYTES * 1000 // _RATE
+            pieces.append((now(), until_now - before))
+            sock.settimeout(bears_seconds)
+        return heard(left=False)
     except TimeoutError:
-        return Heard(pieces, now(), left=True)
+        return heard(left=True)
     finally:
         connection.close()

@@ -265,11 +265,17 @@ def assert_times_agree(
 
 
 def assert_counts_agree(
-    gained: Scrape, answers: list[Answer], model: str, *, engine_streams: bool = True
+    gained: Scrape,
+    answers: list[Answer],
+    model: str,
+    *,
+    engine_streams: bool = True,
+    starts_are_heard: bool = True,
 ) -> None:
     """Every count that an undisturbed client can make itself, exactly.
 
     ``engine_streams=False``: the engine hands whole outputs to the endpoints that stream.
+    ``starts_are_heard=False``: not by the server that has the request, and its times are missing.
     """
     assert all(answer.status in (101, 200) and not answer.error for answer in answers), answers
     voiced = [answer for answer in answers if answer.samples]
@@ -303,5 +309,17 @@ def assert_counts_agree(
         "streams": len(streamed) if engine_streams else 0,
         "missing": 0,
     }
+    if not starts_are_heard:
+        unheard = ("unknown_start", "unknown_end", "unknown_input")
+        said["missing"] -= sum(
+            gained.sum("vllm:omni_metrics_missing_samples_total", reason=reason)
+            for reason in unheard
+        )
+        missed = gained.sum(
+            "vllm:omni_metrics_missing_samples_total",
+            family="vllm:omni_request_queue_time_seconds",
+            reason="unknown_start",
+        )
+        said["queued"] += missed
     assert said == counted
     assert set(outcomes(gained)) <= {"stop", "length"}

@@ -16,7 +16,7 @@ from testbed.clients import audio
 from testbed.clients.listener import Heard, listen
 from testbed.server import Server
 from tests.e2e.conftest import Observation, observing
-from tests.unit.tick_player import hear
+from tests.unit.tick_player import Over, hear
 from vllm_omni_metrics_plugin.scrape import Scrape
 
 #: By the label of the family, milliseconds of buffer.
@@ -50,10 +50,9 @@ def endings(gained: Scrape) -> dict[str, float]:
 
 def assert_heard_alike(gained: Scrape, heard: Heard) -> None:
     """Seconds agree within what a busy machine makes a client late."""
-    over = "leave" if heard.left else "end"
+    over: Over = "leave" if heard.left else "end"
     played = {
-        label: hear(heard.pieces, buffer, heard.over_at, over)  # type: ignore[arg-type]
-        for label, buffer in PLAYERS.items()
+        label: hear(heard.pieces, buffer, heard.over_at, over) for label, buffer in PLAYERS.items()
     }
     first, before = heard.pieces[0][0], 0
     underrun = 0
@@ -97,11 +96,13 @@ def test_stalls_are_those_that_a_player_has(speech_server: Server, pause: Pause,
     assert seen.gained.sum("vllm:omni_metrics_missing_samples_total") == 0
 
 
-def left(server: Server, pause: Pause, seconds: str, after: float) -> tuple[Observation, Heard]:
-    """A client that bears so many seconds of silence."""
+def left(
+    server: Server, pause: Pause, seconds: str, **patience: float
+) -> tuple[Observation, Heard]:
+    """A client that leaves when its patience ends."""
     with observing(server) as seen:
         pause(seconds)
-        heard = listen(server.url, tokens=28, leave_after_seconds=after)
+        heard = listen(server.url, tokens=28, **patience)
     assert heard.left, heard
     return seen, heard
 
@@ -109,7 +110,7 @@ def left(server: Server, pause: Pause, seconds: str, after: float) -> tuple[Obse
 def test_listener_who_leaves_in_a_stall_is_counted_with_it(
     speech_server: Server, pause: Pause
 ) -> None:
-    seen, heard = left(speech_server, pause, "0 4", after=1.0)
+    seen, heard = left(speech_server, pause, "0 4", bears_seconds=1.0)
     assert endings(seen.gained) == {"left_stalled": 1}
     assert_heard_alike(seen.gained, heard)
 
@@ -117,7 +118,7 @@ def test_listener_who_leaves_in_a_stall_is_counted_with_it(
 def test_listener_who_leaves_before_any_sound_heard_nothing(
     speech_server: Server, pause: Pause
 ) -> None:
-    seen, heard = left(speech_server, pause, "4", after=1.0)
+    seen, heard = left(speech_server, pause, "4", waits_seconds=1.0)
     assert heard.pieces == []
     assert endings(seen.gained) == {"left_before_audio": 1}
     assert seen.gained.sum("vllm:omni_audio_underrun_seconds_count") == 0
@@ -128,7 +129,7 @@ def test_listener_who_leaves_while_it_plays_heard_what_was_played(
     speech_server: Server, pause: Pause
 ) -> None:
     # Five steps bring more than a second of sound, then none comes for four.
-    seen, heard = left(speech_server, pause, "0 0 0 0 0 4", after=0.3)
+    seen, heard = left(speech_server, pause, "0 0 0 0 0 4", bears_seconds=0.3)
     received = sum(length for _, length in heard.pieces)
     if heard.over_at - heard.pieces[0][0] > received - 100:
         pytest.skip("this machine was too busy to be ahead of a player")

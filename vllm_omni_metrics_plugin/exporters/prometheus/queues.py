@@ -115,6 +115,8 @@ class QueueSamples:
         if event.model_name is not None:
             replica = (event.model_name, event.stage, event.replica)
             self._occupancy.submitted(event.request_id, replica)
+            if self._unasked:  # and it may be another server that hears of the start
+                self._occupancy.started(event.request_id, replica, event.submitted_at)
             self._changed()
 
     @hookimpl
