@@ -91,10 +91,14 @@ class PrometheusExporter:
 
 def _all(implementations: Sequence[Callable[[Any], None]]) -> Callable[[Any], None]:
     """One implementation that calls these, in their order."""
+    first, second, *others = implementations
 
     @hookimpl
     def each(event: Event) -> None:
-        for implementation in implementations:
+        # Packets come here: two calls cost less than a loop of two.
+        first(event)
+        second(event)
+        for implementation in others:
             implementation(event)
 
     return each

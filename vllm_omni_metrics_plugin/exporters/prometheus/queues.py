@@ -131,7 +131,8 @@ class QueueSamples:
 
     @hookimpl
     def omni_media_packet(self, event: MediaPacket) -> None:
-        self._occupancy.gave_output(event.request_id, event.stage, event.left_at)
+        if event.index == 0:
+            self._occupancy.gave_output(event.request_id, event.stage, event.left_at)
 
     @hookimpl
     def omni_stage_ended(self, event: StageEnded) -> None:
