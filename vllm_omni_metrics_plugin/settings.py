@@ -158,10 +158,7 @@ def _switch(name: str, value: str | None, warn: Warn, *, default: bool = False) 
 def _players(value: str | None, warn: Warn) -> tuple[float, ...]:
     if not value:
         return PLAYERS
-    try:
-        players = tuple(dict.fromkeys(float(part) for part in value.split(",")))
-    except ValueError:
-        players = ()
+    players = tuple(dict.fromkeys(_numbers(value)))
     if 0 < len(players) <= _MOST_PLAYERS and all(0 <= p <= _LONGEST_BUFFER for p in players):
         return players
     default = ",".join(f"{buffer:g}" for buffer in PLAYERS)
@@ -232,11 +229,16 @@ def _all_buckets(environ: Mapping[str, str], warn: Warn) -> dict[str, tuple[floa
     return chosen
 
 
-def _bounds(value: str) -> tuple[float, ...] | None:
+def _numbers(value: str) -> tuple[float, ...]:
+    """Those of a comma-separated list; none if anything else is in it."""
     try:
-        bounds = tuple(float(part) for part in value.split(","))
+        return tuple(float(part) for part in value.split(","))
     except ValueError:
-        return None
+        return ()
+
+
+def _bounds(value: str) -> tuple[float, ...] | None:
+    bounds = _numbers(value)
     if bounds and bounds[-1] == math.inf:
         bounds = bounds[:-1]
     if not bounds or not all(map(math.isfinite, bounds)):

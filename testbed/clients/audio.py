@@ -122,6 +122,14 @@ class IncomingAnswer:
         )
 
 
+def speech_body(text: str, *, tokens: int, stream: Stream | None) -> dict[str, Any]:
+    """What ``/v1/audio/speech`` is asked: one WAV, or PCM as it comes."""
+    whole = {"input": text, "voice": "vivian", "language": "English", "max_new_tokens": tokens}
+    if stream is None:
+        return {**whole, "response_format": "wav"}
+    return {**whole, "response_format": "pcm", "stream": True, "stream_format": stream}
+
+
 def speech(
     url: str,
     text: str = "hello world",
@@ -136,16 +144,7 @@ def speech(
 
     ``hang_up_when`` is asked again and again while the answer is awaited, until it says to leave.
     """
-    body: dict[str, Any] = {
-        "input": text,
-        "voice": "vivian",
-        "language": "English",
-        "max_new_tokens": tokens,
-        "response_format": "pcm" if stream else "wav",
-        **more,
-    }
-    if stream:
-        body |= {"stream": True, "stream_format": stream}
+    body = speech_body(text, tokens=tokens, stream=stream) | more
 
     def read(incoming: IncomingAnswer, response: http.client.HTTPResponse) -> None:
         if stream is None:

@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from testbed.clients.audio import speech_body
+
 _RATE = 24_000
 _SAMPLE_BYTES = 2
 _PIECE = 1 << 16
@@ -37,15 +39,7 @@ def listen(
     The client leaves when the first piece takes longer than ``waits_seconds``, and any later one
     longer than ``bears_seconds``.
     """
-    body = {
-        "input": "hello world",
-        "voice": "vivian",
-        "language": "English",
-        "max_new_tokens": tokens,
-        "response_format": "pcm",
-        "stream": True,
-        "stream_format": "audio",
-    }
+    body = speech_body("hello world", tokens=tokens, stream="audio")
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, _SECONDS)
     pieces: list[tuple[int, int]] = []

@@ -180,11 +180,11 @@ def _announce(state: EngineState, pool: Any, replica: int) -> None:
 
 def _gone(state: EngineState, pool: Any, replica: int) -> None:
     stats.replica_left(state, pool, replica)
-    if pool in state.stages and state.hooks.omni_replica_left.listeners:
-        model_name = state.stages[pool].model_name
+    stage = state.stages.get(pool)
+    if stage is None:
+        return
+    if state.hooks.omni_replica_left.listeners:
         state.hooks.omni_replica_left(
-            ReplicaLeft(model_name=model_name, stage=pool.stage_id, replica=replica)
+            ReplicaLeft(model_name=stage.model_name, stage=pool.stage_id, replica=replica)
         )
-    if pool in state.stages:
-        name = state.stages[pool].model_name
-        state.requests.executions.replica_left(name, pool.stage_id, replica)
+    state.requests.executions.replica_left(stage.model_name, pool.stage_id, replica)

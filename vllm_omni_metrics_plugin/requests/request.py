@@ -133,11 +133,12 @@ class OpenRequest:
         """An output of an audio stage leaves for the client, with its multimodal payloads."""
         now = time.monotonic()
         waited = self._waited_until(now)
+        during_input = self._is_during_input
         work = self.stages.get(stage)
         output = self.audio.get(stage)
         if output is None:
             output = self.audio[stage] = AudioOutput(work, finished=finished)
-        samples = output.add(payloads, work, replica, waited, during_input=self._is_during_input)
+        samples = output.add(payloads, work, replica, waited, during_input=during_input)
         if samples == 0:
             return
         if work is not None:
@@ -161,7 +162,7 @@ class OpenRequest:
                     left_at=now,
                     since_arrival_seconds=waited,
                     streamed=output.streamed,
-                    during_input=self._is_during_input,
+                    during_input=during_input,
                 )
             )
         self.packets += 1

@@ -164,8 +164,8 @@ class StageStatLogger(PrometheusStatLogger):
         **kwargs: Any,
     ) -> None:
         with internal_errors.suppressed("recording engine statistics"):
+            stage, replica = self._engines.replica(engine_idx)
             if mm_cache_stats is None:
-                stage = self._engines.replica(engine_idx)[0]
                 mm_cache_stats = self.input_caches.new_lookups(int(stage))
             super().record(
                 scheduler_stats, iteration_stats, mm_cache_stats, engine_idx, *args, **kwargs
@@ -173,7 +173,6 @@ class StageStatLogger(PrometheusStatLogger):
             if self._engines.withdrawn:
                 self._withdraw_anew(engine_idx)
             if self._engine_stats.listeners:
-                stage, replica = self._engines.replica(engine_idx)
                 self._engine_stats(
                     EngineStats(
                         stage=int(stage),
