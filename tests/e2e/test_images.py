@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.client
+import itertools
 import json
 import time
 
@@ -155,8 +156,12 @@ def test_ten_images_of_an_engine_that_makes_one_at_a_time_are_one_running_and_ni
         assert load.whole.running == load.stages["0", "0"].running, loads
         # One that is painted waits for its file to be written.
         assert load.whole.waiting - load.stages["0", "0"].waiting in (0, 1), loads
-        assert load.whole.running + load.whole.waiting <= count - load.ended, loads
-    assert {load.whole.running for load in loads if 0 < load.ended < count - 1} == {1}
+    for earlier, load in itertools.pairwise(loads):
+        # A scrape reads its gauges first, so what ends while it goes on is among the ended only.
+        assert load.whole.running + load.whole.waiting <= count - earlier.ended, (earlier, load)
+    # Between one's end and the next one's start, for a moment, none executes.
+    executing = [load.whole.running for load in loads if 0 < load.ended < count - 1]
+    assert executing.count(1) > 0.8 * len(executing), loads
 
     gained, stage = seen.gained, {"stage": "0", "replica": "0"}
     times = {
