@@ -232,11 +232,13 @@ def test_every_stage_says_who_executes_and_who_waits_there(speech_server: Server
         # A scrape reads its gauges first, so what ends while it goes on is among the ended only.
         assert load.whole.running + load.whole.waiting <= count - earlier.ended, (earlier, load)
     talker = [load.stages["0", "0"] for load in loads]
-    # Four at a time; outputs are on their way for a moment when the next are admitted already.
+    # Four at a time; outputs are on their way for a moment when the next are admitted already, and
+    # four may end before the next are.
     executing = [stage.running for stage in talker if stage.waiting]
-    assert executing, "no scrape saw one wait"
-    assert all(0 < running <= 2 * 4 for running in executing), executing
-    assert {load.whole.running + load.whole.waiting for load in loads if load.ended == count} <= {0}
+    assert max(executing, default=0) > 0, "no scrape saw one wait behind another"
+    assert max(executing) <= 2 * 4, executing
+    idle = [load.whole for earlier, load in itertools.pairwise(loads) if earlier.ended == count]
+    assert set(idle) <= {(0, 0)}, idle
 
     gained = seen.gained
 
