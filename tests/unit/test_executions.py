@@ -38,8 +38,8 @@ def leave(request: OpenRequest) -> None:
 def test_start_carries_what_the_request_waited_for(
     requests: OpenRequests, request_: OpenRequest, recorder: Any
 ) -> None:
-    requests.input_arrived(["another", "a"], 0, 1000.25)
-    requests.input_arrived(["a"], 0, 1000.5)
+    requests.input_arrived(["another", "a"], "a_0_0", 0, 0, 1000.0, 1000.25)
+    requests.input_arrived(["a"], "a_0_1", 0, 0, 1000.5, 1000.5)
     requests.started("a", 0, 7, 1001.0)
     assert recorder.only(StageStarted) == StageStarted(
         request_id="a",
@@ -156,7 +156,7 @@ def test_stage_that_was_told_that_there_is_nothing_to_do_starts_at_its_end(
     clock: Any,
     gave_output: bool,
 ) -> None:
-    requests.input_arrived(["a"], 0, 1000.5)
+    requests.input_arrived(["a"], "a_0_0", 0, 0, 1000.5, 1000.5)
     clock.advance(1.0)
     finish(requests)
     samples = [0.0] if gave_output else []

@@ -27,10 +27,12 @@ from vllm_omni_metrics_plugin.hooks import (
     ImageFinished,
     MediaPacket,
     PatchReported,
+    PathSegment,
     ReplicaJoined,
     ReplicaLeft,
     RequestArrived,
     RequestFinished,
+    Segment,
     StageEnded,
     StageFinished,
     StageStarted,
@@ -130,6 +132,8 @@ def requests() -> Iterator[Event]:
             queue_seconds=None if outcome == "error" else 0.002 * (number + 1),
             dispatched=outcome != "error",
             started=outcome != "error",
+            first_packet_path=path(1, 2.0) if number % 2 else (),
+            critical_path=path(1, 2.5) if outcome in ("stop", "length") else (),
         )
     for number in range(5):  # two of these wait, three run
         request_id = f"open{number}"
@@ -159,6 +163,18 @@ def requests() -> Iterator[Event]:
                 submitted_at=2.0,
                 model_name="tiny",
             )
+
+
+def path(stage: int, until: float) -> tuple[PathSegment, ...]:
+    """One that knows nothing of what came before ``stage`` had its input."""
+    segments: tuple[tuple[Segment, float, float], ...] = (
+        *(("unknown", 1.0, 1.5), ("transfer", 1.5, 1.625)),
+        *(("queue", 1.625, 1.75), ("execute", 1.75, until)),
+    )
+    return tuple(
+        PathSegment(segment=segment, stage=stage, began_at=began_at, ended_at=ended_at)
+        for segment, began_at, ended_at in segments
+    )
 
 
 def executions() -> Iterator[Event]:

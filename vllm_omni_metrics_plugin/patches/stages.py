@@ -46,6 +46,22 @@ def wrap_submit(original: Callable[..., Any], state: EngineState) -> Callable[..
     return submit_initial
 
 
+def wrap_route_output(original: Callable[..., Any], state: EngineState) -> Callable[..., Any]:
+    """``Orchestrator._route_output``: each output of a stage, before it goes anywhere."""
+
+    @functools.wraps(original)
+    def _route_output(
+        self: Any, stage_id: int, replica_id: int, output: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        try:
+            state.requests.stage_output(output.request_id, stage_id)
+        except Exception as error:  # for each token: no context manager, and no coroutine
+            internal_errors.report("an output of a stage", error)
+        return original(self, stage_id, replica_id, output, *args, **kwargs)
+
+    return _route_output
+
+
 def wrap_stage_metrics(original: Callable[..., Any], state: EngineState) -> Callable[..., Any]:
     """``StagePool.build_stage_metrics``: called once for each output that ends a stage's part.
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from vllm_omni_metrics_plugin.channel.frames import (
     EndedRecord,
+    FailedHalf,
     ReceivedHalf,
+    SentHalf,
     StartedRecord,
     WireEvent,
 )
@@ -85,15 +87,24 @@ class EngineState:
             at = event.ended_at if event.clock == clock() else None
             self.requests.ended(event.request_id, event.stage, at)
         else:
-            if isinstance(event, ReceivedHalf) and event.clock == clock():
-                ids = requests_of(event.key, event.from_stage, event.to_stage)
-                self.requests.input_arrived(ids, event.to_stage, event.received_at)
+            if not isinstance(event, FailedHalf) and event.clock == clock():
+                self._move(event)
             self.transfers.report(event)
 
     def forget_outdated(self) -> None:
         """Give up what has waited too long for its other end; called now and then."""
         self.transfers.forget_outdated()
         self.requests.executions.forget_outdated()
+
+    def _move(self, half: SentHalf | ReceivedHalf) -> None:
+        """A request's payload left a stage, or came to one."""
+        ids = requests_of(half.key, half.from_stage, half.to_stage)
+        payload = ids, half.key, half.from_stage, half.to_stage
+        if isinstance(half, SentHalf):
+            self.requests.payload_sent(*payload, half.sent_at - half.duration_seconds)
+        else:
+            asked_at = half.received_at - half.duration_seconds
+            self.requests.input_arrived(*payload, asked_at, half.received_at)
 
     def _owner(self, key: str, from_stage: int, to_stage: int) -> Binding | None:
         for request_id in requests_of(key, from_stage, to_stage):

@@ -143,6 +143,15 @@ _SEAMS: tuple[Seam, ...] = (
         keywords=("replica_id",),
     ),
     Seam(
+        name="stage_output",
+        module="vllm_omni.engine.orchestrator",
+        attribute="Orchestrator._route_output",
+        form="coroutine",
+        wrap=stages.wrap_route_output,
+        feeds=("critical_path_seconds_total",),
+        leading=("stage_id", "replica_id", "output"),
+    ),
+    Seam(
         name="video_endpoint",
         module="vllm_omni.entrypoints.openai.serving_video",
         attribute="OmniOpenAIServingVideo._run_and_extract",

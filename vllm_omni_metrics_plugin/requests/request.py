@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from vllm_omni_metrics_plugin.hooks import (
     MediaPacket,
+    PathSegment,
     RequestFinished,
 )
 from vllm_omni_metrics_plugin.requests.audio import AudioOutput
+from vllm_omni_metrics_plugin.requests.critical_path import critical_path
 from vllm_omni_metrics_plugin.requests.encoding import Encoding, current_encoding
 from vllm_omni_metrics_plugin.requests.exchange import Ending, Exchange
 from vllm_omni_metrics_plugin.requests.executions import Executions
+from vllm_omni_metrics_plugin.requests.inputs import Inputs
 from vllm_omni_metrics_plugin.requests.outcome import CUT_SHORT, ending_of, outcome_of
 from vllm_omni_metrics_plugin.requests.stream import Stream
 from vllm_omni_metrics_plugin.requests.streamed_input import StreamedInput
@@ -38,6 +41,17 @@ class OpenRequests(Protocol):
         """Forget it; False if that was done before."""
 
 
+class FirstPacket(NamedTuple):
+    """The first media that left for the client; times in monotonic seconds."""
+
+    #: When its client began to wait.
+    since: float
+    left_at: float
+    stage: int
+    #: When it reached the server.
+    output_at: float | None
+
+
 class OpenRequest:
     """One request between its arrival and its end."""
 
@@ -54,6 +68,8 @@ class OpenRequest:
         "exchange",
         "failed",
         "finish_reasons",
+        "first_packet",
+        "inputs",
         "model_name",
         "packets",
         "request_id",
@@ -91,6 +107,10 @@ class OpenRequest:
         #: Audio packets with something in them that left for the client.
         self.packets = 0
         self.stages: dict[int, StageWork] = {}
+        #: What the stages were sent by others, by stage.
+        self.inputs: dict[int, Inputs] = {}
+        #: The first media that left for the client.
+        self.first_packet: FirstPacket | None = None
         #: By stage, as are images and videos.
         self.audio: dict[int, AudioOutput] = {}
         self.visual: dict[int, VisualOutput] = {}
@@ -112,6 +132,13 @@ class OpenRequest:
         """The request ends with the client's response, whenever ``generate`` is over."""
         self.exchange = exchange
         exchange.attach(self)
+
+    def inputs_of(self, stage: int) -> Inputs:
+        """What the stage was sent; it may not have been given the request yet."""
+        inputs = self.inputs.get(stage)
+        if inputs is None:
+            inputs = self.inputs[stage] = Inputs()
+        return inputs
 
     def submitting(
         self, stage: int, delivery: Delivery | None, *, makes_audio: bool = False
@@ -140,9 +167,13 @@ class OpenRequest:
             output = self.audio[stage] = AudioOutput(work, finished=finished)
         samples = output.add(payloads, work, replica, waited, during_input=during_input)
         if samples == 0:
+            if work is not None:
+                work.output_at = None
             return
         if work is not None:
             work.gave_output = True
+        if self.first_packet is None and output.streamed:
+            self._leaves_first(stage, now, waited)
         if output.streamed:
             stream = self.streams.get(stage) or self._open_stream(stage)
             if stream is not None:
@@ -188,10 +219,14 @@ class OpenRequest:
             output = self.visual[stage] = VisualOutput()
         if replica is not None:
             output.replica = replica
+        now = time.monotonic()
+        waited = self._waited_until(now)
+        if self.first_packet is None:
+            self._leaves_first(stage, now, waited)
         output.add(
             content,
             payload,
-            self._waited_until(time.monotonic()),
+            waited,
             is_video=True if current_encoding() is not None else is_video,
             frames_in_file=frames_in_file,
         )
@@ -252,8 +287,33 @@ class OpenRequest:
                     dispatched=self.dispatched,
                     started=any(work.started or work.ended for work in stages),
                     during_input=self._is_during_input,
+                    first_packet_path=self._first_packet_path(),
+                    critical_path=() if outcome in CUT_SHORT else self._path_until(ended_at),
                 )
             )
+
+    def _leaves_first(self, stage: int, at: float, waited: float | None) -> None:
+        """The first packet leaves, ``waited`` seconds after its client began to wait."""
+        work = self.stages.get(stage)
+        output_at = work.output_at if work is not None else None
+        if waited is not None:
+            self.first_packet = FirstPacket(at - waited, at, stage, output_at)
+
+    def _first_packet_path(self) -> tuple[PathSegment, ...]:
+        if self.first_packet is None:
+            return ()
+        return critical_path(*self.first_packet, dict(self.stages), self.inputs)
+
+    def _path_until(self, moment: float) -> tuple[PathSegment, ...]:
+        waited = self._waited_until(moment)
+        stages = dict(self.stages)
+        if waited is None or not stages:
+            return ()
+        ended = [
+            (work.ended_at, stage) for stage, work in stages.items() if work.ended_at is not None
+        ]
+        ended_at, stage = max(ended) if ended else (None, max(stages))
+        return critical_path(moment - waited, moment, stage, ended_at, stages, self.inputs)
 
     @property
     def _is_during_input(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from vllm_omni_metrics_plugin.hooks import (
@@ -120,14 +120,46 @@ class OpenRequests:
         """A scheduler executes a request no more."""
         self.executions.ended(request_id, self.by_id.get(request_id), stage, at)
 
-    def input_arrived(self, request_ids: Iterable[str], stage: int, at: float) -> None:
-        """A stage received a payload, of one of these requests."""
+    def payload_sent(
+        self, request_ids: Iterable[str], key: str, from_stage: int, stage: int, began_at: float
+    ) -> None:
+        """A stage began to send ``stage`` a payload, of one of these requests."""
+        for request in self._of_payload(request_ids):
+            request.inputs_of(stage).sent(key, from_stage, began_at)
+
+    def input_arrived(
+        self,
+        request_ids: Iterable[str],
+        key: str,
+        from_stage: int,
+        stage: int,
+        asked_at: float,
+        at: float,
+    ) -> None:
+        """A stage received a payload, of one of these requests; it called for it before."""
+        for request in self._of_payload(request_ids):
+            request.inputs_of(stage).received(key, from_stage, asked_at, at)
+            work = request.stages.get(stage)
+            if work is not None and work.input_at is None and not work.started:
+                work.input_at = at
+
+    def stage_output(self, request_id: str, stage: int) -> None:
+        """An output of a stage is in the server."""
+        request = self.by_id.get(request_id)
+        work = request.stages.get(stage) if request is not None else None
+        if work is not None and work.output_at is None:
+            work.output_at = time.monotonic()
+
+    def _of_payload(self, request_ids: Iterable[str]) -> Iterator[OpenRequest]:
+        """The open request that a payload belongs to; an extra one's belongs to its parent."""
         for request_id in request_ids:
             request = self.by_id.get(request_id)
-            work = request.stages.get(stage) if request is not None else None
-            if work is not None:
-                if work.input_at is None and not work.started:
-                    work.input_at = at
+            if request is None:
+                binding = self.bindings.of(request_id)
+                parent = binding.parent_id if binding is not None else None
+                request = self.by_id.get(parent) if parent is not None else None
+            if request is not None:
+                yield request
                 return
 
     def _dispatch(self, request: OpenRequest) -> bool:

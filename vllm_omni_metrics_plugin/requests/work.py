@@ -24,6 +24,7 @@ class StageWork:
         "gave_output",
         "generation_seconds",
         "input_at",
+        "output_at",
         "replica",
         "started",
         "started_at",
@@ -41,6 +42,8 @@ class StageWork:
         self.diffusion: DiffusionWork | None = None
         #: When its first payload arrived, if one is sent to it.
         self.input_at: float | None = None
+        #: When its first output that is not empty reached the server.
+        self.output_at: float | None = None
         #: Some of what it made left for the client.
         self.gave_output = False
         #: Whether it began and ended to execute, and when as far as that is known.

@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from vllm_omni_metrics_plugin.exporters.prometheus.audio import AudioSamples
+from vllm_omni_metrics_plugin.exporters.prometheus.critical_path import PathSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.listener import ListenerSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.native import NativeFamilies
 from vllm_omni_metrics_plugin.exporters.prometheus.own_counts import OwnCounts
@@ -55,7 +56,7 @@ class PrometheusExporter:
         parts = (
             *(RequestSamples(families), AudioSamples(families), VisualSamples(families)),
             ListenerSamples(families, players),
-            *(transfers, self._queues),
+            *(transfers, PathSamples(families), self._queues),
         )
         joined = [part.expect for part in parts]
         left = [transfers.forget, self._queues.forget]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from vllm_omni_metrics_plugin.hooks.events.base import Event
@@ -118,6 +120,26 @@ class StageFinished(Event, frozen=True, kw_only=True):
     diffusion: DiffusionWork | None = None
 
 
+#: ``frontend``: arrival to the first submit to a stage. ``queue`` and ``execute``: in a stage.
+#: ``transfer``: to the stage. ``delivery``: from the stage's output to the client's response.
+#: ``unknown``: the plugin does not know.
+Segment = Literal["frontend", "queue", "execute", "transfer", "delivery", "unknown"]
+
+
+class PathSegment(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of a request's critical path; it begins where the one before it ended."""
+
+    segment: Segment
+    #: The stage that it happened in, or that it brought the request to.
+    stage: int
+    began_at: float
+    ended_at: float
+
+    @property
+    def seconds(self) -> float:
+        return self.ended_at - self.began_at
+
+
 class RequestFinished(Event, frozen=True, kw_only=True):
     """The end of a request, exactly once per :class:`RequestArrived`, whatever happened."""
 
@@ -140,3 +162,9 @@ class RequestFinished(Event, frozen=True, kw_only=True):
     started: bool = False
     #: The client streams its input and has not ended it.
     during_input: bool = False
+    #: What its time went to, from the arrival, or the end of a streamed input, to the first media
+    #: packet that left for the client; () if none did, or the beginning is not known.
+    first_packet_path: tuple[PathSegment, ...] = ()
+    #: The same up to the last output, so its sum is ``end_to_end_seconds``; () if that is None, and
+    #: for what did not run to its natural end.
+    critical_path: tuple[PathSegment, ...] = ()
