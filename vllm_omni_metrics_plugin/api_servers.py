@@ -116,6 +116,10 @@ _LIMITS = (
         "samples; busy seconds of servers that share a replica add up",
     ),
     Limit(
+        _names("critical_path_seconds_total"),
+        "the others' requests are `unknown` from the last submit that they know",
+    ),
+    Limit(
         tuple(family.name for family in catalog.TRANSFERS),
         "one of the servers hears of all transfers, and another takes its place when it ends; what "
         "is under way in that moment is lost or counted as missing. It knows the replicas of its "

@@ -47,7 +47,8 @@ def speech_server(
     logs: Path, first_series: dict[str, set[Series]], pauses: Path
 ) -> Iterator[Server]:
     """Speech, two replicas of the second stage, the engine's own statistics as they come."""
-    env = {**ON, "VLLM_OMNI_CPU_PAUSES": str(pauses)}
+    delays = str(pauses.parent / "delays")
+    env = {**ON, "VLLM_OMNI_CPU_PAUSES": str(pauses), "VLLM_OMNI_CPU_DELAYS": delays}
     with Server("tts", replicas=2, env=env, log_path=logs / "speech.log") as server:
         first_series[server.url] = series(scrape(server.url))
         yield server
@@ -111,6 +112,7 @@ def observing(server: Server) -> Iterator[Observation]:
     yield observation
     observation.after = settled(server, is_idle)
     observation.gained = observation.after - before
+    assert_paths_sum(observation.gained)
 
 
 class Waiting(NamedTuple):
@@ -238,6 +240,28 @@ def assert_engines_idle(server: Server) -> None:
 def replicas(server: Server) -> list[tuple[str, str]]:
     """The stage engines that run, as their labels say it."""
     return [(str(stage), str(replica)) for stage, replica in server.stage_processes()]
+
+
+def path(gained: Scrape, anchor: str) -> dict[tuple[str, str], float]:
+    """Seconds of requests' critical paths, by segment and stage."""
+    name = "vllm:omni_critical_path_seconds_total"
+    found = (labels for labels in gained.label_sets(name) if labels["anchor"] == anchor)
+    return {(labels["segment"], labels["stage"]): gained.sum(name, **labels) for labels in found}
+
+
+def assert_paths_sum(gained: Scrape) -> None:
+    """The segments of all requests are the time of all requests, to each of both moments.
+
+    Images that an aborted request made have no time to the first of them, and videos never have.
+    """
+    end, first = (sum(path(gained, anchor).values()) for anchor in ("end", "first_packet"))
+    until_end = gained.sum("vllm:omni_e2e_request_latency_seconds_sum")
+    until_first = gained.sum("vllm:omni_audio_ttfp_seconds_sum")
+    assert end == pytest.approx(until_end, abs=1e-6), path(gained, "end")
+    if not gained.sum("vllm:omni_video_frames_total"):
+        assert first == pytest.approx(
+            until_first + gained.sum("vllm:omni_image_ttfp_seconds_sum"), abs=1e-6
+        ), path(gained, "first_packet")
 
 
 def outcomes(gained: Scrape) -> dict[str, float]:

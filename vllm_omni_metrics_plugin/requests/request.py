@@ -221,8 +221,6 @@ class OpenRequest:
             output.replica = replica
         now = time.monotonic()
         waited = self._waited_until(now)
-        if self.first_packet is None:
-            self._leaves_first(stage, now, waited)
         output.add(
             content,
             payload,
@@ -230,6 +228,8 @@ class OpenRequest:
             is_video=True if current_encoding() is not None else is_video,
             frames_in_file=frames_in_file,
         )
+        if self.first_packet is None and output.first_seconds is not None:
+            self._leaves_first(stage, now, waited)
 
     def end(
         self,

@@ -7,6 +7,8 @@ import torch
 from vllm.platforms.cpu import CpuPlatform
 from vllm_omni.platforms.interface import OmniPlatform, OmniPlatformEnum
 
+from vllm_omni_cpu.delays import delay_front_end
+
 #: As many stage replicas as the launcher may place on "devices" of their own.
 _VIRTUAL_DEVICES = 8
 
@@ -21,6 +23,7 @@ class CpuOmniPlatform(OmniPlatform, CpuPlatform):
 
     @classmethod
     def get_omni_ar_worker_cls(cls) -> str:
+        delay_front_end()
         return "vllm_omni_cpu.workers.CpuAutoregressiveWorker"
 
     @classmethod

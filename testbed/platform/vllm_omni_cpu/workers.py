@@ -12,6 +12,7 @@ from vllm_omni.worker.gpu_generation_model_runner import GPUGenerationModelRunne
 from vllm_omni.worker.mixins import OmniWorkerMixin
 
 from vllm_omni_cpu import bagel
+from vllm_omni_cpu.delays import delay_transfers
 from vllm_omni_cpu.pauses import Pauses
 
 
@@ -62,6 +63,7 @@ class _OmniCpuWorker(OmniWorkerMixin, CPUWorker):
     model_runner_cls: type[CPUModelRunner]
 
     def init_device(self) -> None:
+        delay_transfers()
         self.use_v2_model_runner = False  # there is none for CPU
         # The CPU worker names its runner class in a module global.
         usual, cpu_worker.CPUModelRunner = cpu_worker.CPUModelRunner, self.model_runner_cls
