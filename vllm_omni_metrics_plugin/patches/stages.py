@@ -50,14 +50,14 @@ def wrap_route_output(original: Callable[..., Any], state: EngineState) -> Calla
     """``Orchestrator._route_output``: each output of a stage, before it goes anywhere."""
 
     @functools.wraps(original)
-    def _route_output(
+    async def _route_output(
         self: Any, stage_id: int, replica_id: int, output: Any, *args: Any, **kwargs: Any
     ) -> Any:
         try:
             state.requests.stage_output(output.request_id, stage_id)
-        except Exception as error:  # for each token: no context manager, and no coroutine
+        except Exception as error:  # for each token: no context manager
             internal_errors.report("an output of a stage", error)
-        return original(self, stage_id, replica_id, output, *args, **kwargs)
+        return await original(self, stage_id, replica_id, output, *args, **kwargs)
 
     return _route_output
 
