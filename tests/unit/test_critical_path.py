@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vllm_omni_metrics_plugin import catalog
+from vllm_omni_metrics_plugin.channel.frames import FailedHalf, ReceivedHalf, SentHalf
 from vllm_omni_metrics_plugin.hooks import PathSegment, RequestFinished, Segment
+from vllm_omni_metrics_plugin.patches import process
+from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.requests import StageWork, inputs
 from vllm_omni_metrics_plugin.requests.critical_path import critical_path
 from vllm_omni_metrics_plugin.requests.inputs import Inputs
@@ -195,6 +198,29 @@ def test_diffusion_stage_that_asked_before_its_payload_was_sent_waited_for_its_s
     ]
 
 
+def test_stage_that_is_fed_by_chunks_calls_for_each_all_the_time(request_: Request) -> None:
+    request_.stage(0, submitted_at=1.0, started_at=2.0)
+    request_.stage(1, submitted_at=1.0, started_at=3.0)
+    request_.payload(1, sent_at=4.0, asked_at=4.25, received_at=4.5)
+    assert request_.path(9.0, 1, None)[2:] == [
+        ("execute", 0, 2.0, 4.0),
+        ("transfer", 1, 4.0, 4.5),
+        ("execute", 1, 4.5, 9.0),
+    ]
+
+
+def test_what_is_forwarded_comes_from_the_stage_that_ended_last_before(request_: Request) -> None:
+    request_.stage(0, submitted_at=1.0, started_at=2.0, ended_at=3.0)
+    request_.stage(1, submitted_at=3.0, started_at=3.0, ended_at=5.0)
+    request_.stage(3, submitted_at=3.0, started_at=3.0, ended_at=6.0)
+    request_.stage(2, submitted_at=5.5, started_at=5.5)
+    assert request_.path(9.0, 2, None)[-3:] == [
+        ("execute", 1, 3.0, 5.0),
+        ("transfer", 2, 5.0, 5.5),
+        ("execute", 2, 5.5, 9.0),
+    ]
+
+
 def test_time_before_the_client_waits_is_in_no_segment(request_: Request) -> None:
     request_.stage(0, submitted_at=1.0, started_at=2.0)
     assert request_.path(5.0, 0, None, since=3.0) == [("execute", 0, 3.0, 5.0)]
@@ -259,6 +285,15 @@ def test_key_that_is_used_again_is_another_payload() -> None:
     into.received("k", 0, 8.0, 8.0)
     sent = [found.sent_at for at in (2.0, 6.0, 8.0) if (found := into.latest(at))]
     assert sent == [1.0, 5.0, None]
+
+
+def test_key_whose_sender_is_never_heard_of_is_another_payload_each_time() -> None:
+    into = Inputs()
+    for at in (1.0, 5.0):
+        into.received("k", 0, at, at)
+    found = into.latest(3.0)
+    assert found is not None
+    assert found.received_at == 1.0
 
 
 def test_long_stream_keeps_its_first_payloads_and_its_last() -> None:
@@ -375,6 +410,25 @@ def test_request_that_was_cut_short_has_only_the_path_to_its_first_packet(
     finished = recorder.only(RequestFinished)
     assert finished.critical_path == ()
     assert [part.seconds for part in finished.first_packet_path] == [1.0]
+
+
+def test_transfer_lasts_from_the_beginning_of_the_put_to_the_end_of_the_get(
+    hooks: Any, clock: Any
+) -> None:
+    state = EngineState(hooks)
+    request = state.requests.begin("r", "r", "tiny", clock.now)
+    hop: dict[str, Any] = {"from_stage": 0, "to_stage": 1, "key": "r_0_0", "connector": "C"}
+    here = {**hop, "size_bytes": 1, "clock": process.clock()}
+    for whole in (here, {**here, "key": "r_0_1", "clock": "another host's"}):
+        sent: dict[str, Any] = {"from_replica": 0, "duration_seconds": 0.5, "sent_at": 2.0}
+        state.take(SentHalf(**whole, **sent))
+        got: dict[str, Any] = {"to_replica": 0, "duration_seconds": 0.25, "received_at": 3.0}
+        state.take(ReceivedHalf(**whole, **got))
+    state.take(FailedHalf(**hop, operation="send", replica=0, reason="refused"))
+    assert len(request.inputs[1]) == 1
+    payload = request.inputs[1].latest(9.0)
+    assert payload is not None
+    assert (payload.sent_at, payload.asked_at, payload.received_at) == (1.5, 2.75, 3.0)
 
 
 def test_payload_of_an_extra_request_belongs_to_its_parent(hooks: Any, clock: Any) -> None:
