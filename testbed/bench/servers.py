@@ -53,11 +53,11 @@ def figures(pipeline: str, ask: Ask, cpu: str, rounds: int = ROUNDS) -> list[Fig
     """Those that ``ask`` names, and ``cpu``."""
     with ExitStack() as running:
         asked: list[_Asked] = []
-        for kind, (servers, env, args) in KINDS.items():
-            for number in range(1, servers + 1):
-                print(f"starting a server of {pipeline}, {kind} {number}", flush=True)
-                server = running.enter_context(Server(pipeline, env=env, args=args))
-                asked.append(_Asked(kind, number, server, {}))
+        starts = [(kind, n) for kind in KINDS for n in range(1, KINDS[kind].servers + 1)]
+        for kind, number in random.sample(starts, len(starts)):  # who is first may be so for good
+            print(f"starting a server of {pipeline}, {kind} {number}", flush=True)
+            server = Server(pipeline, env=KINDS[kind].env, args=KINDS[kind].args)
+            asked.append(_Asked(kind, number, running.enter_context(server), {}))
         for one in asked * _WARM_UPS:
             ask(one.server.url)
         for number in range(1, rounds + 1):
