@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from testbed.clients.audio import Answer
+from testbed.prometheus import Prometheus, UnavailableError
 from testbed.server import Server, binary
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.scrape import Scrape, scrape
@@ -93,6 +94,17 @@ def video_server(logs: Path) -> Iterator[Server]:
 def mortal_server(logs: Path) -> Iterator[Server]:
     """Speech, two replicas of the second stage, for tests that kill them."""
     with Server("tts", replicas=2, env=ON, log_path=logs / "mortal.log") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A Prometheus that scrapes, every second, what a test has it watch."""
+    try:
+        server = Prometheus(tmp_path_factory.mktemp("prometheus"))
+    except UnavailableError as reason:
+        pytest.skip(str(reason))
+    with server:
         yield server
 
 

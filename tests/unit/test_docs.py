@@ -27,7 +27,10 @@ from vllm_omni_metrics_plugin.testing import EVENTS, HookHarness, speech_request
 #: Every page of the repository; not what is installed or generated beside it.
 PAGES = sorted(
     {*ROOT.glob("*.md")}.union(
-        *((ROOT / folder).rglob("*.md") for folder in ("docs", "examples", "testbed", "tests"))
+        *(
+            (ROOT / folder).rglob("*.md")
+            for folder in ("deploy", "docs", "examples", "testbed", "tests")
+        )
     )
 )
 #: About the internals, where a place to patch has its own word.
@@ -266,7 +269,7 @@ def test_other_links_to_the_repository_begin_as_the_package_says(page: Path) -> 
 
 @pytest.mark.parametrize("page", PAGES, ids=label)
 def test_files_that_a_page_names_exist(page: Path) -> None:
-    tops = ("vllm_omni_metrics_plugin", "testbed", "tests", "docs", "examples")
+    tops = ("vllm_omni_metrics_plugin", "testbed", "tests", "docs", "deploy", "examples")
     named = re.findall(rf"`((?:{'|'.join(tops)})/[\w./-]*)`", page.read_text())
     assert [path for path in named if not (ROOT / path).exists()] == []
 
