@@ -6,7 +6,8 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from testbed.clients.audio import Answer
-from testbed.server import Server, binary
+from testbed.server import Server, binary, free_port
+from tests.openmetrics import strictly
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.scrape import Scrape, scrape
 
@@ -23,6 +25,7 @@ from vllm_omni_metrics_plugin.scrape import Scrape, scrape
 Series = tuple[str, frozenset[tuple[str, str]]]
 
 ON = {"VLLM_OMNI_METRICS": "1"}
+OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 
 
 @pytest.fixture(scope="session")
@@ -46,8 +49,15 @@ def pauses(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def speech_server(
     logs: Path, first_series: dict[str, set[Series]], pauses: Path
 ) -> Iterator[Server]:
-    """Speech, two replicas of the second stage, the engine's own statistics as they come."""
-    env = {**ON, "VLLM_OMNI_CPU_PAUSES": str(pauses)}
+    """Speech, two replicas of the second stage, the engine's own statistics as they come.
+
+    Its metrics are on a port of their own, too.
+    """
+    env = {
+        **ON,
+        "VLLM_OMNI_CPU_PAUSES": str(pauses),
+        "VLLM_OMNI_METRICS_PORT": str(free_port()),
+    }
     with Server("tts", replicas=2, env=env, log_path=logs / "speech.log") as server:
         first_series[server.url] = series(scrape(server.url))
         yield server
@@ -95,6 +105,20 @@ def mortal_server(logs: Path) -> Iterator[Server]:
         yield server
 
 
+class Page(NamedTuple):
+    """A page as it came over the wire."""
+
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def page(url: str, accept: str = "", path: str = "/metrics", **headers: str) -> Page:
+    """What a server shows to who accepts this."""
+    request = urllib.request.Request(f"{url}{path}", headers={"Accept": accept, **headers})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return Page(answer.headers, answer.read())
+
+
 @dataclass
 class Observation:
     """What /metrics gained while something happened, and what it said in the end."""
@@ -110,6 +134,9 @@ def observing(server: Server) -> Iterator[Observation]:
     before = settled(server, is_idle)
     yield observation
     observation.after = settled(server, is_idle)
+    shown = page(server.url, OPENMETRICS)
+    if shown.headers["content-type"].startswith("application/openmetrics-text"):
+        strictly(shown.body)
     observation.gained = observation.after - before
 
 

@@ -15,6 +15,7 @@ from vllm_omni_metrics_plugin.patches.seams.releases import BY_VERSION
 from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.patches.table import seams_of
 from vllm_omni_metrics_plugin.startup.channel import open_channel
+from vllm_omni_metrics_plugin.startup.scrapes import answer_scrapes
 
 logger = logging.getLogger("vllm.omni_metrics")
 
@@ -60,6 +61,8 @@ def start(environ: Mapping[str, str]) -> EngineState | None:
         plugins.register(exporter, BUILT_IN, timed=False)
     state = EngineState(plugins.hooks, settings.players)
     open_channel(settings, role, state)
+    if role == "server":
+        answer_scrapes(settings, state)
     load_installed(plugins, settings, warn)
     seams = seams_of(versions["vllm-omni"])
     Patches((seam for seam in seams if role in seam.roles), state).install()
