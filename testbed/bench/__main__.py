@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from testbed.bench import engine, hooks, http, images, listener, schedulers, transfers
+from testbed.bench import engine, hooks, http, images, listener, schedulers, scrapes, transfers
 from testbed.clients import audio
 from testbed.server import Server
 from vllm_omni_metrics_plugin.tables import aligned
@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument("--no-servers", action="store_true", help="only what needs no server")
     options = parser.parse_args()
     figures = Figures()
-    for part in (hooks, engine, schedulers, transfers, http, listener):
+    for part in (hooks, engine, schedulers, transfers, http, listener, scrapes):
         for figure in part.figures(_side_by_side):
             figures.add(*figure)
     if not options.no_servers:
