@@ -38,10 +38,18 @@ VALUES = [0.0, -0.0, 1.0, 0.1, 1e6, 123456789.0, 1e300, 5e-324, -2.5, math.inf, 
 KINDS = {"counter": Counter, "gauge": Gauge, "histogram": Histogram, "summary": Summary}
 
 
+def text(page: Page) -> bytes:
+    return b"".join(page.text())
+
+
+def openmetrics(page: Page) -> bytes:
+    return b"".join(page.openmetrics())
+
+
 def assert_as_prometheus_client_writes(page: Page, registry: CollectorRegistry) -> None:
-    assert page.text().decode() == generate_latest(registry).decode()
+    assert text(page).decode() == generate_latest(registry).decode()
     # Its own, where names are left as they are.
-    assert page.openmetrics().decode() == written._keeps_names(registry).decode()
+    assert openmetrics(page).decode() == written._keeps_names(registry).decode()
 
 
 def use(kind: str, child: Any, value: float) -> None:
@@ -104,9 +112,9 @@ def test_every_family_of_the_catalogue_is_written_alike(
         for number, event in enumerate(traffic()):
             feed.event(event)
             if number % 40 == 0:
-                assert page.text() == generate_latest(exposed.registry)
+                assert text(page) == generate_latest(exposed.registry)
         assert_as_prometheus_client_writes(page, exposed.registry)
-        samples = strictly(page.openmetrics())
+        samples = strictly(openmetrics(page))
     names = {sample.name for sample in samples}
     for family in catalog.FAMILIES:
         if family.is_own:
@@ -154,7 +162,7 @@ def test_series_that_go_and_come_back_begin_anew() -> None:
     family.clear()
     assert_as_prometheus_client_writes(page, registry)
     registry.unregister(family)
-    assert page.text() == b""
+    assert text(page) == b""
     assert page._lines == {}
 
 
@@ -168,7 +176,7 @@ def test_values_that_functions_compute_are_asked_for() -> None:
     family.labels("b").set_function(lambda: numbers[0])
     assert_as_prometheus_client_writes(page, registry)
     numbers[0] = 8.0
-    assert b'vllm:g{k="b"} 8.0' in page.text()
+    assert b'vllm:g{k="b"} 8.0' in text(page)
     assert_as_prometheus_client_writes(page, registry)
 
 
@@ -190,8 +198,8 @@ def test_other_collectors_are_written_by_prometheus_client() -> None:
     Changed("vllm:changed", "-", registry=registry)
     page = Page(registry)
     assert_as_prometheus_client_writes(page, registry)
-    assert b"vllm:changed 41.0" in page.text()
-    assert "own:family" in {sample.name for sample in strictly(page.openmetrics())}
+    assert b"vllm:changed 41.0" in text(page)
+    assert "own:family" in {sample.name for sample in strictly(openmetrics(page))}
 
 
 @pytest.mark.parametrize("name", ["with.dots", "vllm:plain"])
@@ -202,8 +210,8 @@ def test_names_that_need_quotes_are_written_as_prometheus_client_does(name: str)
     except ValueError:
         pytest.skip("this prometheus_client takes no such name")
     page = Page(registry)
-    assert page.text() == generate_latest(registry)
-    [sample] = strictly(page.openmetrics())
+    assert text(page) == generate_latest(registry)
+    [sample] = strictly(openmetrics(page))
     assert sample.name == name.replace(".", "_")
 
 
@@ -212,11 +220,11 @@ def test_times_of_creation_are_left_out_where_they_are_switched_off() -> None:
     Counter("vllm:c", "-", registry=registry).inc()
     Histogram("vllm:h", "-", registry=registry).observe(1)
     page = Page(registry)
-    assert b"_created" in page.text()
+    assert b"_created" in text(page)
     disable_created_metrics()  # type: ignore[no-untyped-call]
     try:
         assert_as_prometheus_client_writes(page, registry)
-        assert b"_created" not in page.text()
+        assert b"_created" not in text(page)
     finally:
         enable_created_metrics()  # type: ignore[no-untyped-call]
     assert_as_prometheus_client_writes(page, registry)
@@ -232,9 +240,9 @@ def test_exemplars_are_in_openmetrics_alone() -> None:
     seconds.labels("v").observe(1.5, {"trace_id": "4bf92f", "span_id": "a"})
     total.labels("v").inc(2, {"trace_id": "4bf92f"})
     assert_as_prometheus_client_writes(page, registry)
-    assert b"trace_id" not in page.text()
+    assert b"trace_id" not in text(page)
     found = {
-        sample.name: sample.exemplar for sample in strictly(page.openmetrics()) if sample.exemplar
+        sample.name: sample.exemplar for sample in strictly(openmetrics(page)) if sample.exemplar
     }
     assert found.keys() == {"vllm:h_bucket", "vllm:c_total"}
     assert found["vllm:h_bucket"].labels == {"trace_id": "4bf92f", "span_id": "a"}
@@ -248,7 +256,7 @@ def test_units_are_in_openmetrics_alone() -> None:
     Gauge("vllm:g", "-", unit="seconds", registry=registry).set(1)
     page = Page(registry)
     assert_as_prometheus_client_writes(page, registry)
-    assert b"# UNIT vllm:g_seconds seconds\n" in page.openmetrics()
+    assert b"# UNIT vllm:g_seconds seconds\n" in openmetrics(page)
 
 
 def test_lines_are_kept_while_values_stand_still() -> None:
@@ -257,12 +265,23 @@ def test_lines_are_kept_while_values_stand_still() -> None:
     family.labels("a").observe(1)
     family.labels("b").observe(1)
     page = Page(registry)
-    page.text()
+    text(page)
     lines = page._lines[family]
     assert lines is not None
     first, second = (each.body for each in lines._by_child.values())
     family.labels("b").observe(2)
-    page.text()
+    text(page)
     now = [each.body for each in lines._by_child.values()]
     assert now[0] is first
     assert now[1] != second
+
+
+def test_long_page_comes_in_pieces() -> None:
+    registry = CollectorRegistry()
+    for number in range(40):
+        family = Gauge(f"vllm:g{number}", "-", ["k"], registry=registry)
+        for child in range(500):
+            family.labels(child).set(child)
+    page = Page(registry)
+    assert len(page.text()) > 1, "nobody writes 20,000 lines in half a millisecond"
+    assert_as_prometheus_client_writes(page, registry)

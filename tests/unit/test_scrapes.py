@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.exposition.accept import Wish
 from vllm_omni_metrics_plugin.exposition.answers import Answers
 from vllm_omni_metrics_plugin.exposition.page import Page
-from vllm_omni_metrics_plugin.exposition.scrapes import Scrapes
+from vllm_omni_metrics_plugin.exposition.scrapes import Answer, Scrapes
 
 SECONDS = 60.0
 OPENMETRICS = [(b"accept", b"application/openmetrics-text;version=1.0.0")]
@@ -69,12 +70,16 @@ def test_one_scrape_at_a_time_and_who_asks_meanwhile_shares_the_next(
     later = [scrapes.ask(Wish()) for _ in range(5)]
     compressed = scrapes.ask(Wish(gzip=True))
     slow.may.set()
-    assert b"slow 1.0\n" in first.result(SECONDS).body
+    assert body(first) == b"".join(page(1))
     # The first was begun before they asked: what it shows may be older than their question.
-    assert {answer.result(SECONDS).body for answer in later} == {b"".join(page(2))}
-    assert gzip.decompress(compressed.result(SECONDS).body) == b"".join(page(3))
+    assert {body(answer) for answer in later} == {b"".join(page(2))}
+    assert gzip.decompress(body(compressed)) == b"".join(page(3))
     assert slow.most_at_once == 1
     assert slow.times == 3
+
+
+def body(answer: Future[Answer]) -> bytes:
+    return b"".join(answer.result(SECONDS).pieces)
 
 
 def page(value: int) -> Iterator[bytes]:
@@ -90,8 +95,8 @@ def test_page_that_cannot_be_written_is_prometheus_clients(
         monkeypatch.setattr(Page, name, raises)
     scrapes = Scrapes(registry)
     for wish in (Wish(), Wish("openmetrics")):
-        body, headers = scrapes.ask(wish).result(SECONDS)
-        assert body == generate_latest(registry)
+        pieces, headers = scrapes.ask(wish).result(SECONDS)
+        assert list(pieces) == [generate_latest(registry)]
         assert dict(headers)["content-type"].startswith("text/plain")
     assert internal_errors.errors.counts() == {"writing /metrics": 2}
 
@@ -120,7 +125,7 @@ def test_collector_that_fails_fails_its_scrape_and_no_later_one(
     with pytest.raises(OSError, match="no such sensor"):
         scrapes.ask(Wish()).result(SECONDS)
     failing.fails = False
-    assert scrapes.ask(Wish()).result(SECONDS).body == b""
+    assert body(scrapes.ask(Wish())) == b""
     assert internal_errors.errors.counts() == {}, "not ours"
 
 
@@ -128,9 +133,9 @@ def test_collector_that_fails_fails_its_scrape_and_no_later_one(
 def test_samples_that_are_named_come_alone(registry: CollectorRegistry, format_: Any) -> None:
     for name in ("vllm:one", "vllm:other"):
         Gauge(name, "-", registry=registry).set(1)
-    body = Scrapes(registry).ask(Wish(format_, names=("vllm:one",))).result(SECONDS).body
+    shown = body(Scrapes(registry).ask(Wish(format_, names=("vllm:one",))))
     end = b"# EOF\n" if format_ == "openmetrics" else b""
-    assert body == b"# HELP vllm:one -\n# TYPE vllm:one gauge\nvllm:one 1.0\n" + end
+    assert shown == b"# HELP vllm:one -\n# TYPE vllm:one gauge\nvllm:one 1.0\n" + end
 
 
 class Client:
@@ -161,7 +166,10 @@ class Client:
 
     @property
     def body(self) -> bytes:
-        return bytes(self.sent[1]["body"])
+        *parts, last = self.sent[1:]
+        assert all(part["more_body"] for part in parts)
+        assert not last.get("more_body")
+        return b"".join(part["body"] for part in self.sent[1:])
 
 
 async def engine(scope: Any, receive: Any, send: Any) -> None:

@@ -47,15 +47,17 @@ class Answers:
                 return
             headers = [(name.encode(), value.encode()) for name, value in answer.headers]
             await send({"type": "http.response.start", "status": status, "headers": headers})
-            body = b"" if scope["method"] == "HEAD" else answer.body
-            await send({"type": "http.response.body", "body": body})
+            if scope["method"] != "HEAD":
+                for piece in answer.pieces:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
 
         return metrics
 
 
 async def _answered(scope: Message, scrapes: Scrapes) -> tuple[int, Answer]:
     if scope["method"] not in _METHODS:
-        return 405, Answer(b"", (("allow", _ALLOW), ("content-length", "0")))
+        return 405, Answer((), (("allow", _ALLOW), ("content-length", "0")))
     headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
     asked = wish(
         _header(headers, b"accept"),

@@ -43,12 +43,12 @@ class Page:
         #: None for a collector that is to be asked.
         self._lines: dict[Collector, FamilyLines | None] = {}
 
-    def text(self) -> bytes:
-        """Byte for byte what prometheus_client makes of the registry."""
+    def text(self) -> list[bytes]:
+        """Byte for byte what prometheus_client makes of the registry, in pieces."""
         return self._written(FamilyLines.text, text_of)
 
-    def openmetrics(self) -> bytes:
-        """OpenMetrics 1.0, with exemplars."""
+    def openmetrics(self) -> list[bytes]:
+        """OpenMetrics 1.0, with exemplars, in pieces."""
         return self._written(FamilyLines.openmetrics, openmetrics_of, END)
 
     def _written(
@@ -56,7 +56,8 @@ class Page:
         lines: Callable[[FamilyLines], Iterable[str] | None],
         asked: Callable[[Collector], str],
         end: str = "",
-    ) -> bytes:
+    ) -> list[bytes]:
+        pieces: list[bytes] = []
         parts: list[str] = []
         earlier, self._lines = self._lines, {}
         began = time.perf_counter()
@@ -69,10 +70,14 @@ class Page:
             else:
                 parts += written
             if time.perf_counter() - began > _AT_A_STRETCH_SECONDS:
+                # Put together now: in the end it would take a stretch of many times this.
+                pieces.append("".join(parts).encode())
+                parts = []
                 time.sleep(_PAUSE_SECONDS)
                 began = time.perf_counter()
         parts.append(end)
-        return "".join(parts).encode()
+        pieces.append("".join(parts).encode())
+        return pieces
 
     def _collectors(self) -> Iterator[Collector]:
         target = self._registry.get_target_info()

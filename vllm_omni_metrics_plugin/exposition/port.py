@@ -117,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
         asked = wish(accept, encoding, address.query)
         try:
-            body, headers = self.server.scrapes.ask(asked).result(_ANSWER_SECONDS)
+            pieces, headers = self.server.scrapes.ask(asked).result(_ANSWER_SECONDS)
         except Exception as error:
             internal_errors.report("answering a scrape", error)
             self.send_error(500)
@@ -127,4 +127,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if with_body:
-            self.wfile.write(body)
+            self.wfile.writelines(pieces)

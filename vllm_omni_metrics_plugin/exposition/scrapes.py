@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import threading
+import zlib
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -16,12 +17,13 @@ from vllm_omni_metrics_plugin.exposition.page import END, Page, openmetrics_of, 
 
 #: The fastest: a page is mostly the same words again.
 _LEVEL = 1
+_GZIP = 16 + zlib.MAX_WBITS
 
 
 class Answer(NamedTuple):
-    """A page as it is sent."""
+    """A page as it is sent, piece by piece."""
 
-    body: bytes
+    pieces: Sequence[bytes]
     headers: tuple[tuple[str, str], ...]
 
 
@@ -64,24 +66,29 @@ class Scrapes:
                 answer.set_exception(error)
 
     def _answer(self, wish: Wish) -> Answer:
-        written, body = self._written(wish)
+        written, pieces = self._written(wish)
         headers = [("content-type", CONTENT_TYPES[written])]
         if wish.gzip:
-            body = gzip.compress(body, _LEVEL, mtime=0)
+            pieces = _compressed(pieces)
             headers.append(("content-encoding", "gzip"))
-        headers.append(("content-length", str(len(body))))
-        return Answer(body, tuple(headers))
+        headers.append(("content-length", str(sum(map(len, pieces)))))
+        return Answer(pieces, tuple(headers))
 
-    def _written(self, wish: Wish) -> tuple[Format, bytes]:
+    def _written(self, wish: Wish) -> tuple[Format, list[bytes]]:
         if wish.names:
             some = self._registry.restricted_registry(wish.names)
             if wish.format == "text":
-                return "text", text_of(some).encode()
-            return "openmetrics", (openmetrics_of(some) + END).encode()
+                return "text", [text_of(some).encode()]
+            return "openmetrics", [(openmetrics_of(some) + END).encode()]
         page = self._page
         try:
             return wish.format, page.text() if wish.format == "text" else page.openmetrics()
         except Exception as error:
             body = generate_latest(self._registry)  # fails, too, if a collector does
             internal_errors.report("writing /metrics", error)
-            return "text", body
+            return "text", [body]
+
+
+def _compressed(pieces: Iterable[bytes]) -> list[bytes]:
+    compressor = zlib.compressobj(_LEVEL, wbits=_GZIP)
+    return [*map(compressor.compress, pieces), compressor.flush()]
