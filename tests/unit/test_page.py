@@ -276,6 +276,15 @@ def test_lines_are_kept_while_values_stand_still() -> None:
     assert now[1] != second
 
 
+def test_zero_with_a_sign_is_another_zero() -> None:
+    registry = CollectorRegistry()
+    family = Gauge("vllm:g", "-", registry=registry)
+    page = Page(registry)
+    for value in (0.0, -0.0, 0.0):
+        family.set(value)
+        assert_as_prometheus_client_writes(page, registry)
+
+
 def test_long_page_comes_in_pieces() -> None:
     registry = CollectorRegistry()
     for number in range(40):
