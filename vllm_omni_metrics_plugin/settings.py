@@ -15,6 +15,7 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Literal
 
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.media.playback import PLAYERS
@@ -22,6 +23,7 @@ from vllm_omni_metrics_plugin.media.playback import PLAYERS
 logger = logging.getLogger("vllm.omni_metrics")
 
 Warn = Callable[[str], None]
+Exposition = Literal["plugin", "engine"]
 
 PREFIX = "VLLM_OMNI_METRICS"
 BUCKETS_PREFIX = f"{PREFIX}_BUCKETS_"
@@ -61,6 +63,18 @@ VARIABLES: tuple[Variable, ...] = (
         "on",
         "`0` leaves the families that vLLM-Omni publishes itself (`vllm_omni:*`) out of "
         "`/metrics`; not with several API servers.",
+    ),
+    Variable(
+        f"{PREFIX}_EXPOSITION",
+        "plugin",
+        "`plugin` answers for `/metrics` off the event loop, as text or OpenMetrics; `engine` "
+        "leaves that to vLLM.",
+    ),
+    Variable(
+        f"{PREFIX}_PORT",
+        "none",
+        "A port of its own for `/metrics`, beside the API's: for a Prometheus that does not reach "
+        "that one.",
     ),
     Variable(
         f"{PREFIX}_PLAYERS",
@@ -110,6 +124,10 @@ class Settings:
     channel_key: str | None = None
     #: Show the families that the engine publishes itself.
     native: bool = True
+    #: Who answers for ``/metrics`` on the API's port.
+    exposition: Exposition = "plugin"
+    #: Where ``/metrics`` is shown besides.
+    port: int | None = None
     #: The players of streamed audio, by the seconds that they buffer.
     players: tuple[float, ...] = PLAYERS
     #: Log every call of a hook plugin.
@@ -135,6 +153,8 @@ def parse(environ: Mapping[str, str], warn: Warn = logger.warning) -> Settings:
         channel=channel,
         channel_key=channel_key,
         native=_switch(f"{PREFIX}_NATIVE", environ.get(f"{PREFIX}_NATIVE"), warn, default=True),
+        exposition=_exposition(environ.get(f"{PREFIX}_EXPOSITION"), warn),
+        port=_port(environ.get(f"{PREFIX}_PORT"), warn),
         players=_players(environ.get(f"{PREFIX}_PLAYERS"), warn),
         trace=_switch(f"{PREFIX}_TRACE", environ.get(f"{PREFIX}_TRACE"), warn),
         buckets=_all_buckets(environ, warn),
@@ -153,6 +173,28 @@ def _switch(name: str, value: str | None, warn: Warn, *, default: bool = False) 
         )
         return default
     return default if word == "" else False
+
+
+def _exposition(value: str | None, warn: Warn) -> Exposition:
+    word = (value or "").strip().lower()
+    if word == "engine":
+        return "engine"
+    if word not in ("plugin", ""):
+        name = f"{PREFIX}_EXPOSITION"
+        warn(f"{name}={value!r} is neither plugin nor engine; the default, plugin, is used")
+    return "plugin"
+
+
+def _port(value: str | None, warn: Warn) -> int | None:
+    if not value:
+        return None
+    if re.fullmatch(r"[0-9]{1,5}", value.strip()) and 0 < int(value) <= 65535:
+        return int(value)
+    warn(
+        f"{PREFIX}_PORT={value!r} is not a port between 1 and 65535; /metrics is shown on the "
+        "API's port alone"
+    )
+    return None
 
 
 def _players(value: str | None, warn: Warn) -> tuple[float, ...]:

@@ -9,7 +9,17 @@ import sys
 import time
 from collections.abc import Callable
 
-from testbed.bench import engine, hooks, http, images, listener, schedulers, speech, transfers
+from testbed.bench import (
+    engine,
+    hooks,
+    http,
+    images,
+    listener,
+    schedulers,
+    scrapes,
+    speech,
+    transfers,
+)
 from vllm_omni_metrics_plugin.tables import aligned
 
 _ROUNDS = 15
@@ -37,7 +47,7 @@ def main() -> int:
     parser.add_argument("--no-servers", action="store_true", help="only what needs no server")
     options = parser.parse_args()
     figures = Figures()
-    for part in (hooks, engine, schedulers, transfers, http, listener):
+    for part in (hooks, engine, schedulers, transfers, http, listener, scrapes):
         for figure in part.figures(_side_by_side):
             figures.add(*figure)
     if not options.no_servers:

@@ -46,16 +46,22 @@ def _labels(side_by_side: SideBySide) -> Figure:
     return "labels_vs_plain", one / other, "<= 1.3", "with an engine to look up"
 
 
-def _logger(side_by_side: SideBySide) -> list[Figure]:
+def engine_config() -> Any:
+    """A small language model's."""
     from vllm.engine.arg_utils import EngineArgs
+
+    return EngineArgs(
+        model=str(MODELS / "llm"), max_model_len=512, enforce_eager=True
+    ).create_engine_config()
+
+
+def _logger(side_by_side: SideBySide) -> list[Figure]:
     from vllm.v1.metrics.loggers import PrometheusStatLogger
     from vllm.v1.metrics.stats import IterationStats, SchedulerStats
 
     from vllm_omni_metrics_plugin.patches.engine_families.stat_logger import StageStatLogger
 
-    config = EngineArgs(
-        model=str(MODELS / "llm"), max_model_len=512, enforce_eager=True
-    ).create_engine_config()
+    config = engine_config()
     members = {n: (str(n // 4), str(n % 4)) for n in range(_REPLICAS)}
 
     scheduler = SchedulerStats(num_running_reqs=3, kv_cache_usage=0.5)
@@ -79,15 +85,15 @@ def _logger(side_by_side: SideBySide) -> list[Figure]:
     return [
         ("record_vs_upstream", one / other, "<= 1.10", "record() of one batch"),
         (
-            "scrape_vs_generate_latest",
+            "relabelled_scrape_vs_plain",
             scrape / generate,
             "<= 1.1",
-            f"{_REPLICAS} stage replicas, against plain families with the same series",
+            f"generate_latest, {_REPLICAS} stage replicas, against plain families",
         ),
     ]
 
 
-def _families() -> list[Any]:
+def families() -> list[Any]:
     """vLLM's families in the default registry."""
     return [
         collector
@@ -98,7 +104,7 @@ def _families() -> list[Any]:
 
 def _shown() -> CollectorRegistry:
     registry = CollectorRegistry()
-    for family in _families():
+    for family in families():
         registry.register(family)
     return registry
 
@@ -106,7 +112,7 @@ def _shown() -> CollectorRegistry:
 def _copied() -> CollectorRegistry:
     """The same series again, made by prometheus_client's own classes."""
     registry = CollectorRegistry()
-    for family in _families():
+    for family in families():
         kind = next(cls for cls in (Gauge, Counter, Histogram) if isinstance(family, cls))
         copy = kind(family._name, "-", family._labelnames, registry=registry, **family._kwargs)
         for labels in family._metrics:

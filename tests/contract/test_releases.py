@@ -28,6 +28,7 @@ SUITES = (
     "test_async_omni_generate.py",
     "test_topology.py",
     "test_answers.py",
+    "test_metrics_route.py",
     "test_outputs_of_the_real_processor.py",
     "test_lost_stats.py",
     "test_denoising.py",

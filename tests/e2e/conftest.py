@@ -6,7 +6,8 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,8 @@ import pytest
 
 from testbed.clients.audio import Answer
 from testbed.prometheus import Prometheus, UnavailableError
-from testbed.server import Server, binary
+from testbed.server import Server, binary, free_port
+from tests.openmetrics import strictly
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.scrape import Scrape, scrape
 
@@ -24,6 +26,7 @@ from vllm_omni_metrics_plugin.scrape import Scrape, scrape
 Series = tuple[str, frozenset[tuple[str, str]]]
 
 ON = {"VLLM_OMNI_METRICS": "1"}
+OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 
 
 @pytest.fixture(scope="session")
@@ -47,9 +50,16 @@ def pauses(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def speech_server(
     logs: Path, first_series: dict[str, set[Series]], pauses: Path
 ) -> Iterator[Server]:
-    """Speech, two replicas of the second stage, the engine's own statistics as they come."""
-    delays = str(pauses.parent / "delays")
-    env = {**ON, "VLLM_OMNI_CPU_PAUSES": str(pauses), "VLLM_OMNI_CPU_DELAYS": delays}
+    """Speech, two replicas of the second stage, the engine's own statistics as they come.
+
+    Its metrics are on a port of their own, too.
+    """
+    env = {
+        **ON,
+        "VLLM_OMNI_CPU_PAUSES": str(pauses),
+        "VLLM_OMNI_CPU_DELAYS": str(pauses.parent / "delays"),
+        "VLLM_OMNI_METRICS_PORT": str(free_port()),
+    }
     with Server("tts", replicas=2, env=env, log_path=logs / "speech.log") as server:
         first_series[server.url] = series(scrape(server.url))
         yield server
@@ -108,6 +118,20 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         yield server
 
 
+class Page(NamedTuple):
+    """A page as it came over the wire."""
+
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def page(url: str, accept: str = "", path: str = "/metrics", **headers: str) -> Page:
+    """What a server shows to who accepts this."""
+    request = urllib.request.Request(f"{url}{path}", headers={"Accept": accept, **headers})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return Page(answer.headers, answer.read())
+
+
 @dataclass
 class Observation:
     """What /metrics gained while something happened, and what it said in the end."""
@@ -123,6 +147,9 @@ def observing(server: Server) -> Iterator[Observation]:
     before = settled(server, is_idle)
     yield observation
     observation.after = settled(server, is_idle)
+    shown = page(server.url, OPENMETRICS)
+    if shown.headers["content-type"].startswith("application/openmetrics-text"):
+        strictly(shown.body)
     observation.gained = observation.after - before
     assert_paths_sum(observation.gained)
 

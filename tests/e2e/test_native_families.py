@@ -10,7 +10,7 @@ import pytest
 
 from testbed.clients import audio
 from testbed.server import Server
-from tests.e2e.conftest import ON, observing, outcomes
+from tests.e2e.conftest import ON, OPENMETRICS, observing, outcomes, page
 from vllm_omni_metrics_plugin import cli
 from vllm_omni_metrics_plugin.patches import process
 from vllm_omni_metrics_plugin.scrape import scrape
@@ -18,7 +18,7 @@ from vllm_omni_metrics_plugin.scrape import scrape
 
 @pytest.fixture(scope="module")
 def server_without_natives(logs: Path) -> Iterator[Server]:
-    env = {**ON, "VLLM_OMNI_METRICS_NATIVE": "0"}
+    env = {**ON, "VLLM_OMNI_METRICS_NATIVE": "0", "VLLM_OMNI_METRICS_EXPOSITION": "engine"}
     with Server("tts", env=env, log_path=logs / "natives.log") as server:
         yield server
 
@@ -34,6 +34,11 @@ def test_engines_own_families_are_gone_and_all_others_count(
     assert seen.gained.sum("vllm:omni_audio_frames_total") == answer.samples
     assert seen.gained.sum("vllm:request_success_total") > 0
     assert scrape(url).names("vllm_omni:") == set()
+
+
+def test_engine_answers_for_metrics_where_it_is_to(server_without_natives: Server) -> None:
+    answer = page(server_without_natives.url, OPENMETRICS)
+    assert answer.headers["content-type"].startswith("text/plain"), "all that its route knows"
 
 
 def test_doctor_on_a_machine_without_the_engine_finds_the_server_well(

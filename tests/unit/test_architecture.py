@@ -69,13 +69,14 @@ MAY_IMPORT = {
     "requests": {"media", "hooks"},
     "channel": {"internal_errors", "hooks"},
     "exporters": {"internal_errors", "api_servers", "catalog", "media", "hooks"},
+    "exposition": {"internal_errors", "api_servers", "exporters"},
     "compare": {"catalog", "scrape", "tables"},
     "patches": {
         *{"internal_errors", "media", "catalog", "hooks", "requests", "channel", "compare"},
     },
     "startup": {
         *{"", "internal_errors", "api_servers", "settings", "hooks", "requests", "channel"},
-        *{"exporters", "patches"},
+        *{"exporters", "exposition", "patches"},
     },
     "testing": {"", "hooks", "settings"},
     "pytest_fixtures": {"testing"},

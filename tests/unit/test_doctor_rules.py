@@ -235,6 +235,13 @@ def test_packets_that_left_without_a_time_are_found_by_their_calls(exposed: Any)
             ["slow", "lost 9"],
         ),
         (
+            added(
+                "metrics_held_series_total", 6, plugin="mine", family="mine_total", label="voice"
+            ),
+            "degraded",
+            ["hook plugin mine", "mine_total", "label voice", "6 calls", "overflow"],
+        ),
+        (
             added("metrics_internal_errors_total", 3, place="reading an output"),
             "degraded",
             ["3 internal errors", "in reading an output", "traceback"],

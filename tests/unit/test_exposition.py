@@ -380,7 +380,12 @@ def transfers() -> Iterator[Event]:
 def page() -> str:
     """What a scrape shows after the traffic, without the times at which series were created."""
     plugins, shown = HookRegistry(), CollectorRegistry()
-    exporter = PrometheusExporter({"video_rtf": (0.5, 4.0)}, plugins.stats, shown)
+    exporter = PrometheusExporter(
+        {"video_rtf": (0.5, 4.0)},
+        plugins.stats,
+        shown,
+        held=lambda: {("late_starts", "late_starts_total", "request_id"): 4},
+    )
     plugins.register(exporter, "prometheus")
     plugins.register(Broken(), "broken")
     feed = Feed(plugins.hooks)

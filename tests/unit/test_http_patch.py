@@ -127,7 +127,7 @@ def _wrapped(monkeypatch: pytest.MonkeyPatch, state: EngineState) -> None:
     new_id = wrap_request_id(Engine._get_unique_request_id, state)
     monkeypatch.setattr(Engine, "_get_unique_request_id", staticmethod(new_id))
     monkeypatch.setattr(Engine, "generate", wrap_generate(Engine.generate, state))
-    monkeypatch.setattr(Application, "__call__", wrap_application(Application.__call__, None))
+    monkeypatch.setattr(Application, "__call__", wrap_application(Application.__call__, state))
 
 
 async def serve(endpoint: Endpoint, *, websocket: bool = False, path: str = "/v1/x") -> Uvicorn:
@@ -858,14 +858,14 @@ def test_parts_of_any_kind_of_bytes_are_no_fault(log: Any) -> None:
     assert log.messages == []
 
 
-def test_wrapper_passes_on_what_it_does_not_know() -> None:
+def test_wrapper_passes_on_what_it_does_not_know(state: EngineState) -> None:
     class Newer:
         async def __call__(
             self, scope: Any, receive: Any, send: Any, *more: Any, **named: Any
         ) -> Any:
             return scope["type"], more, named
 
-    call = wrap_application(Newer.__call__, None)
+    call = wrap_application(Newer.__call__, state)
     for kind in ("http", "lifespan"):
         answer = asyncio.run(call(Newer(), {"type": kind}, None, None, 1, name=2))
         assert answer == (kind, (1,), {"name": 2})

@@ -133,6 +133,38 @@ def test_bad_players_are_named_and_the_default_kept(value: str) -> None:
     assert "0,0.2" in warning
 
 
+@pytest.mark.parametrize(
+    ("value", "exposition"),
+    [("engine", "engine"), (" Engine", "engine"), ("plugin", "plugin"), ("", "plugin")],
+)
+def test_exposition_is_the_plugins_or_the_engines(value: str, exposition: str) -> None:
+    wanted, warnings = parse({f"{PREFIX}_EXPOSITION": value})
+    assert wanted.exposition == exposition
+    assert warnings == []
+
+
+def test_bad_exposition_is_named_and_the_default_kept() -> None:
+    wanted, [warning] = parse({f"{PREFIX}_EXPOSITION": "vllm"})
+    assert wanted.exposition == "plugin"
+    assert warning.startswith(f"{PREFIX}_EXPOSITION='vllm'")
+    assert "the default, plugin, is used" in warning
+
+
+@pytest.mark.parametrize(("value", "port"), [("9400", 9400), (" 1 ", 1), ("65535", 65535)])
+def test_port_is_taken_over(value: str, port: int) -> None:
+    wanted, warnings = parse({f"{PREFIX}_PORT": value})
+    assert wanted.port == port
+    assert warnings == []
+
+
+@pytest.mark.parametrize("value", ["0", "65536", "-1", "http", "94 00", "1e3", "\u0661", "999999"])
+def test_bad_port_is_named_and_there_is_none(value: str) -> None:
+    wanted, [warning] = parse({f"{PREFIX}_PORT": value})
+    assert wanted.port is None
+    assert warning.startswith(f"{PREFIX}_PORT={value!r}")
+    assert "/metrics is shown on the API's port alone" in warning
+
+
 def test_one_bad_variable_does_not_spoil_the_others() -> None:
     wanted, [warning] = parse(
         {

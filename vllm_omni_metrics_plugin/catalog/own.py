@@ -87,6 +87,15 @@ OWN: tuple[Family, ...] = (
         formula="+1 per event and implementation",
     ),
     Family(
+        stem="metrics_held_series_total",
+        kind="counter",
+        labels=("plugin", "family", "label"),
+        unit="calls",
+        help="Calls for a new series of a hook plugin's family that has 2,000; they share one.",
+        event=PLUGIN,
+        formula="+1 per call; label is the one with the most values",
+    ),
+    Family(
         stem="metrics_hook_listening",
         kind="gauge",
         labels=("plugin", "hook"),

@@ -230,6 +230,12 @@ TALLIES: tuple[Tally, ...] = (
         "hook plugin {plugin} is too slow for {hook} and lost {value} events",
     ),
     Tally(
+        "metrics_held_series_total",
+        "degraded",
+        "hook plugin {plugin} gives its family {family} too many values of the label {label}: it "
+        "is held at 2,000 series, and {value} calls went to the one named overflow",
+    ),
+    Tally(
         "metrics_internal_errors_total",
         "degraded",
         "{value} internal errors of the plugin in {place}; the server's log has the first one's "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import entry_points
 
 from vllm_omni_metrics_plugin.hooks import checks, specs
@@ -19,11 +20,15 @@ BUILT_IN = "prometheus"
 
 
 def load_installed(
-    registry: HookRegistry, settings: Settings, warn: Callable[..., None] = logger.warning
+    registry: HookRegistry,
+    settings: Settings,
+    warn: Callable[..., None] = logger.warning,
+    loading: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> list[str]:
     """Register every installed hook plugin that ``settings`` allow; a broken one is skipped.
 
     Returns the names of those that were registered. ``warn`` is called as a logger's method.
+    Each plugin is imported and registered within ``loading`` of its name.
     """
     loaded = []
     installed = entry_points(group=ENTRY_POINT_GROUP)
@@ -31,7 +36,8 @@ def load_installed(
         if not settings.allows_hooks_of(entry.name):
             continue
         try:
-            loaded.append(registry.register(entry.load(), entry.name))
+            with loading(entry.name):
+                loaded.append(registry.register(entry.load(), entry.name))
         except BaseException as error:  # a plugin's module may raise anything, SystemExit too
             if isinstance(error, KeyboardInterrupt):
                 raise

@@ -14,6 +14,8 @@ from contextvars import ContextVar, Token
 from typing import Any
 
 from vllm_omni_metrics_plugin import internal_errors
+from vllm_omni_metrics_plugin.patches.metrics_route import take_over
+from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.requests import Exchange, OpenRequest
 
 Message = MutableMapping[str, Any]
@@ -269,14 +271,21 @@ def _is_answered(scope: Any) -> bool:
     )
 
 
-def wrap_application(original: Callable[..., Any], _: object) -> Callable[..., Any]:
-    """``FastAPI.__call__``: one HTTP request or websocket, as the HTTP server hands it over."""
+def wrap_application(original: Callable[..., Any], state: EngineState) -> Callable[..., Any]:
+    """``FastAPI.__call__``: one HTTP request or websocket, as the HTTP server hands it over.
+
+    Before all of them the server tells the application that it starts.
+    """
 
     @functools.wraps(original)
     async def __call__(
         self: Any, scope: Any, receive: Any, send: Any, *args: Any, **kwargs: Any
     ) -> Any:
         if not _is_answered(scope):
+            if state.answers_for is not None:
+                with internal_errors.suppressed("taking over /metrics"):
+                    if scope["type"] == "lifespan":
+                        take_over(self, state.answers_for)
             return await original(self, scope, receive, send, *args, **kwargs)
         connection = Connection(scope, receive, send)
         scope[_KEY] = connection.exchange

@@ -17,6 +17,7 @@ from vllm_omni_metrics_plugin.channel.frames import (
 )
 from vllm_omni_metrics_plugin.channel.hops import Transfers
 from vllm_omni_metrics_plugin.media.playback import PLAYERS
+from vllm_omni_metrics_plugin.patches.metrics_route import AnswersFor
 from vllm_omni_metrics_plugin.patches.process import clock
 from vllm_omni_metrics_plugin.patches.transfer_keys import requests_of
 from vllm_omni_metrics_plugin.requests import OpenRequests
@@ -58,6 +59,8 @@ class EngineState:
         self.before_engine: list[Callable[[], None]] = []
         #: Called once such an engine is there.
         self.after_engine: list[Callable[[], None]] = []
+        #: Answers for ``/metrics`` in the engine's place; None leaves it to the engine.
+        self.answers_for: AnswersFor | None = None
         #: By stage pool, from the moment its engine is ready.
         self.stages: weakref.WeakKeyDictionary[Any, Stage] = weakref.WeakKeyDictionary()
         #: By engine, the name that its families carry.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import atexit
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from vllm_omni_metrics_plugin import __version__, api_servers
 from vllm_omni_metrics_plugin import settings as environment
@@ -15,6 +16,7 @@ from vllm_omni_metrics_plugin.patches.seams.releases import BY_VERSION
 from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.patches.table import seams_of
 from vllm_omni_metrics_plugin.startup.channel import open_channel
+from vllm_omni_metrics_plugin.startup.scrapes import answer_scrapes
 
 logger = logging.getLogger("vllm.omni_metrics")
 
@@ -51,16 +53,25 @@ def start(environ: Mapping[str, str]) -> EngineState | None:
     if several:
         # First, and so the last of all that this process does at its end.
         atexit.register(api_servers.withdraw_gauges)
+    loading: Callable[[str], AbstractContextManager[object]] = nullcontext
     if role == "server" and BUILT_IN not in settings.hooks_blocked:
-        from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
+        from vllm_omni_metrics_plugin.exporters.prometheus import Guard, PrometheusExporter
 
+        guard = Guard()
+        loading = guard.loading
         exporter = PrometheusExporter(
-            settings.buckets, plugins.stats, native=settings.native, players=settings.players
+            settings.buckets,
+            plugins.stats,
+            native=settings.native,
+            players=settings.players,
+            held=guard.counts,
         )
         plugins.register(exporter, BUILT_IN, timed=False)
     state = EngineState(plugins.hooks, settings.players)
     open_channel(settings, role, state)
-    load_installed(plugins, settings, warn)
+    if role == "server":
+        answer_scrapes(settings, state)
+    load_installed(plugins, settings, warn, loading)
     seams = seams_of(versions["vllm-omni"])
     Patches((seam for seam in seams if role in seam.roles), state).install()
     plugins.hooks.omni_configured(

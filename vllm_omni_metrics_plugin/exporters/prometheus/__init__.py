@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from vllm_omni_metrics_plugin.exporters.prometheus.exporter import PrometheusExporter
+from vllm_omni_metrics_plugin.exporters.prometheus.guard import Guard
 
-__all__ = ["PrometheusExporter"]
+__all__ = ["Guard", "PrometheusExporter"]

@@ -39,15 +39,17 @@ class PrometheusExporter:
         *,
         native: bool = True,
         players: Sequence[float] = PLAYERS,
+        held: Callable[[], Mapping[tuple[str, str, str], int]] = dict,
     ) -> None:
         """``buckets`` replace the catalogue's, by family stem.
 
         ``players`` of streamed audio are there by the seconds that they buffer.
         If ``native`` is false, the families that the engine publishes itself are left out.
+        ``held`` are the counts of a :class:`~.guard.Guard`.
         """
         families = Families(buckets)
         self._queues = QueueSamples(families)
-        self._own_counts = OwnCounts(families, hook_stats, self._queues.publish)
+        self._own_counts = OwnCounts(families, hook_stats, self._queues.publish, held)
         self._collector = RegistryCollector(families.registry, self._refresh)
         self._native = None if native else NativeFamilies(publish_in)
         self._publish_in = publish_in

@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from vllm_omni_metrics_plugin import api_servers, catalog, internal_errors
 from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families
@@ -35,14 +35,20 @@ class OwnCounts:
         families: Families,
         hook_stats: Callable[[], Iterable[HookStats]],
         others: Callable[[], None] = lambda: None,
+        held: Callable[[], Mapping[tuple[str, str, str], int]] = dict,
     ) -> None:
-        """``others`` brings up to date what else depends on the moment of a scrape."""
+        """``others`` brings up to date what else depends on the moment of a scrape.
+
+        ``held`` says by plugin, family and label how often a series was too much.
+        """
         self._families = families
         self._others = others
+        self._held = held
         self._hook_stats = hook_stats
         self._hooks: dict[tuple[str, str], tuple[int, ...]] = {}
         self._events: dict[str, int] = {}
         self._errors: dict[str, int] = {}
+        self._calls_held: dict[tuple[str, str, str], int] = {}
         #: With several API servers a scrape reads files, and nobody asks this process.
         self._unasked = api_servers.is_on(os.environ)
         #: Two scrapes at once must not add the same difference twice.
@@ -74,6 +80,7 @@ class OwnCounts:
             try:
                 for stats in self._hook_stats():
                     self._publish_hook(stats)
+                self._publish_held()
             finally:
                 self._publish_errors()
 
@@ -100,6 +107,12 @@ class OwnCounts:
         if stats.hook in _JUDGED and added > 0:
             self._events[stats.hook] = stats.calls
             self._families["metrics_events_total"].labels(stats.hook).inc(added)
+
+    def _publish_held(self) -> None:
+        for labels, count in self._held().items():
+            added = count - self._calls_held.get(labels, 0)
+            self._calls_held[labels] = count
+            self._families["metrics_held_series_total"].labels(*labels).inc(added)
 
     def _publish_errors(self) -> None:
         for place, count in internal_errors.errors.counts().items():

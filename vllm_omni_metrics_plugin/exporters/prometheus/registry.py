@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -76,6 +77,13 @@ class RegistryCollector(Collector):
         with self._lock:
             self._refresh()
             return list(self._registry.collect())
+
+    @contextmanager
+    def refreshed(self) -> Iterator[list[Collector]]:
+        """The families themselves, brought up to date, and by nobody else within the block."""
+        with self._lock:
+            self._refresh()
+            yield list(self._registry._collector_to_names)
 
     def describe(self) -> Iterable[Metric]:
         return self._registry.collect()
