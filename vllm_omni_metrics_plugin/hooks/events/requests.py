@@ -18,6 +18,9 @@ class RequestArrived(Event, frozen=True, kw_only=True):
     #: does in the time of the wall clock; if that was set meanwhile, the arrival is not known: this
     #: is when it called the engine, and every duration from the arrival is None.
     arrived_at: float
+    #: What it asks the engine to make, in the engine's words: ``text``, ``audio``, ``image``,
+    #: ``video`` and others. Empty if the engine does not say, and for prompts of a script.
+    modalities: tuple[str, ...] = ()
 
 
 class StageSubmitted(Event, frozen=True, kw_only=True):
