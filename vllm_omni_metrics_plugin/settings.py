@@ -69,6 +69,12 @@ VARIABLES: tuple[Variable, ...] = (
         "three numbers, comma-separated. The first decides how a stream ended.",
     ),
     Variable(
+        f"{PREFIX}_SLO",
+        "none",
+        "TOML file with the objectives that requests are judged by. The limits in it become bucket "
+        "bounds of their families.",
+    ),
+    Variable(
         f"{PREFIX}_TRACE",
         "off",
         "`1` logs every call of a hook plugin, with its event and the time it took.",
@@ -112,6 +118,8 @@ class Settings:
     native: bool = True
     #: The players of streamed audio, by the seconds that they buffer.
     players: tuple[float, ...] = PLAYERS
+    #: File with the objectives that requests are judged by.
+    slo: str | None = None
     #: Log every call of a hook plugin.
     trace: bool = False
     #: Bucket bounds that replace the catalogue's, by family stem.
@@ -136,6 +144,7 @@ def parse(environ: Mapping[str, str], warn: Warn = logger.warning) -> Settings:
         channel_key=channel_key,
         native=_switch(f"{PREFIX}_NATIVE", environ.get(f"{PREFIX}_NATIVE"), warn, default=True),
         players=_players(environ.get(f"{PREFIX}_PLAYERS"), warn),
+        slo=environ.get(f"{PREFIX}_SLO") or None,
         trace=_switch(f"{PREFIX}_TRACE", environ.get(f"{PREFIX}_TRACE"), warn),
         buckets=_all_buckets(environ, warn),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from vllm_omni_metrics_plugin.catalog.audio import AUDIO
 from vllm_omni_metrics_plugin.catalog.family import EDGE, MODEL, PLUGIN, PREFIX, STAGE, Family
 from vllm_omni_metrics_plugin.catalog.listener import LISTENER
+from vllm_omni_metrics_plugin.catalog.objectives import OBJECTIVES
 from vllm_omni_metrics_plugin.catalog.own import OWN
 from vllm_omni_metrics_plugin.catalog.queues import QUEUES
 from vllm_omni_metrics_plugin.catalog.requests import REQUESTS
@@ -28,6 +29,9 @@ __all__ = [
     "Family",
 ]
 
-FAMILIES: tuple[Family, ...] = (*QUEUES, *REQUESTS, *AUDIO, *LISTENER, *VISUAL, *TRANSFERS, *OWN)
+FAMILIES: tuple[Family, ...] = (
+    *(*QUEUES, *REQUESTS, *AUDIO, *LISTENER, *VISUAL, *TRANSFERS, *OBJECTIVES),
+    *OWN,
+)
 
 BY_STEM: dict[str, Family] = {family.stem: family for family in FAMILIES}

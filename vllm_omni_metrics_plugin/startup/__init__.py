@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import atexit
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from vllm_omni_metrics_plugin import __version__, api_servers
 from vllm_omni_metrics_plugin import settings as environment
 from vllm_omni_metrics_plugin.hooks import Configured, plugins
-from vllm_omni_metrics_plugin.hooks.loading import BUILT_IN, load_installed
+from vllm_omni_metrics_plugin.hooks.loading import BUILT_IN, OBJECTIVES, load_installed
+from vllm_omni_metrics_plugin.objectives import (
+    Objective,
+    ObjectivesListener,
+    read,
+    with_bounds,
+)
 from vllm_omni_metrics_plugin.patches import Patches, process
 from vllm_omni_metrics_plugin.patches.seams.releases import BY_VERSION
 from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.patches.table import seams_of
+from vllm_omni_metrics_plugin.settings import Settings
 from vllm_omni_metrics_plugin.startup.channel import open_channel
 
 logger = logging.getLogger("vllm.omni_metrics")
@@ -51,13 +58,8 @@ def start(environ: Mapping[str, str]) -> EngineState | None:
     if several:
         # First, and so the last of all that this process does at its end.
         atexit.register(api_servers.withdraw_gauges)
-    if role == "server" and BUILT_IN not in settings.hooks_blocked:
-        from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
-
-        exporter = PrometheusExporter(
-            settings.buckets, plugins.stats, native=settings.native, players=settings.players
-        )
-        plugins.register(exporter, BUILT_IN, timed=False)
+    if role == "server":
+        _register_built_in(settings, warn)
     state = EngineState(plugins.hooks, settings.players)
     open_channel(settings, role, state)
     load_installed(plugins, settings, warn)
@@ -77,6 +79,27 @@ def start(environ: Mapping[str, str]) -> EngineState | None:
         if several and api_servers.is_first():
             _log_limits()
     return state
+
+
+def _register_built_in(settings: Settings, warn: Callable[[str], None]) -> None:
+    objectives: tuple[Objective, ...] = ()
+    if settings.slo is not None and OBJECTIVES not in settings.hooks_blocked:
+        objectives = read(settings.slo, warn)
+    if BUILT_IN not in settings.hooks_blocked:
+        from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
+
+        exporter = PrometheusExporter(
+            with_bounds(settings.buckets, objectives),
+            plugins.stats,
+            native=settings.native,
+            players=settings.players,
+            objectives=objectives,
+        )
+        plugins.register(exporter, BUILT_IN, timed=False)
+    if objectives:
+        # After the exporter, and so called before it: who sees a request ended sees its verdicts.
+        listener = ObjectivesListener(objectives, plugins.hooks.omni_request_judged)
+        plugins.register(listener, OBJECTIVES, timed=False)
 
 
 def _log_limits() -> None:

@@ -30,10 +30,12 @@ from vllm_omni_metrics_plugin.hooks.events.requests import (
     DiffusionWork,
     RequestArrived,
     RequestFinished,
+    RequestJudged,
     StageEnded,
     StageFinished,
     StageStarted,
     StageSubmitted,
+    Verdict,
 )
 from vllm_omni_metrics_plugin.hooks.events.transfers import (
     EventsDropped,
@@ -61,6 +63,7 @@ __all__ = [
     "ReplicaLeft",
     "RequestArrived",
     "RequestFinished",
+    "RequestJudged",
     "Role",
     "StageEnded",
     "StageFinished",
@@ -70,5 +73,6 @@ __all__ = [
     "TransferFailed",
     "TransferReceived",
     "TransferSent",
+    "Verdict",
     "VideoFinished",
 ]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from vllm_omni_metrics_plugin.hooks.events.base import Event
+
+Verdict = Literal["good", "bad", "excluded", "unknown"]
 
 
 class RequestArrived(Event, frozen=True, kw_only=True):
@@ -143,3 +147,20 @@ class RequestFinished(Event, frozen=True, kw_only=True):
     started: bool = False
     #: The client streams its input and has not ended it.
     during_input: bool = False
+
+
+class RequestJudged(Event, frozen=True, kw_only=True):
+    """A request has ended, and whether it met one of the operator's objectives is certain."""
+
+    request_id: str
+    model_name: str
+    #: The name of the objective in the file that ``VLLM_OMNI_METRICS_SLO`` names.
+    objective: str
+    #: ``good``: the natural end, each limit measured and kept. ``bad``: something is ``broken``.
+    #: ``excluded``: it left, or was answered with HTTP 4xx, and had kept every limit so far.
+    #: ``unknown``: the natural end, with a limit that could not be measured.
+    verdict: Verdict
+    #: The limits that measured values broke, by the stems of their families; ``error``;
+    #: ``left_stalled``: the client left in a silence; ``left_late``: it left without what it waited
+    #: for, when the limit of that was past. Empty unless it is bad.
+    broken: tuple[str, ...]
