@@ -54,7 +54,8 @@ VARIABLES: tuple[Variable, ...] = (
         "all",
         "Comma-separated names of the installed hook plugins to load (entry point group "
         "`vllm_omni_metrics_plugin.hooks`); `-name` blocks one and keeps the others. "
-        "Set but empty: none. The built-in exporter is loaded unless `-prometheus` blocks it.",
+        "Set but empty: none. What is built in is loaded unless `-prometheus` or `-objectives` "
+        "blocks it.",
     ),
     Variable(
         f"{PREFIX}_NATIVE",

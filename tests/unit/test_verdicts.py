@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.unit.feed import WORK, Feed
 from vllm_omni_metrics_plugin import catalog
@@ -338,6 +340,9 @@ def test_picture_and_film_say_what_was_asked_for_where_the_engine_does_not(
 
 # Once, and nothing left behind
 
+#: They are kept for those who come later, and say nothing of requests.
+KEPT = {"omni_configured", "omni_patch_reported"}
+
 
 def test_request_whose_events_are_lost_is_judged_all_the_same(
     feed: Feed, listen: Listen, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
@@ -374,6 +379,30 @@ def test_late_events_of_a_request_that_has_ended_leave_nothing_behind(
     feed.submit()
     assert len(judging) == 0
     assert verdicts(recorder) == []
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted({*EVENTS} - KEPT)), st.sampled_from("abc"))))
+def test_each_request_is_judged_once_in_any_order_of_events(
+    told: list[tuple[str, str]],
+) -> None:
+    registry, recorder = HookRegistry(), Recorder()
+    registry.register(recorder, "recorder")
+    every = Objective("every", 0.9, dict.fromkeys(PER_REQUEST, 1.0))
+    judging = ObjectivesListener((about("all"), every), registry.hooks.omni_request_judged)
+    registry.register(judging, "objectives", timed=False)
+    open_requests: set[str] = set()
+    ended = 0
+    for hook, request_id in told:
+        if hook == "omni_request_arrived":
+            open_requests.add(request_id)
+        elif hook == "omni_request_finished":
+            open_requests.discard(request_id)
+            ended += 1
+        event = EVENTS[hook]
+        fields = {"request_id": request_id} if "request_id" in event.__struct_fields__ else {}
+        getattr(registry.hooks, hook)(make_event(event, **fields))
+    assert len(verdicts(recorder, "all")) == ended
+    assert len(judging) == len(open_requests)
 
 
 def test_packets_are_listened_to_only_for_a_limit_of_the_first(
@@ -470,3 +499,25 @@ def test_verdict_is_there_before_the_request_counts_as_ended(
         listen(SPEECH)
         called = [heard.plugin for heard in hooks.omni_request_finished.listeners]
     assert called.index("objectives") < called.index("prometheus")
+
+
+def test_built_in_listener_is_no_news_while_it_works(
+    feed: Feed, hooks: Any, expose: Any, listen: Listen
+) -> None:
+    def shown(exposed: Any) -> set[str]:
+        return {
+            sample.labels["hook"]
+            for metric in exposed.registry.collect()
+            for sample in metric.samples
+            if sample.labels.get("plugin") == "objectives"
+        }
+
+    with expose(objectives=(SPEECH,)) as exposed:
+        judging = listen(SPEECH)
+        exposed.join(makes=("audio",))
+        play(feed, TABLE[0])
+        assert shown(exposed) == set()
+        feed.event(make_event(RequestArrived, request_id="b"))
+        judging._open["b"].values = None  # type: ignore[assignment]
+        feed.packet(request_id="b")
+        assert shown(exposed) == {"omni_media_packet"}

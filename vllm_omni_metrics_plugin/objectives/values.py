@@ -42,7 +42,8 @@ class PerRequest:
 
 
 def _ttfp(event: MediaPacket) -> float | None:
-    return event.since_arrival_seconds if event.index == 0 and event.streamed else None
+    """Of a request's first packet; nobody asks for that of the others."""
+    return event.since_arrival_seconds if event.streamed else None
 
 
 def _longest_stall(event: StreamFinished) -> float | None:
