@@ -181,6 +181,16 @@ def test_client_that_leaves_the_queue_too_late_was_kept_waiting(
         assert verdicts(recorder) == [verdict], (seconds, started)
 
 
+def test_packet_of_a_whole_answer_has_no_time_to_first_packet(
+    feed: Feed, listen: Listen, recorder: Recorder
+) -> None:
+    listen(SPEECH)
+    feed.event(make_event(RequestArrived, request_id="a", modalities=("audio",)))
+    feed.packet(streamed=False, since_arrival_seconds=2 * TTFP)
+    feed.finish(outcome="abort")
+    assert verdicts(recorder) == ["excluded"]
+
+
 # Values
 
 
