@@ -423,7 +423,7 @@ VIDEO_ROWS: dict[str, tuple[Callable[[Server], object], int, dict[str, int]]] = 
 def test_video_is_counted_as_it_was_answered(videos: Server, sabotage: Sabotage, row: str) -> None:
     call, fails_at, expected = VIDEO_ROWS[row]
     sabotage.at_call(fails_at)
-    assert_counted(videos, call, expected, "films")
+    assert_counted(videos, call, expected)
 
 
 def assert_counted(
