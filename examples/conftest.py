@@ -16,5 +16,5 @@ sys.path[:0] = [str(package.parent) for package in ROOT.glob("examples/*/pyproje
 
 @pytest.fixture(autouse=True)
 def _nothing_of_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("VLLM_OMNI_ACCESS_LOG", "VLLM_OMNI_SLO", "OTEL_EXPORTER_OTLP_ENDPOINT"):
+    for name in ("VLLM_OMNI_ACCESS_LOG", "OTEL_EXPORTER_OTLP_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from tests.layers import pytest_collection_modifyitems, pytest_pycollect_makemod
 from vllm_omni_metrics_plugin import catalog, internal_errors
 from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
 from vllm_omni_metrics_plugin.hooks import HookRegistry, ReplicaJoined
+from vllm_omni_metrics_plugin.objectives import Objective
 from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.testing import Recorder
 
@@ -152,9 +153,12 @@ def expose(registry: HookRegistry) -> Callable[..., AbstractContextManager[Expos
     def expose(
         buckets: Mapping[str, tuple[float, ...]] | None = None,
         publish_in: CollectorRegistry | None = None,
+        objectives: Sequence[Objective] = (),
     ) -> Iterator[Exposed]:
         publish_in = CollectorRegistry() if publish_in is None else publish_in
-        exporter = PrometheusExporter(buckets or {}, registry.stats, publish_in)
+        exporter = PrometheusExporter(
+            buckets or {}, registry.stats, publish_in, objectives=objectives
+        )
         # As in a server: a machine that is busy does not have it called on a thread of its own.
         registry.register(exporter, "prometheus", timed=False)
         try:

@@ -56,7 +56,8 @@ VARIABLES: tuple[Variable, ...] = (
         "all",
         "Comma-separated names of the installed hook plugins to load (entry point group "
         "`vllm_omni_metrics_plugin.hooks`); `-name` blocks one and keeps the others. "
-        "Set but empty: none. The built-in exporter is loaded unless `-prometheus` blocks it.",
+        "Set but empty: none. What is built in is loaded unless `-prometheus` or `-objectives` "
+        "blocks it.",
     ),
     Variable(
         f"{PREFIX}_NATIVE",
@@ -81,6 +82,12 @@ VARIABLES: tuple[Variable, ...] = (
         "0,0.2",
         "The players whose silences are counted, by the seconds of audio that each buffers: one to "
         "three numbers, comma-separated. The first decides how a stream ended.",
+    ),
+    Variable(
+        f"{PREFIX}_SLO",
+        "none",
+        "TOML file with the objectives that requests are judged by. The limits in it become bucket "
+        "bounds of their families.",
     ),
     Variable(
         f"{PREFIX}_TRACE",
@@ -130,6 +137,8 @@ class Settings:
     port: int | None = None
     #: The players of streamed audio, by the seconds that they buffer.
     players: tuple[float, ...] = PLAYERS
+    #: File with the objectives that requests are judged by.
+    slo: str | None = None
     #: Log every call of a hook plugin.
     trace: bool = False
     #: Bucket bounds that replace the catalogue's, by family stem.
@@ -156,6 +165,7 @@ def parse(environ: Mapping[str, str], warn: Warn = logger.warning) -> Settings:
         exposition=_exposition(environ.get(f"{PREFIX}_EXPOSITION"), warn),
         port=_port(environ.get(f"{PREFIX}_PORT"), warn),
         players=_players(environ.get(f"{PREFIX}_PLAYERS"), warn),
+        slo=environ.get(f"{PREFIX}_SLO") or None,
         trace=_switch(f"{PREFIX}_TRACE", environ.get(f"{PREFIX}_TRACE"), warn),
         buckets=_all_buckets(environ, warn),
     )

@@ -10,7 +10,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest, make_asgi_app
 
-from testbed.bench.engine import Figure, SideBySide, engine_config, families
+from testbed.bench import Figure, SideBySide
+from testbed.bench.engine import engine_config, families
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families, RegistryCollector
 from vllm_omni_metrics_plugin.exposition import Answers

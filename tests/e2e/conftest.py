@@ -18,6 +18,7 @@ import pytest
 from testbed.clients.audio import Answer
 from testbed.prometheus import Prometheus, UnavailableError
 from testbed.server import Server, binary, free_port
+from tests.e2e.verdicts import OBJECTIVES
 from tests.openmetrics import strictly
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.scrape import Scrape, scrape
@@ -47,15 +48,23 @@ def pauses(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def judging(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a server that judges requests."""
+    file = tmp_path_factory.mktemp("objectives") / "slo.toml"
+    file.write_text(OBJECTIVES)
+    return {**ON, "VLLM_OMNI_METRICS_SLO": str(file)}
+
+
+@pytest.fixture(scope="session")
 def speech_server(
-    logs: Path, first_series: dict[str, set[Series]], pauses: Path
+    logs: Path, first_series: dict[str, set[Series]], pauses: Path, judging: dict[str, str]
 ) -> Iterator[Server]:
     """Speech, two replicas of the second stage, the engine's own statistics as they come.
 
     Its metrics are on a port of their own, too.
     """
     env = {
-        **ON,
+        **judging,
         "VLLM_OMNI_CPU_PAUSES": str(pauses),
         "VLLM_OMNI_CPU_DELAYS": str(pauses.parent / "delays"),
         "VLLM_OMNI_METRICS_PORT": str(free_port()),
@@ -79,9 +88,9 @@ def quiet_server(logs: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def chat_server(logs: Path) -> Iterator[Server]:
+def chat_server(logs: Path, judging: dict[str, str]) -> Iterator[Server]:
     """Chat that answers in text and audio: thinker, talker, code2wav."""
-    with Server("omni", env=ON, log_path=logs / "chat.log") as server:
+    with Server("omni", env=judging, log_path=logs / "chat.log") as server:
         yield server
 
 

@@ -16,6 +16,7 @@ from testbed.clients import audio
 from testbed.clients.listener import Heard, listen
 from testbed.server import Server
 from tests.e2e.conftest import Observation, observing
+from tests.e2e.verdicts import assert_verdicts_agree, verdicts, violations
 from tests.unit.tick_player import Over, hear
 from vllm_omni_metrics_plugin.scrape import Scrape
 
@@ -93,6 +94,8 @@ def test_stalls_are_those_that_a_player_has(speech_server: Server, pause: Pause,
     assert endings(seen.gained) == {ending: 1}
     assert heard.samples == seen.gained.sum("vllm:omni_audio_frames_total")
     assert_heard_alike(seen.gained, heard)
+    assert_verdicts_agree(seen.gained, "sound")
+    assert violations(seen.gained, "streams", "audio_longest_stall_seconds") == 1
     assert seen.gained.sum("vllm:omni_metrics_missing_samples_total") == 0
 
 
@@ -104,6 +107,7 @@ def left(
         pause(seconds)
         heard = listen(server.url, tokens=28, **patience)
     assert heard.left, heard
+    assert_verdicts_agree(seen.gained, "sound")
     return seen, heard
 
 
@@ -112,6 +116,8 @@ def test_listener_who_leaves_in_a_stall_is_counted_with_it(
 ) -> None:
     seen, heard = left(speech_server, pause, "0 4", bears_seconds=1.0)
     assert endings(seen.gained) == {"left_stalled": 1}
+    assert verdicts(seen.gained, "streams") == {"bad": 1}
+    assert violations(seen.gained, "streams", "left_stalled") == 1
     assert_heard_alike(seen.gained, heard)
 
 
@@ -121,6 +127,9 @@ def test_listener_who_leaves_before_any_sound_heard_nothing(
     seen, heard = left(speech_server, pause, "4", waits_seconds=1.0)
     assert heard.pieces == []
     assert endings(seen.gained) == {"left_before_audio": 1}
+    assert sum(verdicts(seen.gained, "streams").values()) == 1
+    late = violations(seen.gained, "streams", "left_late")
+    assert verdicts(seen.gained, "streams").get("bad", 0) == late
     assert seen.gained.sum("vllm:omni_audio_underrun_seconds_count") == 0
     assert seen.gained.sum("vllm:omni_audio_played_seconds_total") == 0
 

@@ -24,8 +24,9 @@ from websockets.sync.client import connect
 
 from testbed.clients import audio, sockets, visual
 from testbed.server import Server
-from tests.e2e.conftest import ON, is_running, observing, outcomes
+from tests.e2e.conftest import is_running, observing, outcomes
 from tests.e2e.engine import engine_has
+from tests.e2e.verdicts import assert_verdicts_agree
 
 #: By stop or length, whichever it is.
 SERVED = "served"
@@ -104,23 +105,23 @@ def sabotage(tmp_path_factory: pytest.TempPathFactory) -> Sabotage:
 
 
 @pytest.fixture(scope="module")
-def speech(sabotage: Sabotage, logs: Path) -> Iterator[Server]:
-    environment = {**ON, **sabotage.environment}
+def speech(sabotage: Sabotage, logs: Path, judging: dict[str, str]) -> Iterator[Server]:
+    environment = {**judging, **sabotage.environment}
     with Server("tts", env=environment, log_path=logs / "outcomes.log") as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def pictures(sabotage: Sabotage, logs: Path) -> Iterator[Server]:
-    environment = {**ON, **sabotage.environment}
+def pictures(sabotage: Sabotage, logs: Path, judging: dict[str, str]) -> Iterator[Server]:
+    environment = {**judging, **sabotage.environment}
     with Server("image", env=environment, log_path=logs / "pictures.log") as server:
         visual.images(server.url)
         yield server
 
 
 @pytest.fixture(scope="module")
-def videos(sabotage: Sabotage, logs: Path) -> Iterator[Server]:
-    environment = {**ON, **sabotage.environment}
+def videos(sabotage: Sabotage, logs: Path, judging: dict[str, str]) -> Iterator[Server]:
+    environment = {**judging, **sabotage.environment}
     with Server("video", env=environment, log_path=logs / "videos.log") as server:
         yield server
 
@@ -250,7 +251,7 @@ SPEECH_ROWS: dict[str, tuple[Callable[[Server], object], int, dict[str, int]]] =
 def test_speech_is_counted_as_it_was_answered(speech: Server, sabotage: Sabotage, row: str) -> None:
     call, fails_at, expected = SPEECH_ROWS[row]
     sabotage.at_call(fails_at)
-    assert_counted(speech, call, expected)
+    assert_counted(speech, call, expected, "sound")
 
 
 logprobs = functools.partial(
@@ -358,7 +359,7 @@ def test_picture_is_counted_as_it_was_answered(
 ) -> None:
     call, fails_at, expected = PICTURE_ROWS[row]
     sabotage.at_call(fails_at)
-    assert_counted(pictures, call, expected)
+    assert_counted(pictures, call, expected, "pictures")
 
 
 def leaves_video_stream(server: Server) -> None:
@@ -426,8 +427,12 @@ def test_video_is_counted_as_it_was_answered(videos: Server, sabotage: Sabotage,
 
 
 def assert_counted(
-    server: Server, call: Callable[[Server], object], expected: dict[str, int]
+    server: Server,
+    call: Callable[[Server], object],
+    expected: dict[str, int],
+    about_all: str | None = None,
 ) -> None:
+    """``about_all``: the objective that is about each of the server's requests."""
     with observing(server) as seen:
         answer = call(server)
         time.sleep(0.2)  # a request that the server has not read yet is not seen as open
@@ -442,3 +447,4 @@ def assert_counted(
     once = ("audio_duration_seconds", "image_generation_time_seconds", "video_duration_seconds")
     for family in once:
         assert seen.gained.sum(f"vllm:omni_{family}_count") <= served, family
+    assert_verdicts_agree(seen.gained, about_all)

@@ -21,7 +21,6 @@ from testbed.clients import audio
 from testbed.clients.audio import Answer
 from testbed.server import Server
 from tests.e2e.conftest import (
-    ON,
     assert_counts_agree,
     assert_engines_idle,
     is_idle,
@@ -32,6 +31,7 @@ from tests.e2e.conftest import (
 )
 from tests.e2e.engine import RELEASE, TRAITS, engine_has
 from tests.e2e.ledger import COUNTED, Ledger, Seen, edge, edges
+from tests.e2e.verdicts import assert_verdicts_agree, verdicts
 from vllm_omni_metrics_plugin.scrape import Scrape, parse, scrape
 
 SEVERAL = "several API servers"
@@ -57,8 +57,8 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
 
 
 @pytest.fixture(scope="module")
-def server(numbers: Path, ledger: Ledger, logs: Path) -> Iterator[Server]:
-    environment = {**ON, **ledger.environment, "PROMETHEUS_MULTIPROC_DIR": str(numbers)}
+def server(numbers: Path, ledger: Ledger, logs: Path, judging: dict[str, str]) -> Iterator[Server]:
+    environment = {**judging, **ledger.environment, "PROMETHEUS_MULTIPROC_DIR": str(numbers)}
     with Server(
         "tts",
         env=environment,
@@ -118,6 +118,9 @@ def test_counts_of_both_servers_together_are_the_clients(server: Server, numbers
     shares = {number: after[number] - before[number] for number in after}
     assert min(shares.values()) > 0, f"one of them served nothing: {shares}"
     assert sum(shares.values()) == len(answers), shares
+    assert sum(verdicts(seen.gained, "everything").values()) == len(answers)
+    assert_verdicts_agree(seen.gained, "sound")
+    assert seen.after.value("vllm:omni_slo_target_ratio", objective="everything") == 0.9
 
 
 def test_engine_families_of_both_servers_together_are_the_clients(

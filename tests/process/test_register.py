@@ -375,6 +375,54 @@ def test_built_in_exporter_listens_unless_it_is_blocked_by_name(
     assert process.warnings == []
 
 
+OBJECTIVE = '[[objective]]\nname = "prompt"\ntarget = 0.9\nlimits.audio_rtf = 0.97\n'
+BOUNDS = """
+from prometheus_client import REGISTRY
+from vllm_omni_metrics_plugin.hooks import ReplicaJoined
+from vllm_omni_metrics_plugin.testing import make_event
+plugins.hooks.omni_replica_joined(make_event(ReplicaJoined, makes=("audio",)))
+bounds = [
+    sample.labels["le"]
+    for family in REGISTRY.collect()
+    for sample in family.samples
+    if sample.name == "vllm:omni_audio_rtf_bucket"
+]
+print("0.97" in bounds, "1.0" in bounds)
+print(*(heard.plugin for heard in plugins.hooks.omni_request_finished.listeners))
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "hooks", "printed"),
+    [
+        (OBJECTIVE, "", ["plugins objectives prometheus", "True True", "objectives prometheus"]),
+        (OBJECTIVE, "-objectives", ["plugins prometheus", "False True", "prometheus"]),
+        ("", "", ["plugins prometheus", "False True", "prometheus"]),
+        (None, "", ["plugins prometheus", "False True", "prometheus"]),
+    ],
+)
+def test_objectives_are_listened_for_where_a_file_has_some(
+    interpret: Callable[..., Interpreter],
+    tmp_path: Path,
+    text: str | None,
+    hooks: str,
+    printed: list[str],
+) -> None:
+    variables = {}
+    if text is not None:
+        file = tmp_path / "slo.toml"
+        file.write_text(text)
+        variables["VLLM_OMNI_METRICS_SLO"] = str(file)
+    process = interpret(
+        ENGINE_INSTALLED + REGISTER + LISTENERS + BOUNDS,
+        VLLM_OMNI_METRICS="1",
+        VLLM_OMNI_METRICS_HOOKS=hooks,
+        **variables,
+    )
+    assert process.printed == printed
+    assert len(process.warnings) == (text == "")
+
+
 def test_tracing_begins_with_the_very_first_call(interpret: Callable[..., Interpreter]) -> None:
     show = "import logging\nlogging.basicConfig(level=logging.INFO)\n"
     process = interpret(

@@ -13,6 +13,7 @@ from vllm_omni_metrics_plugin.hooks import (
     PatchReported,
     RequestArrived,
     RequestFinished,
+    RequestJudged,
     StageEnded,
     StageFinished,
     StageStarted,
@@ -114,6 +115,10 @@ class Feed:
                 **changes,
             )
         )
+
+    def judge(self, **changes: Any) -> None:
+        usual = {"request_id": "a", "model_name": "tiny"}
+        self.event(make_event(RequestJudged, **usual | changes))
 
     def packet(self, **changes: Any) -> None:
         usual = {**_REPLICA, "samples": 480, "since_arrival_seconds": 0.25}

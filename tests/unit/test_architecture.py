@@ -67,22 +67,23 @@ MAY_IMPORT = {
     "settings": {"catalog", "media"},
     "hooks": {"internal_errors", "media", "settings"},
     "requests": {"media", "hooks"},
+    "objectives": {"catalog", "hooks"},
     "channel": {"internal_errors", "hooks"},
-    "exporters": {"internal_errors", "api_servers", "catalog", "media", "hooks"},
     "exposition": {"internal_errors", "api_servers", "exporters"},
+    "exporters": {"internal_errors", "api_servers", "catalog", "media", "hooks", "objectives"},
     "compare": {"catalog", "scrape", "tables"},
     "patches": {
         *{"internal_errors", "media", "catalog", "hooks", "requests", "channel", "compare"},
     },
     "startup": {
         *{"", "internal_errors", "api_servers", "settings", "hooks", "requests", "channel"},
-        *{"exporters", "exposition", "patches"},
+        *{"exporters", "exposition", "objectives", "patches"},
     },
     "testing": {"", "hooks", "settings"},
     "pytest_fixtures": {"testing"},
     "doctor": {
         *{"", "api_servers", "catalog", "channel", "exporters", "hooks", "patches", "scrape"},
-        *{"settings", "tables"},
+        *{"objectives", "settings", "tables"},
     },
     "cli": {
         *{"", "catalog", "compare", "doctor", "hooks", "patches", "scrape", "settings", "tables"},

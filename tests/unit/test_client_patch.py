@@ -23,7 +23,7 @@ from vllm_omni_metrics_plugin.hooks import (
 from vllm_omni_metrics_plugin.patches import generate as generate_patch
 from vllm_omni_metrics_plugin.patches.generate import wrap_generate, wrap_request_id, wrap_result
 from vllm_omni_metrics_plugin.patches.replicas import wrap_engine_init
-from vllm_omni_metrics_plugin.patches.state import EngineState
+from vllm_omni_metrics_plugin.patches.state import EngineState, Stage
 from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests
 from vllm_omni_metrics_plugin.requests.arrival import WallClock
 
@@ -611,3 +611,46 @@ def test_listener_who_leaves_after_the_last_result_heard_everything(
     leave_after(Engine(speech(480), last_result, speech(20, finished=True)), 2)
     assert recorder.only(RequestFinished).outcome == "stop"
     assert recorder.only(AudioFinished).samples == 500
+
+
+# What a request asks for
+
+
+class Chat(Engine):
+    """Its last two stages make text and audio; the first makes nothing for clients."""
+
+    def __init__(self, state: EngineState, *script: Any) -> None:
+        super().__init__(*script)
+        pools = [Output(stage=stage) for stage in range(3)]
+        for pool, makes in zip(pools, ((), ("text",), ("audio",)), strict=True):
+            state.stages[pool] = Stage("tiny", "stage", "llm", makes=makes)
+        self.engine = SimpleNamespace(stage_vllm_configs=[None], stage_pools=pools)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "asked", "modalities"),
+    [
+        ("hello", {}, ("text", "audio")),
+        ("hello", {"output_modalities": None}, ("text", "audio")),
+        ("hello", {"output_modalities": ["audio", "timestamps"]}, ("audio",)),
+        ("hello", {"output_modalities": ["audio", "text"]}, ("text", "audio")),
+        ("hello", {"output_modalities": ["smell"]}, ("text", "audio")),
+        ({"modalities": ["image"]}, {"output_modalities": ["audio"]}, ("image",)),
+    ],
+    ids=str,
+)
+def test_request_says_what_it_asks_for(
+    state: EngineState, recorder: Any, prompt: Any, asked: Any, modalities: tuple[str, ...]
+) -> None:
+    engine = Chat(state, speech(1, finished=True))
+    asyncio.run(collect(engine.generate(prompt, request_id="speech", **asked)))
+    assert recorder.only(RequestArrived).modalities == modalities
+
+
+def test_what_a_request_asks_for_is_empty_where_it_cannot_be_read(
+    state: EngineState, recorder: Any, log: Any
+) -> None:
+    engine = Chat(state, speech(1, finished=True))
+    assert len(run(engine, output_modalities=7)) == 1
+    assert recorder.only(RequestArrived).modalities == ()
+    assert internal_errors.errors.counts()["what a request asks for"] == 1

@@ -643,6 +643,27 @@ def test_server_decides_whatever_is_wrong_with_the_machine_that_asks(
     assert served(b"", here).exit_code == 2, "the server still decides"
 
 
+def test_objectives_are_named_and_what_is_wrong_with_their_file(tmp_path: Path) -> None:
+    file = tmp_path / "slo.toml"
+    good = '[[objective]]\nname = "prompt"\ntarget = 0.9\nlimits.audio_rtf = 1\n'
+    file.write_text(good)
+    settled = {**ON, "VLLM_OMNI_METRICS_SLO": str(file)}
+    report = examine(settled)
+    assert report.exit_code == 0
+    assert only(report, "objectives") == (
+        "note",
+        f"VLLM_OMNI_METRICS_SLO={str(file)!r}: requests are judged by 'prompt'",
+    )
+    file.write_text(f'{good}[[objective]]\nname = "odd"\ntarget = 9\n')
+    report = examine(settled)
+    assert report.exit_code == 1
+    [(severity, mistake), _] = said(report, "objectives")
+    assert severity == "degraded"
+    assert "line 7: objective 'odd' is left out: target = 9" in mistake
+    file.unlink()
+    assert only(examine(settled), "objectives")[1].endswith("nothing is judged")
+
+
 def test_front_end_in_rust_is_named_as_nothing_of_ours_can_be_there() -> None:
     report = examine({**ON, "VLLM_USE_RUST_FRONTEND": "1"})
     assert report.exit_code == 2

@@ -32,6 +32,7 @@ from vllm_omni_metrics_plugin.hooks import (
     ReplicaLeft,
     RequestArrived,
     RequestFinished,
+    RequestJudged,
     Segment,
     StageEnded,
     StageFinished,
@@ -44,9 +45,14 @@ from vllm_omni_metrics_plugin.hooks import (
     VideoFinished,
     hookimpl,
 )
+from vllm_omni_metrics_plugin.objectives import Objective
 from vllm_omni_metrics_plugin.testing import make_event
 
 RECORDED = Path(__file__).parent / "data" / "exposition.prom"
+OBJECTIVES = (
+    Objective("prompt", 0.95, {"audio_ttfp_seconds": 0.5, "audio_rtf": 1.0}),
+    Objective("elsewhere", 0.9, {"image_pixels": 65536.0}, models=frozenset({"other"})),
+)
 
 
 class Broken:
@@ -68,6 +74,7 @@ def traffic() -> Iterator[Event]:
     yield from videos()
     yield from diffusion()
     yield from transfers()
+    yield from judged()
     for reason, count in (("lost", 3), ("queue_full", 5), ("lost", 1)):
         yield make_event(EventsDropped, reason=reason, count=count)
     yield make_event(ReplicaLeft, model_name="tiny", stage=1, replica=1)
@@ -377,6 +384,24 @@ def transfers() -> Iterator[Event]:
         )
 
 
+def judged() -> Iterator[Event]:
+    for verdict, broken in (
+        ("good", ()),
+        ("excluded", ()),
+        ("unknown", ()),
+        ("bad", ("audio_ttfp_seconds", "audio_rtf", "error")),
+        ("bad", ("audio_rtf",)),
+    ):
+        yield make_event(
+            RequestJudged,
+            request_id="a",
+            model_name="tiny",
+            objective="prompt",
+            verdict=verdict,
+            broken=broken,
+        )
+
+
 def page() -> str:
     """What a scrape shows after the traffic, without the times at which series were created."""
     plugins, shown = HookRegistry(), CollectorRegistry()
@@ -385,6 +410,7 @@ def page() -> str:
         plugins.stats,
         shown,
         held=lambda: {("late_starts", "late_starts_total", "request_id"): 4},
+        objectives=OBJECTIVES,
     )
     plugins.register(exporter, "prometheus")
     plugins.register(Broken(), "broken")

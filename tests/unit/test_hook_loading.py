@@ -22,7 +22,7 @@ class Quiet:
 
 class Misspelt:
     @hookimpl
-    def omni_request_done(self, event: Event) -> None: ...
+    def omni_request_finish(self, event: Event) -> None: ...
 
 
 class Strange:
@@ -60,7 +60,7 @@ class Generator:
 @pytest.mark.parametrize(
     ("plugin", "sentence"),
     [
-        (Misspelt(), "there is no hook omni_request_done; did you mean omni_request_finished?"),
+        (Misspelt(), "there is no hook omni_request_finish; did you mean omni_request_finished?"),
         (Strange(), "there is no hook xyzzy"),
         (Misnamed(), "a hook takes one argument of this name: omni_media_packet(event)"),
         (Greedy(), "a hook takes one argument of this name: omni_media_packet(event)"),
@@ -83,7 +83,7 @@ def test_refusal_names_every_mistake_at_once() -> None:
     class Mistaken(Misspelt, Async):
         pass
 
-    with pytest.raises(ValueError, match=r"async.*; there is no hook omni_request_done"):
+    with pytest.raises(ValueError, match=r"async.*; there is no hook omni_request_finish"):
         HookRegistry().register(Mistaken())
 
 

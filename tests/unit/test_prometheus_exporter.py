@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -22,6 +22,7 @@ from vllm_omni_metrics_plugin.hooks import (
     RequestArrived,
     hookimpl,
 )
+from vllm_omni_metrics_plugin.objectives import Objective
 from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests
 
 MODEL = {"model_name": "tiny"}
@@ -74,6 +75,16 @@ def test_each_replica_that_joins_is_named_once(exposed: Any) -> None:
     assert {sample.value for sample in samples} == {1}
 
 
+PROMPT = Objective("prompt", 0.95, {"audio_ttfp_seconds": 0.5})
+
+
+@pytest.fixture
+def judging(expose: Any) -> Iterator[Any]:
+    """An exporter with an objective."""
+    with expose(objectives=(PROMPT,)) as exposed:
+        yield exposed
+
+
 def feed_every_family(feed: Feed, registry: HookRegistry, exposed: Any) -> None:
     class Broken:
         @hookimpl
@@ -99,6 +110,7 @@ def feed_every_family(feed: Feed, registry: HookRegistry, exposed: Any) -> None:
     feed.finish_image()
     feed.finish_video()
     feed.finish()
+    feed.judge(objective=PROMPT.name)
     feed.send()
     feed.receive()
     feed.fail()
@@ -109,12 +121,12 @@ def feed_every_family(feed: Feed, registry: HookRegistry, exposed: Any) -> None:
 
 @pytest.mark.parametrize("family", catalog.FAMILIES, ids=lambda family: family.stem)
 def test_every_family_of_the_catalogue_is_exposed_as_it_says(
-    feed: Feed, registry: HookRegistry, exposed: Any, family: catalog.Family
+    feed: Feed, registry: HookRegistry, judging: Any, family: catalog.Family
 ) -> None:
-    feed_every_family(feed, registry, exposed)
+    feed_every_family(feed, registry, judging)
     # The client library names a counter's family without the suffix of its samples.
     name = family.name.removesuffix("_total") if family.kind == "counter" else family.name
-    [metric] = [metric for metric in exposed.registry.collect() if metric.name == name]
+    [metric] = [metric for metric in judging.registry.collect() if metric.name == name]
     assert metric.type == family.kind
     assert metric.documentation == family.help
     samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
@@ -132,10 +144,10 @@ def test_every_family_of_the_catalogue_is_exposed_as_it_says(
 
 
 def test_nothing_but_the_catalogue_is_exposed(
-    feed: Feed, registry: HookRegistry, exposed: Any
+    feed: Feed, registry: HookRegistry, judging: Any
 ) -> None:
-    feed_every_family(feed, registry, exposed)
-    names = {sample.name for samples in scrape(exposed.registry).values() for sample in samples}
+    feed_every_family(feed, registry, judging)
+    names = {sample.name for samples in scrape(judging.registry).values() for sample in samples}
     families = {name.removesuffix("_bucket") for name in names if name.endswith("_bucket")}
     families |= {name for name in names if not name.endswith(("_bucket", "_count", "_sum"))}
     assert families == {family.name for family in catalog.FAMILIES}
@@ -148,7 +160,7 @@ def test_buckets_that_the_operator_chose_replace_the_catalogues(
         samples = scrape(exposed.registry)[catalog.PREFIX + family]
         return [sample.labels["le"] for sample in samples if sample.name.endswith("_bucket")]
 
-    with expose(buckets={"audio_rtf": (0.5, 2.0)}) as exposed:
+    with expose(buckets={"audio_rtf": (0.5, 2.0)}, objectives=(PROMPT,)) as exposed:
         feed_every_family(feed, registry, exposed)
         assert bounds(exposed, "audio_rtf") == ["0.5", "2.0", "+Inf"]
         assert len(bounds(exposed, "audio_duration_seconds")) == len(SECONDS) + 1

@@ -310,3 +310,10 @@ def test_channel_that_cannot_be_is_named_and_a_private_one_is_used(
     [warning] = warnings
     assert word.replace("cannot be read", "is not a file that can be read") in warning
     assert (address or key or "") in warning
+
+
+@pytest.mark.parametrize(("value", "file"), [("slo.toml", "slo.toml"), ("", None), (None, None)])
+def test_file_of_objectives_is_what_the_variable_says(value: str | None, file: str | None) -> None:
+    wanted, warnings = parse({} if value is None else {f"{PREFIX}_SLO": value})
+    assert wanted.slo == file
+    assert warnings == []

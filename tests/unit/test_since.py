@@ -43,6 +43,7 @@ RELEASED = {
         "first_video_seconds generation_seconds diffusion"
     ),
     "omni_request_finished": "request_id model_name outcome end_to_end_seconds queue_seconds",
+    "omni_request_judged": "request_id model_name objective verdict broken",
     "omni_transfer_sent": (
         "model_name from_stage from_replica to_stage to_replica key connector size_bytes "
         "duration_seconds sent_at clock"

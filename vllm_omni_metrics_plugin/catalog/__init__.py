@@ -11,6 +11,7 @@ from vllm_omni_metrics_plugin.catalog.audio import AUDIO
 from vllm_omni_metrics_plugin.catalog.critical_path import CRITICAL_PATH
 from vllm_omni_metrics_plugin.catalog.family import EDGE, MODEL, PLUGIN, PREFIX, STAGE, Family
 from vllm_omni_metrics_plugin.catalog.listener import LISTENER
+from vllm_omni_metrics_plugin.catalog.objectives import OBJECTIVES
 from vllm_omni_metrics_plugin.catalog.own import OWN
 from vllm_omni_metrics_plugin.catalog.queues import QUEUES
 from vllm_omni_metrics_plugin.catalog.requests import REQUESTS
@@ -32,7 +33,7 @@ __all__ = [
 FAMILIES: tuple[Family, ...] = (
     *(*QUEUES, *REQUESTS, *CRITICAL_PATH),
     *(*AUDIO, *LISTENER, *VISUAL),
-    *(*TRANSFERS, *OWN),
+    *(*TRANSFERS, *OBJECTIVES, *OWN),
 )
 
 BY_STEM: dict[str, Family] = {family.stem: family for family in FAMILIES}

@@ -51,4 +51,4 @@ class Family:
     @property
     def is_own(self) -> bool:
         """Whether it is about the plugin, and there whatever the engine lets it see."""
-        return self.stem.startswith("metrics_")
+        return self.event == PLUGIN or self.stem.startswith("metrics_")

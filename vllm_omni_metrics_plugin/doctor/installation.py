@@ -9,7 +9,7 @@ from importlib.metadata import distributions, entry_points
 
 from prometheus_client import CollectorRegistry
 
-from vllm_omni_metrics_plugin import settings
+from vllm_omni_metrics_plugin import objectives, settings
 from vllm_omni_metrics_plugin.channel.check import problem_with
 from vllm_omni_metrics_plugin.channel.endpoint import Endpoint, private_endpoint
 from vllm_omni_metrics_plugin.doctor.report import Finding, HookPlugin
@@ -136,6 +136,20 @@ def check_engine(versions: Mapping[str, str]) -> list[Finding]:
         why = f"vllm-omni {release} was tested with vLLM {known.vllm}, and vLLM {vllm} is installed"
         return [Finding("degraded", "engine", why)]
     return []
+
+
+def check_objectives(chosen: Settings) -> list[Finding]:
+    """Which objectives a server would judge requests by, and what is wrong with the others."""
+    if chosen.slo is None:
+        return []
+    warnings: list[str] = []
+    judged = objectives.read(chosen.slo, warnings.append)
+    findings = [Finding("degraded", "objectives", warning) for warning in warnings]
+    if judged:
+        names = ", ".join(repr(objective.name) for objective in judged)
+        why = f"{objectives.VARIABLE}={chosen.slo!r}: requests are judged by {names}"
+        findings.append(Finding("note", "objectives", why))
+    return findings
 
 
 def load_hooks(chosen: Settings) -> dict[str, list[str]]:

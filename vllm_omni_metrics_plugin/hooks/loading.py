@@ -17,6 +17,8 @@ ENTRY_POINT_GROUP = f"{specs.PROJECT}.hooks"
 
 #: The plugin that is there without being installed; it can be blocked like the others.
 BUILT_IN = "prometheus"
+#: The same, where the settings name a file of objectives.
+OBJECTIVES = "objectives"
 
 
 def load_installed(
@@ -56,7 +58,7 @@ def _warn_of_unknown_names(
     registered: list[str], installed: set[str], settings: Settings, warn: Callable[..., None]
 ) -> None:
     """Warn of names in the settings that name no plugin, as mistyped ones do."""
-    names = sorted({*installed, BUILT_IN, *registered})
+    names = sorted({*installed, BUILT_IN, OBJECTIVES, *registered})
     requested = settings.hooks_allowed or frozenset()
     for missing in sorted(requested.difference(registered) - settings.hooks_blocked):
         warn(

@@ -8,6 +8,7 @@ from vllm_omni_metrics_plugin.hooks import specs
 NEWER_FIELDS: dict[tuple[str, str], str] = {
     ("omni_replica_joined", "makes"): "0.2",
     ("omni_replica_joined", "feeds"): "0.2",
+    ("omni_request_arrived", "modalities"): "0.2",
     ("omni_stage_submitted", "model_name"): "0.2",
     ("omni_stage_submitted", "first"): "0.2",
     ("omni_request_finished", "dispatched"): "0.2",

@@ -172,6 +172,11 @@ def omni_request_finished(event: events.RequestFinished) -> None:
     """A request ended; exactly once per arrived request."""
 
 
+@hookspec(since="0.2")
+def omni_request_judged(event: events.RequestJudged) -> None:
+    """A request got its verdict, once for each objective that is about it, at its end."""
+
+
 @hookspec(since="0.1")
 def omni_transfer_sent(event: events.TransferSent) -> None:
     """A payload left one stage for the next. In the server only, once for each payload."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 #: What an endpoint that answers in images asks for in the prompt.
@@ -26,6 +26,17 @@ class Asked(NamedTuple):
         """Whether the prompt asks for images alone, whatever the model makes."""
         asked = self.prompt.get("modalities") if isinstance(self.prompt, Mapping) else None
         return isinstance(asked, (list, tuple)) and bool(asked) and _IMAGES.issuperset(asked)
+
+    def modalities(self, made: Iterable[str], named: Any) -> tuple[str, ...]:
+        """Those that the request asks for, of those that are ``made``.
+
+        All of them, unless the call or the prompt has ``named`` some.
+        """
+        if self.for_images:
+            return ("image",)
+        all_made = tuple(dict.fromkeys(made))
+        chosen = tuple(kind for kind in all_made if kind in (named or ()))
+        return chosen or all_made
 
     def frame_rates(self) -> dict[int, float]:
         """Hz, by stage, where a stage is asked for one."""

@@ -9,6 +9,7 @@ REQUEST = (
     "omni_request_arrived",
     "omni_stage_submitted",
     "omni_request_finished",
+    "omni_request_judged",
     "omni_media_packet",
     "omni_audio_finished",
     "omni_stream_finished",

@@ -36,6 +36,7 @@ class Call:
         "begun",
         "external_request_id",
         "is_warm_up",
+        "modalities",
         "model_name",
         "nobodys",
         "request",
@@ -50,6 +51,7 @@ class Call:
         external_request_id: str,
         arrived_at: float | None,
         streamed: StreamedInput | None = None,
+        modalities: tuple[str, ...] = (),
     ) -> None:
         self.requests = requests
         self.model_name = model_name
@@ -57,6 +59,8 @@ class Call:
         self.arrived_at = arrived_at
         #: The prompt, where it comes in pieces.
         self.streamed = streamed
+        #: That it asks for.
+        self.modalities = modalities
         #: Read here, as where the call ends may be another context.
         self.answering = http.answering()
         self.is_warm_up = is_warming_up()
@@ -77,6 +81,7 @@ class Call:
             self.model_name,
             self.arrived_at,
             self.streamed,
+            self.modalities,
         )
         http.attach(self.request, self.answering)
 
@@ -87,21 +92,25 @@ _current_call: ContextVar[Call | None] = ContextVar("omni_metrics_call", default
 def wrap_generate(original: Callable[..., Any], state: EngineState) -> Callable[..., Any]:
     """``AsyncOmni.generate``: the request's life as its client sees it."""
 
-    read = reading(original, "request_id", "arrival_time", "sampling_params_list")
+    read = reading(
+        original, "request_id", "arrival_time", "sampling_params_list", "output_modalities"
+    )
 
     @functools.wraps(original)
     async def generate(
         self: Any, prompt: Any, *args: Any, **kwargs: Any
     ) -> AsyncGenerator[Any, None]:
-        request_id, arrived_at, params = read(self, prompt, *args, **kwargs)
+        request_id, arrived_at, params, modalities = read(self, prompt, *args, **kwargs)
         asked = Asked(prompt, params)
         prompt, streamed = observed(prompt)
+        model_name = introduce(self, state)
         call = Call(
             state.requests,
-            introduce(self, state),
+            model_name,
             request_id or "",
             _arrival(arrived_at, state.wall_clock),
             streamed,
+            _modalities(self, state, asked, modalities),
         )
         outputs = original(self, prompt, *args, **kwargs)
         error: BaseException | None = None
@@ -180,6 +189,17 @@ def wrap_result(original: Callable[..., Any], state: EngineState) -> Callable[..
 def _arrival(stamp: Any, wall_clock: WallClock) -> float | None:
     """Monotonic arrival time, from the endpoint's own time stamp where it passes one on."""
     return wall_clock.monotonic(stamp) if is_time(stamp) else time.monotonic()
+
+
+def _modalities(omni: Any, state: EngineState, asked: Asked, named: Any) -> tuple[str, ...]:
+    """What the request asks for, of what leaves the engine's stages for clients; never raises."""
+    try:
+        pools = getattr(omni.engine, "stage_pools", ())
+        made = [kind for pool in pools if pool in state.stages for kind in state.stages[pool].makes]
+        return asked.modalities(made, named)
+    except Exception as error:
+        internal_errors.report("what a request asks for", error)
+        return ()
 
 
 def _end(request: OpenRequest, error: BaseException | None, asked: Asked) -> None:

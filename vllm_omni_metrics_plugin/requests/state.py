@@ -50,10 +50,12 @@ class OpenRequests:
         model_name: str,
         arrived_at: float | None,
         streamed_input: StreamedInput | None = None,
+        modalities: tuple[str, ...] = (),
     ) -> OpenRequest:
         """A request arrived; ``arrived_at`` in monotonic seconds, None if it is not known.
 
-        ``streamed_input``, unless all of its input is there.
+        ``streamed_input``, unless all of its input is there. ``modalities`` are those that it asks
+        for, as far as that is known.
         """
         request = OpenRequest(self, request_id, model_name, arrived_at, streamed_input)
         self.by_id[request_id] = request
@@ -65,6 +67,7 @@ class OpenRequests:
                     external_request_id=external_request_id,
                     model_name=model_name,
                     arrived_at=time.monotonic() if arrived_at is None else arrived_at,
+                    modalities=modalities,
                 )
             )
         return request

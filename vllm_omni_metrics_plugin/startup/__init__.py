@@ -10,13 +10,23 @@ from contextlib import AbstractContextManager, nullcontext
 from vllm_omni_metrics_plugin import __version__, api_servers
 from vllm_omni_metrics_plugin import settings as environment
 from vllm_omni_metrics_plugin.hooks import Configured, plugins
-from vllm_omni_metrics_plugin.hooks.loading import BUILT_IN, load_installed
+from vllm_omni_metrics_plugin.hooks.loading import BUILT_IN, OBJECTIVES, load_installed
+from vllm_omni_metrics_plugin.objectives import (
+    Objective,
+    ObjectivesListener,
+    read,
+    with_bounds,
+)
 from vllm_omni_metrics_plugin.patches import Patches, process
 from vllm_omni_metrics_plugin.patches.seams.releases import BY_VERSION
 from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.patches.table import seams_of
+from vllm_omni_metrics_plugin.settings import Settings
 from vllm_omni_metrics_plugin.startup.channel import open_channel
 from vllm_omni_metrics_plugin.startup.scrapes import answer_scrapes
+
+#: What a hook plugin is loaded under, by its name.
+Loading = Callable[[str], AbstractContextManager[object]]
 
 logger = logging.getLogger("vllm.omni_metrics")
 
@@ -53,20 +63,9 @@ def start(environ: Mapping[str, str]) -> EngineState | None:
     if several:
         # First, and so the last of all that this process does at its end.
         atexit.register(api_servers.withdraw_gauges)
-    loading: Callable[[str], AbstractContextManager[object]] = nullcontext
-    if role == "server" and BUILT_IN not in settings.hooks_blocked:
-        from vllm_omni_metrics_plugin.exporters.prometheus import Guard, PrometheusExporter
-
-        guard = Guard()
-        loading = guard.loading
-        exporter = PrometheusExporter(
-            settings.buckets,
-            plugins.stats,
-            native=settings.native,
-            players=settings.players,
-            held=guard.counts,
-        )
-        plugins.register(exporter, BUILT_IN, timed=False)
+    loading: Loading = nullcontext
+    if role == "server":
+        loading = _register_built_in(settings, warn)
     state = EngineState(plugins.hooks, settings.players)
     open_channel(settings, role, state)
     if role == "server":
@@ -88,6 +87,33 @@ def start(environ: Mapping[str, str]) -> EngineState | None:
         if several and api_servers.is_first():
             _log_limits()
     return state
+
+
+def _register_built_in(settings: Settings, warn: Callable[[str], None]) -> Loading:
+    """The exporter and the objectives; returns what other hook plugins are loaded under."""
+    loading: Loading = nullcontext
+    objectives: tuple[Objective, ...] = ()
+    if settings.slo is not None and OBJECTIVES not in settings.hooks_blocked:
+        objectives = read(settings.slo, warn)
+    if BUILT_IN not in settings.hooks_blocked:
+        from vllm_omni_metrics_plugin.exporters.prometheus import Guard, PrometheusExporter
+
+        guard = Guard()
+        loading = guard.loading
+        exporter = PrometheusExporter(
+            with_bounds(settings.buckets, objectives),
+            plugins.stats,
+            native=settings.native,
+            players=settings.players,
+            held=guard.counts,
+            objectives=objectives,
+        )
+        plugins.register(exporter, BUILT_IN, timed=False)
+    if objectives:
+        # After the exporter, and so called before it: who sees a request ended sees its verdicts.
+        listener = ObjectivesListener(objectives, plugins.hooks.omni_request_judged)
+        plugins.register(listener, OBJECTIVES, timed=False)
+    return loading
 
 
 def _log_limits() -> None:

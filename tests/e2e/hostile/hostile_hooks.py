@@ -182,7 +182,7 @@ class Misspelt:
     """Not registered: there is no such hook."""
 
     @hookimpl
-    def omni_request_done(self, event: Event) -> None: ...
+    def omni_request_finish(self, event: Event) -> None: ...
 
 
 control = Control()

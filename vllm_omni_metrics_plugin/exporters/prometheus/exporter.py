@@ -11,6 +11,7 @@ from vllm_omni_metrics_plugin.exporters.prometheus.audio import AudioSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.critical_path import PathSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.listener import ListenerSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.native import NativeFamilies
+from vllm_omni_metrics_plugin.exporters.prometheus.objectives import ObjectiveSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.own_counts import OwnCounts
 from vllm_omni_metrics_plugin.exporters.prometheus.pipeline import PipelineSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.queues import QueueSamples
@@ -20,6 +21,7 @@ from vllm_omni_metrics_plugin.exporters.prometheus.transfers import TransferSamp
 from vllm_omni_metrics_plugin.exporters.prometheus.visual import VisualSamples
 from vllm_omni_metrics_plugin.hooks import Event, HookStats, hookimpl
 from vllm_omni_metrics_plugin.media.playback import PLAYERS
+from vllm_omni_metrics_plugin.objectives import Objective
 
 
 class PrometheusExporter:
@@ -40,10 +42,12 @@ class PrometheusExporter:
         native: bool = True,
         players: Sequence[float] = PLAYERS,
         held: Callable[[], Mapping[tuple[str, str, str], int]] = dict,
+        objectives: Sequence[Objective] = (),
     ) -> None:
         """``buckets`` replace the catalogue's, by family stem.
 
         ``players`` of streamed audio are there by the seconds that they buffer.
+        ``objectives`` are those that requests are judged by.
         If ``native`` is false, the families that the engine publishes itself are left out.
         ``held`` are the counts of a :class:`~.guard.Guard`.
         """
@@ -57,7 +61,7 @@ class PrometheusExporter:
         transfers = TransferSamples(families)
         parts = (
             *(RequestSamples(families), AudioSamples(families), VisualSamples(families)),
-            ListenerSamples(families, players),
+            *(ListenerSamples(families, players), ObjectiveSamples(families, objectives)),
             *(transfers, PathSamples(families), self._queues),
         )
         joined = [part.expect for part in parts]

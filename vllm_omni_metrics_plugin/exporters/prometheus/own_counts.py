@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from vllm_omni_metrics_plugin import api_servers, catalog, internal_errors
 from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families
 from vllm_omni_metrics_plugin.hooks import HookStats
-from vllm_omni_metrics_plugin.hooks.loading import BUILT_IN
+from vllm_omni_metrics_plugin.hooks.loading import BUILT_IN, OBJECTIVES
 
 #: How often the counts are published where no scrape asks for it.
 _PUBLISH_EVERY_SECONDS = 1.0
@@ -92,8 +92,9 @@ class OwnCounts:
         labels = (stats.plugin, stats.hook)
         if stats.plugin == BUILT_IN:
             self._publish_events(stats)
-            if labels not in self._hooks and not stats.errors and not stats.dropped:
-                return  # that the exporter itself works is no news
+        is_news = labels in self._hooks or stats.errors or stats.dropped
+        if stats.plugin in (BUILT_IN, OBJECTIVES) and not is_news:
+            return  # that what is built in works
         self._families["metrics_hook_listening"].labels(*labels).set(stats.is_on)
         before = self._hooks.get(labels, (0, 0, 0))
         # What a full queue drops was counted as a call for a moment, so a count may fall by one.

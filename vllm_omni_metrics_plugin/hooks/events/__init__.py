@@ -31,11 +31,13 @@ from vllm_omni_metrics_plugin.hooks.events.requests import (
     PathSegment,
     RequestArrived,
     RequestFinished,
+    RequestJudged,
     Segment,
     StageEnded,
     StageFinished,
     StageStarted,
     StageSubmitted,
+    Verdict,
 )
 from vllm_omni_metrics_plugin.hooks.events.transfers import (
     EventsDropped,
@@ -64,6 +66,7 @@ __all__ = [
     "ReplicaLeft",
     "RequestArrived",
     "RequestFinished",
+    "RequestJudged",
     "Role",
     "Segment",
     "StageEnded",
@@ -74,5 +77,6 @@ __all__ = [
     "TransferFailed",
     "TransferReceived",
     "TransferSent",
+    "Verdict",
     "VideoFinished",
 ]

@@ -8,6 +8,8 @@ import msgspec
 
 from vllm_omni_metrics_plugin.hooks.events.base import Event
 
+Verdict = Literal["good", "bad", "excluded", "unknown"]
+
 
 class RequestArrived(Event, frozen=True, kw_only=True):
     """The client-facing engine took a request in (``AsyncOmni.generate`` began)."""
@@ -20,6 +22,9 @@ class RequestArrived(Event, frozen=True, kw_only=True):
     #: does in the time of the wall clock; if that was set meanwhile, the arrival is not known: this
     #: is when it called the engine, and every duration from the arrival is None.
     arrived_at: float
+    #: What it asks the engine to make, in the engine's words: ``text``, ``audio``, ``image``,
+    #: ``video`` and others. Empty if the engine does not say, and for prompts of a script.
+    modalities: tuple[str, ...] = ()
 
 
 class StageSubmitted(Event, frozen=True, kw_only=True):
@@ -168,3 +173,20 @@ class RequestFinished(Event, frozen=True, kw_only=True):
     #: The same up to the last output, so its sum is ``end_to_end_seconds``; () if that is None, and
     #: for what did not run to its natural end.
     critical_path: tuple[PathSegment, ...] = ()
+
+
+class RequestJudged(Event, frozen=True, kw_only=True):
+    """A request has ended, and whether it met one of the operator's objectives is certain."""
+
+    request_id: str
+    model_name: str
+    #: The name of the objective in the file that ``VLLM_OMNI_METRICS_SLO`` names.
+    objective: str
+    #: ``good``: the natural end, each limit measured and kept. ``bad``: something is ``broken``.
+    #: ``excluded``: it left, or was answered with HTTP 4xx, and had kept every limit so far.
+    #: ``unknown``: the natural end, with a limit that could not be measured.
+    verdict: Verdict
+    #: The limits that measured values broke, by the stems of their families; ``error``;
+    #: ``left_stalled``: the client left in a silence; ``left_late``: it left without what it waited
+    #: for, when the limit of that was past. Empty unless it is bad.
+    broken: tuple[str, ...]
