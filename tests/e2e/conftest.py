@@ -43,11 +43,17 @@ def pauses(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def silence(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a test writes with how many seconds of silence the speech server's streams begin."""
+    return tmp_path_factory.mktemp("silence") / "vocoder"
+
+
+@pytest.fixture(scope="session")
 def speech_server(
-    logs: Path, first_series: dict[str, set[Series]], pauses: Path
+    logs: Path, first_series: dict[str, set[Series]], pauses: Path, silence: Path
 ) -> Iterator[Server]:
     """Speech, two replicas of the second stage, the engine's own statistics as they come."""
-    env = {**ON, "VLLM_OMNI_CPU_PAUSES": str(pauses)}
+    env = {**ON, "VLLM_OMNI_CPU_PAUSES": str(pauses), "VLLM_OMNI_CPU_SILENCE": str(silence)}
     with Server("tts", replicas=2, env=env, log_path=logs / "speech.log") as server:
         first_series[server.url] = series(scrape(server.url))
         yield server

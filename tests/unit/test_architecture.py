@@ -66,7 +66,7 @@ MAY_IMPORT = {
     "scrape": {"catalog"},
     "settings": {"catalog", "media"},
     "hooks": {"internal_errors", "media", "settings"},
-    "requests": {"media", "hooks"},
+    "requests": {"internal_errors", "media", "hooks"},
     "channel": {"internal_errors", "hooks"},
     "exporters": {"internal_errors", "api_servers", "catalog", "media", "hooks"},
     "compare": {"catalog", "scrape", "tables"},

@@ -19,6 +19,7 @@ from vllm_omni_metrics_plugin.hooks import (
     StageSubmitted,
 )
 from vllm_omni_metrics_plugin.media.playback import PLAYERS
+from vllm_omni_metrics_plugin.requests.background import Background
 from vllm_omni_metrics_plugin.requests.bindings import Bindings
 from vllm_omni_metrics_plugin.requests.executions import Executions
 from vllm_omni_metrics_plugin.requests.request import OpenRequest
@@ -35,6 +36,7 @@ class OpenRequests:
         """
         self.hooks = hooks
         self.players = players
+        self.background = Background()
         self.by_id: dict[str, OpenRequest] = {}
         #: Whether a request ever runs is decided once, by its first submit or its end.
         self._deciding = threading.Lock()

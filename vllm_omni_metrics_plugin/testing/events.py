@@ -41,6 +41,8 @@ _USUAL: dict[str, Any] = {
     "finished_at": 101.0,
     "since_arrival_seconds": 0.2,
     "first_packet_seconds": 0.2,
+    "leading_silence_seconds": 0.05,
+    "first_audible_seconds": 0.25,
     "generation_seconds": 0.99,
     "end_to_end_seconds": 1.0,
     "queue_seconds": 0.01,

@@ -17,6 +17,7 @@ from vllm_omni_metrics_plugin.hooks.events.media import (
     Modality,
     Playing,
     StreamFinished,
+    Unheard,
     VideoFinished,
 )
 from vllm_omni_metrics_plugin.hooks.events.process import (
@@ -70,5 +71,6 @@ __all__ = [
     "TransferFailed",
     "TransferReceived",
     "TransferSent",
+    "Unheard",
     "VideoFinished",
 ]
