@@ -104,11 +104,14 @@ class Player:
             self.played_seconds = self._run_content + (at - self._run_start)
         return False
 
-    def dry_at(self, content: float) -> float | None:
-        """When it runs dry, or did, if nothing more arrives; None while it has not started."""
+    def dry(self, content: float) -> tuple[float, float] | None:
+        """When it runs dry, or did, if nothing more arrives, and how much it has played by then.
+
+        None while it has not started.
+        """
         if self._run_start is not None:
-            return self._run_start + (content - self._run_content)
-        return None if self.started_at is None else self._waits_since
+            return self._run_start + (content - self._run_content), content
+        return None if self.started_at is None else (self._waits_since, self._run_content)
 
     def played_at(self, seconds: float) -> float | None:
         """When it came to this place of the stream, if it goes on; None if it never started.

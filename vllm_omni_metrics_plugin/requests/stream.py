@@ -10,6 +10,7 @@ from vllm_omni_metrics_plugin.hooks.events import Unheard
 from vllm_omni_metrics_plugin.media.playback import Playback, Player
 from vllm_omni_metrics_plugin.requests.background import Background
 from vllm_omni_metrics_plugin.requests.first_sound import FirstSound
+from vllm_omni_metrics_plugin.requests.stalls import Watched
 
 
 class Waited(NamedTuple):
@@ -24,7 +25,7 @@ class Waited(NamedTuple):
 class Stream:
     """From the moment when a stage that makes audio is given the request; keeps no packet."""
 
-    __slots__ = ("first_sound", "lacks_rate", "playback")
+    __slots__ = ("first_sound", "lacks_rate", "playback", "watched")
 
     def __init__(self, buffers: Sequence[float], background: Background) -> None:
         """``buffers`` of its players, in seconds; ``background`` looks for its first sound."""
@@ -32,6 +33,8 @@ class Stream:
         self.first_sound = FirstSound(background)
         #: There was audio whose length is not known.
         self.lacks_rate = False
+        #: Where somebody asks for its stalls while they last.
+        self.watched: Watched | None = None
 
     def packet(
         self,

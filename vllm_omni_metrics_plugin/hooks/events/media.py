@@ -83,6 +83,27 @@ class AudioFinished(Event, frozen=True, kw_only=True):
         return None if self.during_input else _rtf(self.generation_seconds, self.duration_seconds)
 
 
+class PlaybackStalled(Event, frozen=True, kw_only=True):
+    """A player of a stream has played all that arrived, and its listener hears nothing.
+
+    Called 1 ms after that, on the event loop on which the packets come; with the next packet if
+    that loop was not quicker, or is none. Nobody knows yet whether another packet follows, so the
+    end of a stream may be taken for a stall: :class:`StreamFinished` counts those that were.
+    """
+
+    request_id: str
+    model_name: str
+    #: The stage that makes the audio.
+    stage: int
+    replica: int | None
+    #: The player's: audio that it waits for before it resumes.
+    buffer_seconds: float
+    #: When the silence began.
+    stalled_at: float
+    #: Audio that it had played until then.
+    played_seconds: float
+
+
 class Playing(msgspec.Struct, frozen=True, kw_only=True):
     """How one player played a stream that it heard something of."""
 
