@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import array
 import http.client
 import json
+import statistics
+import sys
 import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -14,6 +17,11 @@ _RATE = 24_000
 _SAMPLE_BYTES = 2
 _PIECE = 1 << 16
 _SECONDS = 120.0
+#: Bytes of sound that are kept: 4 s.
+_KEPT = 4 * _RATE * _SAMPLE_BYTES
+#: -40 dBFS, and how many milliseconds a sound lasts that is no click.
+_LOUD = 327.67
+_HELD = 50
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,8 @@ class Heard:
     over_at: int
     left: bool
     samples: int
+    #: Of the sound, before it is to be heard; None if it is not, in 4 s.
+    silence: int | None = None
 
 
 def listen(
@@ -45,12 +55,14 @@ def listen(
     pieces: list[tuple[int, int]] = []
     began = time.perf_counter()
     received = until_now = 0
+    sound = bytearray()
 
     def now() -> int:
         return round(1000 * (time.perf_counter() - began))
 
     def heard(*, left: bool) -> Heard:
-        return Heard(pieces, now(), left, received // _SAMPLE_BYTES)
+        over_at = now()
+        return Heard(pieces, over_at, left, received // _SAMPLE_BYTES, _silence(bytes(sound)))
 
     try:
         headers = {"content-type": "application/json"}
@@ -61,6 +73,7 @@ def listen(
         response = connection.getresponse()
         while data := response.read1(_PIECE):
             received += len(data)
+            sound += data[: _KEPT - len(sound)]
             before, until_now = until_now, received // _SAMPLE_BYTES * 1000 // _RATE
             pieces.append((now(), until_now - before))
             sock.settimeout(bears_seconds)
@@ -69,3 +82,17 @@ def listen(
         return heard(left=True)
     finally:
         connection.close()
+
+
+def _silence(sound: bytes) -> int | None:
+    """Milliseconds before 50 in a row from each of which on 10 are loud, by their deviation."""
+    values = array.array("h", sound[: len(sound) // _SAMPLE_BYTES * _SAMPLE_BYTES])
+    if sys.byteorder == "big":
+        values.byteswap()
+    tick, row = _RATE // 1000, 0
+    for start in range(0, len(values) - 10 * tick + 1, tick):
+        is_loud = statistics.pstdev(values[start : start + 10 * tick]) > _LOUD
+        row = row + 1 if is_loud else 0
+        if row == _HELD:
+            return start // tick - _HELD + 1
+    return None

@@ -56,8 +56,18 @@ def judging(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
+def silence(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a test writes with how many seconds of silence the speech server's streams begin."""
+    return tmp_path_factory.mktemp("silence") / "vocoder"
+
+
+@pytest.fixture(scope="session")
 def speech_server(
-    logs: Path, first_series: dict[str, set[Series]], pauses: Path, judging: dict[str, str]
+    logs: Path,
+    first_series: dict[str, set[Series]],
+    pauses: Path,
+    silence: Path,
+    judging: dict[str, str],
 ) -> Iterator[Server]:
     """Speech, two replicas of the second stage, the engine's own statistics as they come.
 
@@ -67,6 +77,7 @@ def speech_server(
         **judging,
         "VLLM_OMNI_CPU_PAUSES": str(pauses),
         "VLLM_OMNI_CPU_DELAYS": str(pauses.parent / "delays"),
+        "VLLM_OMNI_CPU_SILENCE": str(silence),
         "VLLM_OMNI_METRICS_PORT": str(free_port()),
     }
     with Server("tts", replicas=2, env=env, log_path=logs / "speech.log") as server:

@@ -119,7 +119,7 @@ def collector() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def served(
-    logs: Path, tmp_path_factory: pytest.TempPathFactory, collector: Any
+    logs: Path, tmp_path_factory: pytest.TempPathFactory, collector: Any, pauses: Path
 ) -> Iterator[Served]:
     """A server with the hostile package, the walk's and the examples' installed beside it."""
     folder = tmp_path_factory.mktemp("hooks")
@@ -135,6 +135,7 @@ def served(
         **ON,
         "PYTHONPATH": f"{packages}{os.pathsep}{EXAMPLES}",
         "HOSTILE_HOOKS_PORT": str(port),
+        "VLLM_OMNI_CPU_PAUSES": str(pauses),
         "VLLM_OMNI_ACCESS_LOG": str(folder / "access.jsonl"),
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         "OTEL_METRIC_EXPORT_INTERVAL": "500",
@@ -231,6 +232,25 @@ def test_hostile_listener_changes_no_response_and_no_count(
         assert 1 <= report["inline"] < 10, "then it sleeps on a thread of its own"
     if fault == "hangs":
         assert report["inline"] == 0
+
+
+def test_stall_is_told_while_the_listener_hears_nothing(served: Served, pauses: Path) -> None:
+    served.hooks("register?fault=stalls")
+    try:
+        pauses.write_text("0 4")
+        answer = audio.speech(served.server.url, tokens=20, stream="audio")
+        settled(served.server, is_idle)
+        heard = served.hooks("report")["stalls"]
+    finally:
+        pauses.unlink(missing_ok=True)
+        served.hooks("unregister?name=stalls")
+    packets = [about for kind, about in heard if kind == "packet"]
+    [stall] = [about for kind, about in heard[:2] if kind == "stall"]
+    first, second = packets[:2]
+    assert stall["played_seconds"] == pytest.approx(first["seconds"])
+    assert stall["stalled_at"] == pytest.approx(first["left_at"] + first["seconds"])
+    assert stall["stalled_at"] < stall["told_at"] < second["left_at"], "not when it was over"
+    assert sum(packet["seconds"] for packet in packets) == pytest.approx(answer.audio_seconds)
 
 
 def test_faults_are_logged_once_with_the_plugins_name_and_switching_off_once(

@@ -25,6 +25,9 @@ PLAYERS = {"0": 0, "0.2": 200}
 #: The client and the server share two cores with whatever else runs.
 APART_SECONDS = 0.06
 
+#: How sound is cut into windows of 10 ms.
+WINDOW_SECONDS = 0.01
+
 Pause = Callable[[str], None]
 
 
@@ -37,6 +40,17 @@ def pause(pauses: Path) -> Iterator[Pause]:
 
     yield write
     pauses.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def begin_silent(silence: Path) -> Iterator[Callable[[float], None]]:
+    """Has streams begin with so many seconds of silence."""
+
+    def write(seconds: float) -> None:
+        silence.write_text(str(seconds))
+
+    yield write
+    silence.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -155,3 +169,57 @@ def test_streams_that_fail_and_whole_answers_are_told_apart(
         time.sleep(0.1)
     assert (whole.status, silent.status) == (200, 200)
     assert endings(seen.gained) == {"error": 1}, "one has no sound, the other is no stream"
+
+
+def missing(gained: Scrape) -> dict[tuple[str, str], float]:
+    """By family and reason."""
+    name = "vllm:omni_metrics_missing_samples_total"
+    found = {
+        (labels["family"], labels["reason"]): gained.sum(name, **labels)
+        for labels in gained.label_sets(name)
+    }
+    return {key: count for key, count in found.items() if count}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "pauses"), [(0.0, "0"), (0.3, "0 0.9"), (0.3, "0 0 0 0 0 2.5")]
+)
+def test_first_sound_is_heard_when_a_player_of_what_came_plays_it(
+    speech_server: Server,
+    pause: Pause,
+    begin_silent: Callable[[float], None],
+    seconds: float,
+    pauses: str,
+) -> None:
+    """A stall within the silence delays it, one after it does not."""
+    with observing(speech_server) as seen:
+        begin_silent(seconds)
+        pause(pauses)
+        heard = listen(speech_server.url, tokens=28)
+    assert heard.silence is not None
+    player = hear(heard.pieces, 0, heard.over_at, "end")
+    stalled = sum(length for _, length, before in player.stalls if before <= heard.silence)
+    audible = heard.pieces[0][0] + heard.silence + stalled
+    gained = seen.gained
+    assert missing(gained) == {}
+    assert gained.sum("vllm:omni_audio_first_audible_seconds_count") == 1
+    assert gained.sum("vllm:omni_audio_first_audible_seconds_sum") == pytest.approx(
+        audible / 1000, abs=APART_SECONDS, rel=0.1
+    )
+    assert gained.sum("vllm:omni_audio_leading_silence_seconds_count") == 1
+    silent = gained.sum("vllm:omni_audio_leading_silence_seconds_sum")
+    assert silent == pytest.approx(heard.silence / 1000, abs=0.0015)
+    assert silent == pytest.approx(seconds, abs=WINDOW_SECONDS)
+
+
+def test_stream_of_silence_has_no_first_sound(
+    speech_server: Server, begin_silent: Callable[[float], None]
+) -> None:
+    with observing(speech_server) as seen:
+        begin_silent(100)
+        heard = listen(speech_server.url, tokens=10)
+    assert heard.silence is None
+    assert endings(seen.gained)
+    families = ("vllm:omni_audio_first_audible_seconds", "vllm:omni_audio_leading_silence_seconds")
+    assert missing(seen.gained) == {(family, "no_audible_sound"): 1 for family in families}
+    assert all(seen.gained.sum(f"{family}_count") == 0 for family in families)

@@ -213,7 +213,20 @@ def streams() -> Iterator[Event]:
     whole = {"request_id": "a", "model_name": "tiny", "stage": 1}
     yield make_event(StreamFinished, **whole, replica=0)
     yield make_event(StreamFinished, **whole, replica=0, ending="smooth", underrun_seconds=0.0)
-    silent = {"ending": "left_before_audio", "underrun_seconds": None, "players": ()}
+    for unheard in ("left_before_sound", "no_audible_sound", "on_device"):
+        silence = 0.3 if unheard == "left_before_sound" else None
+        yield make_event(
+            StreamFinished,
+            **whole,
+            replica=0,
+            leading_silence_seconds=silence,
+            first_audible_seconds=None,
+            unheard=unheard,
+        )
+    silent = {
+        **{"ending": "left_before_audio", "underrun_seconds": None, "players": ()},
+        **{"leading_silence_seconds": None, "first_audible_seconds": None},
+    }
     yield make_event(StreamFinished, **whole, replica=1, **silent)
     yield make_event(StreamFinished, **whole, replica=None)
     yield make_event(StreamFinished, **whole, replica=0, **{**silent, "ending": None})

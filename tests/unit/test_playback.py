@@ -46,6 +46,12 @@ def _agree(packets: Packets, buffer: int, over_at: int, over: Over) -> None:
     )
     about = f"packets={packets} buffer={buffer} {over} at {over_at}"
     assert found == expected, about
+    for place in (0, 1, heard.played // 2, heard.played):
+        silent = sum(length for _, length, before in heard.stalls if before <= place)
+        at = None if heard.started is None else (heard.started + place + silent) * TICK
+        is_heard = place < heard.played or over == "leave"
+        if is_heard and not (over == "leave" and place == heard.played):
+            assert player.played_at(place * TICK) == at, f"{place} of {about}"
     if over == "fail" or (over == "end" and not packets):
         assert ending == "error", about
     elif over == "end":
@@ -155,11 +161,11 @@ def test_a_buffer_hides_what_a_player_without_one_stalls_at() -> None:
 
 def test_it_runs_dry_when_all_that_arrived_is_played() -> None:
     player = Player(0.2)
-    assert player.dry_at(0.0) is None
+    assert player.dry(0.0) is None
     player.packet(5.0, 0.0, 0.25)
-    assert player.dry_at(0.25) == 5.25
+    assert player.dry(0.25) == (5.25, 0.25)
     player.packet(6.0, 0.25, 0.3)
-    assert player.dry_at(0.3) == 5.25, "it waits for its buffer since then"
+    assert player.dry(0.3) == (5.25, 0.25), "it waits for its buffer since then"
 
 
 def test_a_packet_costs_little() -> None:

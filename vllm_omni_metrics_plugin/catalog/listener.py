@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vllm_omni_metrics_plugin.catalog.buckets import WAIT_SECONDS
 from vllm_omni_metrics_plugin.catalog.family import STAGE, Family
 from vllm_omni_metrics_plugin.media.playback import ENDINGS
 
@@ -12,6 +13,11 @@ _SILENCE_SECONDS = (
 )
 _PLAYER = (*STAGE, "player")
 _MISSING = ("unknown_replica", "no_sample_rate")
+#: Why the first sound was not found.
+_NOT_FOUND = (
+    *("no_audible_sound", "left_before_sound"),
+    *("on_device", "unknown_form", "queue_full", "internal_error"),
+)
 
 LISTENER: tuple[Family, ...] = (
     Family(
@@ -79,5 +85,28 @@ LISTENER: tuple[Family, ...] = (
         formula="longest_stall_seconds, by player",
         buckets=_SILENCE_SECONDS,
         missing=_MISSING,
+    ),
+    Family(
+        stem="audio_first_audible_seconds",
+        kind="histogram",
+        labels=STAGE,
+        unit="seconds",
+        help="Arrival to the first sound that a listener heard of a stream; the silence with which "
+        "the audio begins and the first player's stalls in it are part of it.",
+        event="omni_stream_finished",
+        formula="first_audible_seconds",
+        buckets=WAIT_SECONDS,
+        missing=(*_MISSING, *_NOT_FOUND, "unknown_arrival", "during_input"),
+    ),
+    Family(
+        stem="audio_leading_silence_seconds",
+        kind="histogram",
+        labels=STAGE,
+        unit="seconds",
+        help="The silence with which a stream's audio begins, up to 3 s.",
+        event="omni_stream_finished",
+        formula="leading_silence_seconds",
+        buckets=_SILENCE_SECONDS,
+        missing=(*_MISSING, *_NOT_FOUND),
     ),
 )

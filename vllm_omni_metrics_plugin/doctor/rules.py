@@ -278,6 +278,12 @@ TALLIES: tuple[Tally, ...] = (
 #: Why a sample was missing: what the request had not, or the plugin could not see.
 REASONS: dict[str, tuple[Severity, str]] = {
     "empty_audio": ("note", "the request's audio had nothing in it"),
+    "no_audible_sound": ("note", "the first 3 s of the audio have no sound over -40 dBFS"),
+    "left_before_sound": ("note", "the listener left before there was a sound"),
+    "on_device": (
+        "note",
+        "the audio was not in the host's memory, and is not copied from a device",
+    ),
     "no_image": ("note", "the request ended without an image"),
     "no_frames": ("note", "the request ended without a video"),
     "never_received": ("note", "nobody took the payload, as when the client hung up"),
@@ -295,6 +301,8 @@ REASONS: dict[str, tuple[Severity, str]] = {
     "no_sample_rate": ("degraded", "the output did not say its sample rate"),
     "no_generation_time": ("degraded", "the stage was not seen to begin or to finish"),
     "unknown_form": ("degraded", "the output has a form that the plugin does not know"),
+    "queue_full": ("degraded", "more packets waited to be looked at than are kept"),
+    "internal_error": ("degraded", "the plugin's own code failed; the log says where"),
     "unknown_edge": ("degraded", "it was not seen who sent or received the payload"),
     "unknown_sender": ("degraded", "it was not seen who sent the payload"),
     "not_seen": ("degraded", "the noise scheduler's steps were not seen"),

@@ -153,6 +153,11 @@ def omni_audio_finished(event: events.AudioFinished) -> None:
 
 
 @hookspec(since="0.2")
+def omni_playback_stalled(event: events.PlaybackStalled) -> None:
+    """A player of a stream ran dry, and its listener hears nothing; while it lasts."""
+
+
+@hookspec(since="0.2")
 def omni_stream_finished(event: events.StreamFinished) -> None:
     """A response with streamed audio is over, complete or not."""
 

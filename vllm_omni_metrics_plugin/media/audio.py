@@ -30,10 +30,16 @@ def count_samples(payload: Mapping[str, Any]) -> int | None:
 
     Audio that is there but empty counts 0.
     """
+    audio = find_audio(payload)
+    return None if audio is None else _samples(audio)
+
+
+def find_audio(payload: Mapping[str, Any]) -> Any:
+    """The audio of a multimodal output, in any form; None if it carries none."""
     for key in _AUDIO_KEYS:
         audio = payload.get(key)
         if audio is not None:
-            return _samples(audio)
+            return audio
     return None
 
 
@@ -53,7 +59,8 @@ def _samples(audio: Any) -> int:
             return 0
         if len(shape) < 2:
             return int(shape[0]) if shape else 1
-        return int(math.prod(shape[:-2])) * _samples_of_channels(int(shape[-2]), int(shape[-1]))
+        first, second = int(shape[-2]), int(shape[-1])
+        return int(math.prod(shape[:-2])) * (first if channels_are_last(first, second) else second)
     if isinstance(audio, Sequence) and not isinstance(audio, (str, bytes)):
         if audio and isinstance(audio[0], (int, float)):
             return len(audio)
@@ -61,9 +68,9 @@ def _samples(audio: Any) -> int:
     return 0
 
 
-def _samples_of_channels(first: int, second: int) -> int:
+def channels_are_last(first: int, second: int) -> bool:
     """Of a two-dimensional array, whose channels come first unless they can only come second."""
-    return first if second <= _MOST_CHANNELS < first else second
+    return second <= _MOST_CHANNELS < first
 
 
 def _positive_int(value: Any) -> int | None:

@@ -10,7 +10,7 @@ over. It runs dry when the present run has played all that arrived; a packet lat
 stall as soon as the buffer is full again. The start is never a stall, nor is the end.
 
 Times are monotonic seconds. A stream keeps a few floats for itself and for each of its players,
-however many packets it has.
+however many packets it has, and two for each run of play that begins in its first seconds.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ from typing import Literal, get_args
 SHORTEST_STALL = 0.001
 #: Seconds; sums of floats may miss a full buffer by so much.
 _ROUNDING = 1e-9
+#: Seconds of a stream of which its players remember when they played them, and in how many runs;
+#: packets of 20 ms that are late each and all would make 150.
+REMEMBERED_SECONDS = 3.0
+_MOST_RUNS = 256
 
 Ending = Literal["smooth", "stalled", "left_before_audio", "left_playing", "left_stalled", "error"]
 ENDINGS: tuple[Ending, ...] = get_args(Ending)
@@ -35,6 +39,7 @@ class Player:
     __slots__ = (
         "_run_content",
         "_run_start",
+        "_runs",
         "_waits_since",
         "buffer_seconds",
         "first_stall_at_seconds",
@@ -62,6 +67,8 @@ class Player:
         #: Seconds of the stream that earlier runs played.
         self._run_content = 0.0
         self._waits_since = 0.0
+        #: Of the first seconds: how much had been played when each run began, and when that was.
+        self._runs: list[tuple[float, float]] = []
 
     def packet(self, at: float, before: float, content: float) -> None:
         """A packet arrives; there are ``content`` seconds now and were ``before``."""
@@ -85,8 +92,7 @@ class Player:
     def fail(self, at: float, content: float) -> None:
         """The stream breaks off: a silence that lasts until then counts, what is left is played."""
         if self._is_dry(at, content):
-            self._stall(at)
-            self._run_start = at
+            self._resume(at)
         self.end(at, content)
 
     def leave(self, at: float, content: float) -> bool:
@@ -98,11 +104,26 @@ class Player:
             self.played_seconds = self._run_content + (at - self._run_start)
         return False
 
-    def dry_at(self, content: float) -> float | None:
-        """When it runs dry, or did, if nothing more arrives; None while it has not started."""
+    def dry(self, content: float) -> tuple[float, float] | None:
+        """When it runs dry, or did, if nothing more arrives, and how much it has played by then.
+
+        None while it has not started.
+        """
         if self._run_start is not None:
-            return self._run_start + (content - self._run_content)
-        return None if self.started_at is None else self._waits_since
+            return self._run_start + (content - self._run_content), content
+        return None if self.started_at is None else (self._waits_since, self._run_content)
+
+    def played_at(self, seconds: float) -> float | None:
+        """When it came to this place of the stream, if it goes on; None if it never started.
+
+        Right for the first :data:`REMEMBERED_SECONDS`.
+        """
+        at = None
+        for content, run_start in self._runs:
+            if content > seconds:
+                break
+            at = run_start + (seconds - content)
+        return at
 
     def _is_dry(self, at: float, content: float) -> bool:
         """Whether it started and plays nothing; it waits then."""
@@ -121,6 +142,8 @@ class Player:
         else:
             self._stall(at)
         self._run_start = at
+        if self._run_content <= REMEMBERED_SECONDS and len(self._runs) < _MOST_RUNS:
+            self._runs.append((self._run_content, at))
 
     def _stall(self, until: float) -> bool:
         seconds = until - self._waits_since

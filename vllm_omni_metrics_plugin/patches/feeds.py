@@ -12,7 +12,7 @@ REQUEST = (
     "omni_request_judged",
     "omni_media_packet",
     "omni_audio_finished",
-    "omni_stream_finished",
+    *("omni_stream_finished", "omni_playback_stalled"),
 )
 VISUAL = ("omni_image_finished", "omni_video_finished")
 GENERATION_TIMES = ("image_generation_time_seconds", "video_generation_time_seconds")

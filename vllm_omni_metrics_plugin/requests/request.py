@@ -8,22 +8,26 @@ the engine's queue handed the output over.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from vllm_omni_metrics_plugin.hooks import (
     MediaPacket,
     PathSegment,
+    PlaybackStalled,
     RequestFinished,
 )
 from vllm_omni_metrics_plugin.requests.audio import AudioOutput
+from vllm_omni_metrics_plugin.requests.background import Background
 from vllm_omni_metrics_plugin.requests.critical_path import critical_path
 from vllm_omni_metrics_plugin.requests.encoding import Encoding, current_encoding
 from vllm_omni_metrics_plugin.requests.exchange import Ending, Exchange
 from vllm_omni_metrics_plugin.requests.executions import Executions
 from vllm_omni_metrics_plugin.requests.inputs import Inputs
 from vllm_omni_metrics_plugin.requests.outcome import CUT_SHORT, ending_of, outcome_of
-from vllm_omni_metrics_plugin.requests.stream import Stream
+from vllm_omni_metrics_plugin.requests.stalls import Stalls, Watched
+from vllm_omni_metrics_plugin.requests.stream import Stream, Waited
 from vllm_omni_metrics_plugin.requests.streamed_input import StreamedInput
 from vllm_omni_metrics_plugin.requests.visual import VisualOutput
 from vllm_omni_metrics_plugin.requests.work import Delivery, StageWork
@@ -36,6 +40,9 @@ class OpenRequests(Protocol):
     executions: Executions
     #: Seconds that the players of its streams buffer.
     players: Sequence[float]
+    #: Looks for the first sound of each.
+    background: Background
+    stalls: Stalls
 
     def close(self, request: OpenRequest) -> bool:
         """Forget it; False if that was done before."""
@@ -151,7 +158,7 @@ class OpenRequest:
 
     def audio_output(
         self,
-        payloads: Iterable[Mapping[str, Any]],
+        payloads: Sequence[Mapping[str, Any]],
         stage: int,
         replica: int | None,
         *,
@@ -177,7 +184,11 @@ class OpenRequest:
         if output.streamed:
             stream = self.streams.get(stage) or self._open_stream(stage)
             if stream is not None:
-                stream.packet(now, samples, output.sample_rate)
+                if self.requests.hooks.omni_playback_stalled.listeners:
+                    self._watch(stream, stage, now)
+                stream.packet(now, samples, output.sample_rate, payloads)
+                if stream.watched is not None:
+                    self.requests.stalls.came(stream.watched, now)
         packet = self.requests.hooks.omni_media_packet
         if packet.listeners:
             packet(
@@ -324,30 +335,75 @@ class OpenRequest:
         since = self.arrived_at if self.streamed_input is None else self.streamed_input.ended_at
         return None if since is None else moment - since
 
+    @property
+    def _waited(self) -> Waited:
+        if self.streamed_input is None:
+            return Waited(self.arrived_at)
+        return Waited(self.streamed_input.ended_at, during_input=True)
+
     def _queued_until(self, moment: float) -> float | None:
         """How long a stage could have had it: of a streamed input, from the first piece on."""
         since = self.arrived_at if self.streamed_input is None else self.streamed_input.began_at
         return None if since is None else moment - since
 
     def _open_stream(self, stage: int) -> Stream | None:
-        if not self.requests.hooks.omni_stream_finished.listeners:
+        hooks = self.requests.hooks
+        if not hooks.omni_stream_finished.listeners and not hooks.omni_playback_stalled.listeners:
             return None
-        stream = self.streams[stage] = Stream(self.requests.players)
+        stream = self.streams[stage] = Stream(self.requests.players, self.requests.background)
         return stream
+
+    def _watch(self, stream: Stream, stage: int, now: float) -> None:
+        """A packet is about to be taken in, which may end a stall that nobody was told of."""
+        if stream.watched is None:
+            stream.watched = Watched(stream.playback, partial(self._tell_stall, stage))
+        else:
+            stream.watched.look(now)
+
+    def _tell_stall(
+        self, stage: int, buffer_seconds: float, stalled_at: float, played_seconds: float
+    ) -> None:
+        stalled = self.requests.hooks.omni_playback_stalled
+        if stalled.listeners and not self.streams[stage].lacks_rate:
+            stalled(
+                PlaybackStalled(
+                    request_id=self.request_id,
+                    model_name=self.model_name,
+                    stage=stage,
+                    replica=self._replica(stage),
+                    buffer_seconds=buffer_seconds,
+                    stalled_at=stalled_at,
+                    played_seconds=played_seconds,
+                )
+            )
+
+    def _replica(self, stage: int) -> int | None:
+        """As its output says, or else as it was placed."""
+        output, work = self.audio.get(stage), self.stages.get(stage)
+        replica = output.replica if output is not None else None
+        return work.replica if replica is None and work is not None else replica
 
     def _finish_streams(self, outcome: str) -> None:
         """Not when the engine was done: the listener may have left after it."""
-        finished = self.requests.hooks.omni_stream_finished
-        if finished.listeners:
-            now = time.monotonic()
-            for stage, stream in list(self.streams.items()):
-                output, work = self.audio.get(stage), self.stages.get(stage)
-                replica = output.replica if output is not None else None
-                if replica is None and work is not None:
-                    replica = work.replica
-                finished(
-                    stream.over(outcome, now, self.request_id, self.model_name, stage, replica)
+        now = time.monotonic()
+        for stage, stream in list(self.streams.items()):
+            if stream.watched is not None:
+                if outcome in CUT_SHORT:  # else the silence is the end
+                    stream.watched.look(now)
+                self.requests.stalls.over(stream.watched)
+            if self.requests.hooks.omni_stream_finished.listeners:
+                stream.over(outcome, now)
+                stream.first_sound.when_looked_at(
+                    partial(self._finish_stream, stream, stage, self._replica(stage), self._waited)
                 )
+
+    def _finish_stream(
+        self, stream: Stream, stage: int, replica: int | None, waited: Waited
+    ) -> None:
+        """Perhaps on another thread."""
+        self.requests.hooks.omni_stream_finished(
+            stream.finished(self.request_id, self.model_name, stage, replica, waited)
+        )
 
     def _finish_audio(self) -> None:
         finished = self.requests.hooks.omni_audio_finished

@@ -19,9 +19,11 @@ from vllm_omni_metrics_plugin.hooks import (
     StageSubmitted,
 )
 from vllm_omni_metrics_plugin.media.playback import PLAYERS
+from vllm_omni_metrics_plugin.requests.background import Background
 from vllm_omni_metrics_plugin.requests.bindings import Bindings
 from vllm_omni_metrics_plugin.requests.executions import Executions
 from vllm_omni_metrics_plugin.requests.request import OpenRequest
+from vllm_omni_metrics_plugin.requests.stalls import Stalls
 from vllm_omni_metrics_plugin.requests.streamed_input import StreamedInput
 
 
@@ -35,6 +37,8 @@ class OpenRequests:
         """
         self.hooks = hooks
         self.players = players
+        self.background = Background()
+        self.stalls = Stalls()
         self.by_id: dict[str, OpenRequest] = {}
         #: Whether a request ever runs is decided once, by its first submit or its end.
         self._deciding = threading.Lock()

@@ -2,58 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from vllm_omni_metrics_plugin.hooks import Playing, StreamFinished
+from vllm_omni_metrics_plugin.hooks.events import Unheard
 from vllm_omni_metrics_plugin.media.playback import Playback, Player
+from vllm_omni_metrics_plugin.requests.background import Background
+from vllm_omni_metrics_plugin.requests.first_sound import FirstSound
+from vllm_omni_metrics_plugin.requests.stalls import Watched
+
+
+class Waited(NamedTuple):
+    """Since when the listener of a request waits, in monotonic seconds."""
+
+    #: The arrival, or the end of a streamed input; None where it is not known.
+    since: float | None
+    #: Whether the input was streamed.
+    during_input: bool = False
 
 
 class Stream:
     """From the moment when a stage that makes audio is given the request; keeps no packet."""
 
-    __slots__ = ("lacks_rate", "playback")
+    __slots__ = ("first_sound", "lacks_rate", "playback", "watched")
 
-    def __init__(self, buffers: Sequence[float]) -> None:
-        """``buffers`` of its players, in seconds."""
+    def __init__(self, buffers: Sequence[float], background: Background) -> None:
+        """``buffers`` of its players, in seconds; ``background`` looks for its first sound."""
         self.playback = Playback(buffers)
+        self.first_sound = FirstSound(background)
         #: There was audio whose length is not known.
         self.lacks_rate = False
+        #: Where somebody asks for its stalls while they last.
+        self.watched: Watched | None = None
 
-    def packet(self, at: float, samples: int, sample_rate: int | None) -> None:
-        """Audio is handed over; ``samples`` per channel, ``sample_rate`` in Hz."""
+    def packet(
+        self,
+        at: float,
+        samples: int,
+        sample_rate: int | None,
+        payloads: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Audio is handed over; ``samples`` per channel are new, ``sample_rate`` in Hz."""
+        if not self.first_sound.is_settled:
+            before = self.playback.content_seconds
+            self.first_sound.packet(payloads, samples, sample_rate, before)
         if sample_rate is None:
             self.lacks_rate = True
         else:
             self.playback.packet(at, samples / sample_rate)
 
-    def over(
-        self,
-        outcome: str,
-        at: float,
-        request_id: str,
-        model_name: str,
-        stage: int,
-        replica: int | None,
-    ) -> StreamFinished:
-        """The event of its end; ``outcome`` is the request's."""
-        playback = self.playback
+    def over(self, outcome: str, at: float) -> None:
+        """Nothing more is handed over; ``outcome`` is the request's."""
         if outcome == "abort":
-            ending = playback.leave(at)
+            self.playback.leave(at)
         elif outcome in ("error", "rejected"):
-            ending = playback.fail(at)
+            self.playback.fail(at)
         else:
-            ending = playback.end(at)
+            self.playback.end(at)
+
+    def finished(
+        self, request_id: str, model_name: str, stage: int, replica: int | None, waited: Waited
+    ) -> StreamFinished:
+        """The event of its end, when its packets were looked at."""
+        playback = self.playback
         measured = not self.lacks_rate
         heard = measured and playback.first_at is not None
+        silence = self.first_sound.seconds if heard else None
+        audible, unheard = self._first_audible(silence, waited) if heard else (None, None)
         return StreamFinished(
             request_id=request_id,
             model_name=model_name,
             stage=stage,
             replica=replica,
-            ending=ending if measured else None,
+            ending=playback.ending if measured else None,
             underrun_seconds=playback.underrun_seconds if heard else None,
             players=tuple(map(_playing, playback.players)) if heard else (),
+            leading_silence_seconds=silence,
+            first_audible_seconds=audible,
+            unheard=unheard,
         )
+
+    def _first_audible(
+        self, silence: float | None, waited: Waited
+    ) -> tuple[float | None, Unheard | None]:
+        """How long the listener of the first player waited for it, or why that is not known."""
+        player = self.playback.players[0]
+        left = self.playback.ending in ("left_before_audio", "left_playing", "left_stalled")
+        if silence is None:
+            return None, self.first_sound.problem or (
+                "left_before_sound" if left else "no_audible_sound"
+            )
+        at = player.played_at(silence)
+        if at is None or (left and silence >= player.played_seconds):
+            return None, "left_before_sound"
+        if waited.during_input and (waited.since is None or at < waited.since):
+            return None, "during_input"
+        if waited.since is None:
+            return None, "unknown_arrival"
+        return at - waited.since, None
 
 
 def _playing(player: Player) -> Playing:

@@ -14,6 +14,7 @@ from vllm_omni.worker.mixins import OmniWorkerMixin
 from vllm_omni_cpu import bagel
 from vllm_omni_cpu.delays import delay_transfers
 from vllm_omni_cpu.pauses import Pauses
+from vllm_omni_cpu.voice import Voice
 
 
 class _OnCpu:
@@ -51,11 +52,17 @@ class CpuGenerationRunner(_OnCpu, GPUGenerationModelRunner, CPUModelRunner):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._pauses = Pauses()
+        self._voice = Voice()
 
     def execute_model(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
         if scheduler_output.total_num_scheduled_tokens:
             self._pauses.pause()
         return super().execute_model(scheduler_output, *args, **kwargs)
+
+    def extract_multimodal_outputs(self, *args: Any, **kwargs: Any) -> Any:
+        hidden, outputs = super().extract_multimodal_outputs(*args, **kwargs)
+        self._voice.speak(outputs, self.input_batch.req_ids, self.requests)
+        return hidden, outputs
 
 
 class _OmniCpuWorker(OmniWorkerMixin, CPUWorker):

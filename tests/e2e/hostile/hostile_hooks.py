@@ -38,6 +38,24 @@ class Good:
         self.frames = 0
 
 
+class Stalls:
+    """Notes when packets left and when it was told of stalls, in their order."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, dict[str, float]]] = []
+
+    @hookimpl
+    def omni_media_packet(self, event: Any) -> None:
+        about = {"left_at": event.left_at, "seconds": event.samples / event.sample_rate}
+        self.heard.append(("packet", about))
+
+    @hookimpl
+    def omni_playback_stalled(self, event: Any) -> None:
+        if event.buffer_seconds == 0:
+            about = {"stalled_at": event.stalled_at, "played_seconds": event.played_seconds}
+            self.heard.append(("stall", {**about, "told_at": time.monotonic()}))
+
+
 def _hearing(hook: str) -> Any:
     def hear(self: Good, event: Any) -> None:
         self.heard[hook] += 1
@@ -122,6 +140,7 @@ class Control:
 
     def __init__(self) -> None:
         self.good: Good | None = None
+        self.stalls: Stalls | None = None
         self.released = threading.Event()
         self.inline = 0
         self._server: ThreadingHTTPServer | None = None
@@ -141,6 +160,9 @@ class Control:
         if fault == "good":
             self.good = Good()
             return plugins.register(self.good, "good")
+        if fault == "stalls":
+            self.stalls = Stalls()
+            return plugins.register(self.stalls, "stalls")
         self.released.clear()
         return plugins.register(hostile(fault), fault)
 
@@ -159,6 +181,7 @@ class Control:
             "heard": self.good.heard if self.good else {},
             "frames": self.good.frames if self.good else 0,
             "inline": self.inline,
+            "stalls": self.stalls.heard if self.stalls else [],
         }
 
 

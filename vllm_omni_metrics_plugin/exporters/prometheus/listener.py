@@ -17,7 +17,9 @@ _OF_PLAYERS = (
     "audio_played_seconds_total",
     "audio_longest_stall_seconds",
 )
-_ALL = (_STREAMS, "audio_underrun_seconds", *_OF_PLAYERS)
+_AUDIBLE = "audio_first_audible_seconds"
+_SILENCE = "audio_leading_silence_seconds"
+_ALL = (_STREAMS, "audio_underrun_seconds", *_OF_PLAYERS, _AUDIBLE, _SILENCE)
 
 
 class PlayerChildren:
@@ -36,7 +38,7 @@ class PlayerChildren:
 class ListenerChildren:
     """The label children of one stage replica."""
 
-    __slots__ = ("_families", "_labels", "players", "streams", "underrun")
+    __slots__ = ("_families", "_labels", "audible", "players", "silence", "streams", "underrun")
 
     def __init__(self, families: Families, labels: Labels) -> None:
         self._families = families
@@ -45,6 +47,8 @@ class ListenerChildren:
             e: families[_STREAMS].labels(*labels, e) for e in ENDINGS
         }
         self.underrun = families["audio_underrun_seconds"].labels(*labels)
+        self.audible = families[_AUDIBLE].labels(*labels)
+        self.silence = families[_SILENCE].labels(*labels)
         #: By the seconds of the player's buffer.
         self.players: dict[float, PlayerChildren] = {}
 
@@ -89,3 +93,11 @@ class ListenerSamples:
             player.seconds.inc(playing.stall_seconds)
             player.played.inc(playing.played_seconds)
             player.longest.observe(playing.longest_stall_seconds)
+        if event.leading_silence_seconds is not None:
+            children.silence.observe(event.leading_silence_seconds)
+        elif event.unheard is not None:
+            self._families.missing(event.unheard, _SILENCE)
+        if event.first_audible_seconds is not None:
+            children.audible.observe(event.first_audible_seconds)
+        elif event.unheard is not None:
+            self._families.missing(event.unheard, _AUDIBLE)

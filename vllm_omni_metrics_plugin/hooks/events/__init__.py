@@ -15,8 +15,10 @@ from vllm_omni_metrics_plugin.hooks.events.media import (
     ImageFinished,
     MediaPacket,
     Modality,
+    PlaybackStalled,
     Playing,
     StreamFinished,
+    Unheard,
     VideoFinished,
 )
 from vllm_omni_metrics_plugin.hooks.events.process import (
@@ -61,6 +63,7 @@ __all__ = [
     "PatchReported",
     "PatchStatus",
     "PathSegment",
+    "PlaybackStalled",
     "Playing",
     "ReplicaJoined",
     "ReplicaLeft",
@@ -77,6 +80,7 @@ __all__ = [
     "TransferFailed",
     "TransferReceived",
     "TransferSent",
+    "Unheard",
     "Verdict",
     "VideoFinished",
 ]

@@ -13,6 +13,17 @@ from vllm_omni_metrics_plugin.media.playback import Ending
 
 Modality = Literal["audio"]
 
+Unheard = Literal[
+    "no_audible_sound",
+    "left_before_sound",
+    "unknown_arrival",
+    "during_input",
+    "on_device",
+    "unknown_form",
+    "queue_full",
+    "internal_error",
+]
+
 
 class MediaPacket(Event, frozen=True, kw_only=True):
     """One packet of media leaves the engine for the client."""
@@ -72,6 +83,27 @@ class AudioFinished(Event, frozen=True, kw_only=True):
         return None if self.during_input else _rtf(self.generation_seconds, self.duration_seconds)
 
 
+class PlaybackStalled(Event, frozen=True, kw_only=True):
+    """A player of a stream has played all that arrived, and its listener hears nothing.
+
+    Called 1 ms after that, on the event loop on which the packets come; with the next packet if
+    that loop was not quicker, or is none. Nobody knows yet whether another packet follows, so the
+    end of a stream may be taken for a stall: :class:`StreamFinished` counts those that were.
+    """
+
+    request_id: str
+    model_name: str
+    #: The stage that makes the audio.
+    stage: int
+    replica: int | None
+    #: The player's: audio that it waits for before it resumes.
+    buffer_seconds: float
+    #: When the silence began.
+    stalled_at: float
+    #: Audio that it had played until then.
+    played_seconds: float
+
+
 class Playing(msgspec.Struct, frozen=True, kw_only=True):
     """How one player played a stream that it heard something of."""
 
@@ -88,7 +120,11 @@ class Playing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamFinished(Event, frozen=True, kw_only=True):
-    """A response with streamed audio is over, whether its listener heard all of it or not."""
+    """A response with streamed audio is over, whether its listener heard all of it or not.
+
+    Called before the request's :class:`RequestFinished`, in the same thread, but for a stream whose
+    last packets wait to be looked at for its first sound: then after it, in a thread of its own.
+    """
 
     request_id: str
     model_name: str
@@ -104,6 +140,18 @@ class StreamFinished(Event, frozen=True, kw_only=True):
     underrun_seconds: float | None
     #: One for each player; none of a stream without audio.
     players: tuple[Playing, ...]
+    #: Of the audio, before its first sound; None where ``unheard`` says why, and without audio.
+    leading_silence_seconds: float | None
+    #: Arrival (or the end of a streamed input) to the moment when the first player played the first
+    #: sound: its start, the leading silence, and its stalls before the sound. None where
+    #: ``unheard`` says why, and without audio.
+    first_audible_seconds: float | None
+    #: ``no_audible_sound``: none came in the first 3 s, or in all of it. ``left_before_sound``: the
+    #: listener left before it. ``unknown_arrival``, ``during_input``: it was heard, but it is not
+    #: known how long after the request, or before its streamed input ended. The others are of the
+    #: audio: ``on_device``, where it is not copied from; ``unknown_form``; ``queue_full``, too many
+    #: packets waited to be looked at; ``internal_error``, of this package.
+    unheard: Unheard | None
 
 
 class ImageFinished(Event, frozen=True, kw_only=True):
