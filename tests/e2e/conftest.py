@@ -244,6 +244,10 @@ def outcomes(gained: Scrape) -> dict[str, float]:
     return gained.by("vllm:omni_requests_success_total", "finished_reason")
 
 
+def failures(gained: Scrape) -> dict[str, float]:
+    return gained.by("vllm:omni_requests_failed_total", "reason")
+
+
 def assert_times_agree(
     measure: Callable[[], list[tuple[float, float]]], apart_seconds: float = 0.015
 ) -> None:

@@ -15,7 +15,9 @@ from vllm_omni_metrics_plugin.patches.table import SEAMS, seams_of
 REQUESTS = {
     *{"num_requests_waiting", "oldest_waiting_seconds", "stage_requests_waiting"},
     *{"requests_success_total", "e2e_request_latency_seconds", "request_queue_time_seconds"},
+    "requests_failed_total",
 }
+OUTCOMES = {"requests_success_total", "requests_failed_total"}
 STARTS = {
     *{"num_requests_running", "stage_requests_running", "stage_busy_seconds_total"},
     *{"stage_queue_time_seconds", "stage_input_wait_seconds", "stage_execute_time_seconds"},
@@ -45,11 +47,11 @@ FED = {
     "engine_shutdown": STAGES,
     "generate": REQUESTS | AUDIO | IMAGES | VIDEOS,
     "request_id": REQUESTS | AUDIO | IMAGES | VIDEOS,
-    "http": {"requests_success_total"},
-    "speech": {"requests_success_total"},
+    "http": OUTCOMES,
+    "speech": OUTCOMES,
     "warmup": REQUESTS | AUDIO,
-    "video_job": {"requests_success_total"},
-    "result": {"requests_success_total"},
+    "video_job": OUTCOMES,
+    "result": OUTCOMES,
     "offline_batch": REQUESTS | AUDIO,
     "offline_request": REQUESTS | AUDIO,
     "stage_submit": STARTS | {"stage_requests_waiting", "audio_rtf"},

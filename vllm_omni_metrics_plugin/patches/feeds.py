@@ -13,6 +13,8 @@ REQUEST = (
     "omni_audio_finished",
     "omni_stream_finished",
 )
+#: What says how a request ended.
+OUTCOMES = ("requests_success_total", "requests_failed_total")
 VISUAL = ("omni_image_finished", "omni_video_finished")
 GENERATION_TIMES = ("image_generation_time_seconds", "video_generation_time_seconds")
 #: What the schedulers alone see.

@@ -23,6 +23,7 @@ from vllm_omni_metrics_plugin.patches.feeds import (
     GENERATION_TIMES,
     JOINED,
     LEFT,
+    OUTCOMES,
     REQUEST,
     STEPS,
     TRANSFERS,
@@ -74,7 +75,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="OmniBase._process_single_result",
         form="function",
         wrap=generate.wrap_result,
-        feeds=("requests_success_total",),
+        feeds=OUTCOMES,
         leading=("result",),
     ),
     Seam(
@@ -83,7 +84,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="FastAPI.__call__",
         form="coroutine",
         wrap=http.wrap_application,
-        feeds=("requests_success_total",),
+        feeds=OUTCOMES,
         leading=("scope", "receive", "send"),
     ),
     Seam(
@@ -92,7 +93,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="OmniOpenAIServingSpeech._generate_audio_bytes",
         form="coroutine",
         wrap=http.wrap_speech,
-        feeds=("requests_success_total",),
+        feeds=OUTCOMES,
     ),
     Seam(
         name="warmup",
@@ -156,7 +157,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="OmniOpenAIServingVideo.generate_video_bytes",
         form="coroutine",
         wrap=video_endpoint.wrap_generate_bytes,
-        feeds=("requests_success_total",),
+        feeds=OUTCOMES,
     ),
     Seam(
         name="denoising",

@@ -140,3 +140,9 @@ class RequestFinished(Event, frozen=True, kw_only=True):
     started: bool = False
     #: The client streams its input and has not ended it.
     during_input: bool = False
+    #: Why it did not run to its natural end; None if it did. ``client_disconnect``: the client
+    #: left. ``client_abort``: it was asked to stop. ``invalid_request``: the engine or the endpoint
+    #: refused what was asked. ``queue_full``, ``timeout``. ``dead_replica``: a stage has died.
+    #: ``stage_error``: a stage failed. ``endpoint_error``: the endpoint failed, an encoder for
+    #: example. ``no_output``: the engine ended without a word. ``other``.
+    failure: str | None = None
