@@ -31,6 +31,10 @@ WORK = DiffusionWork(
     exec_seconds=0.75,
     postprocess_seconds=0.02,
     step_seconds=0.775,
+    text_encode_seconds=0.0625,
+    denoise_seconds=0.5,
+    vae_decode_seconds=0.125,
+    peak_memory_bytes=2**30,
 )
 _HOOKS = {kind: name for name, kind in EVENTS.items()}
 #: The replica that makes everything, and the edge that leads to it.

@@ -13,6 +13,7 @@ from vllm_omni_metrics_plugin.catalog.listener import LISTENER
 from vllm_omni_metrics_plugin.catalog.own import OWN
 from vllm_omni_metrics_plugin.catalog.queues import QUEUES
 from vllm_omni_metrics_plugin.catalog.requests import REQUESTS
+from vllm_omni_metrics_plugin.catalog.tokens import TOKENS
 from vllm_omni_metrics_plugin.catalog.transfers import TRANSFERS
 from vllm_omni_metrics_plugin.catalog.visual import VISUAL
 
@@ -28,6 +29,8 @@ __all__ = [
     "Family",
 ]
 
-FAMILIES: tuple[Family, ...] = (*QUEUES, *REQUESTS, *AUDIO, *LISTENER, *VISUAL, *TRANSFERS, *OWN)
+FAMILIES: tuple[Family, ...] = (
+    *(*QUEUES, *REQUESTS, *TOKENS, *AUDIO, *LISTENER, *VISUAL, *TRANSFERS, *OWN),
+)
 
 BY_STEM: dict[str, Family] = {family.stem: family for family in FAMILIES}

@@ -292,5 +292,6 @@ REASONS: dict[str, tuple[Severity, str]] = {
     "unknown_edge": ("degraded", "it was not seen who sent or received the payload"),
     "unknown_sender": ("degraded", "it was not seen who sent the payload"),
     "not_seen": ("degraded", "the noise scheduler's steps were not seen"),
+    "no_tokens": ("degraded", "the engine did not say how many tokens a stage took or made"),
     "no_timing": ("degraded", "the diffusion engine said no such time"),
 }

@@ -25,6 +25,6 @@ EXECUTIONS = (
 JOINED = ("omni_replica_joined",)
 #: What a replica is shown as is taken back.
 LEFT = ("omni_replica_left", "stage_info")
-STEPS = ("diffusion_steps_total",)
+STEPS = ("diffusion_steps_total", "num_inference_steps")
 TRANSFERS = ("omni_transfer_sent", "omni_transfer_received", "omni_transfer_failed")
 ENGINE = ("omni_engine_stats", ENGINE_FAMILIES)

@@ -15,6 +15,7 @@ from vllm_omni_metrics_plugin.exporters.prometheus.pipeline import PipelineSampl
 from vllm_omni_metrics_plugin.exporters.prometheus.queues import QueueSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families, RegistryCollector
 from vllm_omni_metrics_plugin.exporters.prometheus.requests import RequestSamples
+from vllm_omni_metrics_plugin.exporters.prometheus.tokens import TokenSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.transfers import TransferSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.visual import VisualSamples
 from vllm_omni_metrics_plugin.hooks import Event, HookStats, hookimpl
@@ -52,13 +53,14 @@ class PrometheusExporter:
         self._publish_in = publish_in
         self._published = False
         transfers = TransferSamples(families)
+        visual = VisualSamples(families)
         parts = (
-            *(RequestSamples(families), AudioSamples(families), VisualSamples(families)),
-            ListenerSamples(families, players),
+            *(RequestSamples(families), AudioSamples(families), visual),
+            *(TokenSamples(families), ListenerSamples(families, players)),
             *(transfers, self._queues),
         )
         joined = [part.expect for part in parts]
-        left = [transfers.forget, self._queues.forget]
+        left = [transfers.forget, self._queues.forget, visual.forget]
         self._take_in(*parts, PipelineSamples(families, self._publish, joined, left))
 
     def close(self) -> None:
