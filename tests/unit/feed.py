@@ -9,6 +9,7 @@ from vllm_omni_metrics_plugin.hooks import (
     DiffusionWork,
     Event,
     ImageFinished,
+    KvWaited,
     MediaPacket,
     PatchReported,
     RequestArrived,
@@ -179,6 +180,10 @@ class Feed:
             "in_flight_seconds": 0.25,
         }
         self.event(make_event(TransferReceived, **usual | changes))
+
+    def wait_for_connector(self, **changes: Any) -> None:
+        usual = {**_REPLICA, "connector": "SharedMemoryConnector", "wait_seconds": 0.0625}
+        self.event(make_event(KvWaited, **usual | changes))
 
     def fail(self, **changes: Any) -> None:
         usual = {**_EDGE, "operation": "receive", "replica": 3, "reason": "OSError"}

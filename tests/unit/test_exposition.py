@@ -25,6 +25,7 @@ from vllm_omni_metrics_plugin.hooks import (
     EventsDropped,
     HookRegistry,
     ImageFinished,
+    KvWaited,
     MediaPacket,
     PatchReported,
     ReplicaJoined,
@@ -99,6 +100,7 @@ def patches_and_replicas() -> Iterator[Event]:
 
 def requests() -> Iterator[Event]:
     outcomes = ("stop", "length", "abort", "error", "rejected", "repetition", "stop")
+    failures = {"abort": "client_disconnect", "error": "dead_replica", "rejected": "of tomorrow"}
     for number, outcome in enumerate(outcomes):
         whose = {"request_id": f"r{number}", "model_name": "other" if number == 1 else "tiny"}
         yield make_event(RequestArrived, **whose, external_request_id="x", arrived_at=1.0)
@@ -130,6 +132,7 @@ def requests() -> Iterator[Event]:
             queue_seconds=None if outcome == "error" else 0.002 * (number + 1),
             dispatched=outcome != "error",
             started=outcome != "error",
+            failure=failures.get(outcome),
         )
     for number in range(5):  # two of these wait, three run
         request_id = f"open{number}"
@@ -312,6 +315,20 @@ def diffusion() -> Iterator[Event]:
             finish_reason=None,
             diffusion=work,
         )
+    for stage, tokens_in, tokens_out in ((0, 12, 25), (1, 0, 40), (0, None, None)):
+        yield make_event(
+            StageFinished,
+            request_id="t",
+            model_name="tiny",
+            stage=stage,
+            replica=0,
+            finished_at=3.0,
+            generation_seconds=1.0,
+            tokens_in=tokens_in,
+            tokens_out=tokens_out,
+            finish_reason="stop",
+            diffusion=None,
+        )
 
 
 def transfers() -> Iterator[Event]:
@@ -346,6 +363,15 @@ def transfers() -> Iterator[Event]:
             duration_seconds=0.003,
             received_at=1.1,
             in_flight_seconds=in_flight,
+        )
+    for replica in (0, None):
+        yield make_event(
+            KvWaited,
+            model_name="tiny",
+            stage=0,
+            replica=replica,
+            connector="C",
+            wait_seconds=0.0625,
         )
     for model_name, replica in (("tiny", 1), (None, None), ("tiny", 1)):
         yield make_event(

@@ -102,6 +102,7 @@ def feed_every_family(feed: Feed, registry: HookRegistry, exposed: Any) -> None:
     feed.finish()
     feed.send()
     feed.receive()
+    feed.wait_for_connector()
     feed.fail()
     exposed.hooks.omni_events_dropped(EventsDropped(reason="lost", count=1))
     with internal_errors.suppressed("a place of this test"):

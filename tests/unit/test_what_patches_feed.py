@@ -62,6 +62,7 @@ FED = {
         *{"audio_rtf", "stage_generation_time_seconds"},
         *(ENDS | GENERATION | DIFFUSION | TOKENS),
     },
+    "kv_waits": {"kv_wait_seconds"},
     "video_endpoint": {"video_duration_seconds", "video_rtf"},
     "denoising": STEPS,
     "denoising_stepwise": STEPS,

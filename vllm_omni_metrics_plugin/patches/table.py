@@ -8,6 +8,7 @@ from vllm_omni_metrics_plugin.patches import (
     connectors,
     generate,
     http,
+    kv_waits,
     offline,
     replicas,
     schedulers,
@@ -22,6 +23,7 @@ from vllm_omni_metrics_plugin.patches.feeds import (
     EXECUTIONS,
     GENERATION_TIMES,
     JOINED,
+    KV_WAITS,
     LEFT,
     OUTCOMES,
     REQUEST,
@@ -142,6 +144,16 @@ _SEAMS: tuple[Seam, ...] = (
         without=STEPS,
         leading=("request_outputs",),
         keywords=("replica_id",),
+    ),
+    Seam(
+        name="kv_waits",
+        module="vllm_omni.engine.orchestrator",
+        attribute="Orchestrator._handle_kv_ready_raw_outputs",
+        form="coroutine",
+        wrap=kv_waits.wrap_raw_outputs,
+        feeds=KV_WAITS,
+        leading=("stage_id", "raw_outputs"),
+        since="0.28.0",
     ),
     Seam(
         name="video_endpoint",
@@ -322,6 +334,7 @@ _SEAMS: tuple[Seam, ...] = (
 #: Why a release that is older than a seam has no such place, or one that is younger needs none.
 ABSENT: Mapping[str, str] = {
     "denoising_stepwise": "runs that go step by step hand on no count",
+    "kv_waits": "the schedulers do not say how long a KV cache waited",
     "replica_dies": "the whole engine ends when a replica dies",
     "iterations": "the engine hands these statistics on itself",
     "iterations_recorded": "the engine hands these statistics on itself",

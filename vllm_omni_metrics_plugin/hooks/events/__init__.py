@@ -37,6 +37,7 @@ from vllm_omni_metrics_plugin.hooks.events.requests import (
 )
 from vllm_omni_metrics_plugin.hooks.events.transfers import (
     EventsDropped,
+    KvWaited,
     Operation,
     TransferFailed,
     TransferReceived,
@@ -51,6 +52,7 @@ __all__ = [
     "Event",
     "EventsDropped",
     "ImageFinished",
+    "KvWaited",
     "MediaPacket",
     "Modality",
     "Operation",
