@@ -45,20 +45,21 @@ def put_out(state: EngineState, *outputs: tuple[str, Any], stage: int = 0) -> No
 
 @pytest.fixture
 def _bound(state: EngineState) -> None:
-    """A request at replica 2 of the first stage, and a companion of it at replica 1."""
+    """A request at replicas 2 and 4 of the stages, and a companion of it at the first one's 1."""
     state.requests.begin("a", "a", "tiny", 0.0)
     state.requests.submitted("a", 0, 2, None)
+    state.requests.submitted("a", 1, 4, None)
     state.requests.submitted("a__cfg", 0, 1, "a")
 
 
 @pytest.mark.usefixtures("_bound")
 def test_wait_is_told_with_its_holder(state: EngineState, recorder: Any) -> None:
-    put_out(state, ("a", None), ("a", {"kv_ready": True}), ("a", WAITED))
+    put_out(state, ("a", None), ("a", {"kv_ready": True}), ("a", WAITED), stage=1)
     assert recorder.only(KvWaited) == KvWaited(
         request_id="a",
         model_name="tiny",
-        stage=0,
-        replica=2,
+        stage=1,
+        replica=4,
         connector="SharedMemoryConnector",
         wait_seconds=0.25,
     )
@@ -82,9 +83,10 @@ def test_wait_of_0_seconds_and_a_connector_without_a_name_are_told(
     assert (event.wait_seconds, event.connector) == (0.0, "unknown")
 
 
-def test_wait_of_nobodys_request_is_not_told(state: EngineState, recorder: Any) -> None:
+def test_wait_of_nobodys_request_is_not_told(state: EngineState, recorder: Any, log: Any) -> None:
     put_out(state, ("warm-up", WAITED))
     assert recorder.of(KvWaited) == []
+    assert log.messages == []
 
 
 def test_fault_of_ours_leaves_the_outputs_to_the_engine(
@@ -94,6 +96,12 @@ def test_fault_of_ours_leaves_the_outputs_to_the_engine(
     assert recorder.of(KvWaited) == []
     [message] = log.messages
     assert "internal error in a KV cache that waited" in message
+
+
+def test_outputs_are_not_looked_at_for_nobody(state: EngineState, log: Any) -> None:
+    handle = wrap_raw_outputs(Orchestrator.handle, state)
+    assert asyncio.run(handle(Orchestrator(), 0, "no outputs at all")) == "done"
+    assert log.messages == []
 
 
 def test_wait_is_timed_at_the_replica_that_held_the_cache(feed: Feed, exposed: Any) -> None:
