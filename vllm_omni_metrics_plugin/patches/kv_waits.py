@@ -14,12 +14,14 @@ from vllm_omni_metrics_plugin.patches.state import EngineState
 def wrap_raw_outputs(original: Callable[..., Any], state: EngineState) -> Callable[..., Any]:
     """``Orchestrator._handle_kv_ready_raw_outputs``: all that a stage engine put out in a step."""
 
+    waited = state.hooks.omni_kv_waited
+
     @functools.wraps(original)
     async def _handle_kv_ready_raw_outputs(
         self: Any, stage_id: int, raw_outputs: Any, *args: Any, **kwargs: Any
     ) -> Any:
         try:  # once for each step of an engine: no context manager
-            if state.hooks.omni_kv_waited.listeners:
+            if waited.listeners:
                 for output in raw_outputs.outputs:
                     if output.kv_transfer_params:
                         _tell(state, stage_id, output)
