@@ -8,7 +8,6 @@ stage inside the server's process.
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import pytest
 from testbed.clients import audio, visual
 from testbed.clients.visual import Answer
 from testbed.server import Server
-from tests.e2e.conftest import ON, observing, outcomes, settled
+from tests.e2e.conftest import ON, observing, outcomes
 from tests.e2e.engine import TRAITS, engine_has
 from tests.e2e.ledger import Ledger, edges
 from vllm_omni_metrics_plugin.scrape import Scrape, scrape
@@ -107,28 +106,6 @@ def test_kv_caches_go_to_the_replica_that_makes_the_image(bagel_server: Server, 
         assert gained.sum("vllm:omni_metrics_missing_samples_total") == 0
         assert outcomes(gained) == {"stop": 1}
     assert made == {"0": 1, "1": 1}
-
-
-def test_each_kv_cache_is_held_until_the_connector_has_it(bagel_server: Server) -> None:
-    waits = "vllm:omni_kv_wait_seconds"
-    before = scrape(bagel_server.url)
-    began = time.monotonic()
-    answers = [ask(bagel_server.url) for ask, _ in HANDED_OVER.values()]
-    caches = sum(handed_over for _, handed_over in HANDED_OVER.values())
-
-    def gained(now: Scrape) -> Scrape:
-        return now - before
-
-    # The first stage may hear of the last one when the image is there already.
-    after = settled(bagel_server, lambda now: gained(now).sum(f"{waits}_count") >= caches)
-    took = time.monotonic() - began
-    assert [answer.status for answer in answers] == [200] * len(HANDED_OVER), answers
-    labels = {"stage": "0", "replica": "0", "model_name": bagel_server.model}
-    held = gained(after).by(f"{waits}_count", "connector_type", **labels)
-    print(held, gained(after).sum(f"{waits}_sum"))
-    assert held == {"SharedMemoryConnector": caches}
-    assert 0 < gained(after).sum(f"{waits}_sum") < caches * took
-    assert gained(after).sum("vllm:omni_metrics_missing_samples_total") == 0
 
 
 def test_size_that_the_diffusion_stage_refuses_is_a_rejection(bagel_server: Server) -> None:
