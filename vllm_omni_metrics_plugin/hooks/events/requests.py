@@ -124,8 +124,10 @@ class StageFinished(Event, frozen=True, kw_only=True):
     #: its wait for the first chunk. Of a streamed input, from its end if that comes after the
     #: submit; None if the input goes on.
     generation_seconds: float | None
-    #: Prompt tokens; 0 for every stage but the first.
+    #: Prompt tokens; 0 for every stage but the first. None, as are those that it made, of a
+    #: streamed input that it worked on in several pieces: the engine may count the last one alone.
     tokens_in: int | None
+    #: Tokens that it made.
     tokens_out: int | None
     #: The engine's word for this stage: ``stop``, ``length`` ...; None where it gives none.
     finish_reason: str | None
