@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from testbed.pages import bench, doctor, families, hooks, tables
+from testbed.pages import bench, doctor, families, hooks, native, tables
 from testbed.paths import ROOT
 
 DOCS = ROOT / "docs"
@@ -28,6 +28,7 @@ PLACES: Mapping[Path, tuple[Part, ...]] = {
     DOCS / "reference" / "engine-releases.md": (tables.engines,),
     DOCS / "reference" / "families.md": (families.families, families.sections),
     DOCS / "reference" / "hooks.md": (hooks.conventions, hooks.hooks, hooks.sections),
+    DOCS / "reference" / "native-families.md": (native.native,),
     DOCS / "reference" / "variables.md": (tables.variables,),
 }
 

@@ -107,8 +107,9 @@ def chat_server(logs: Path, judging: dict[str, str]) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def image_server(logs: Path, first_series: dict[str, set[Series]]) -> Iterator[Server]:
-    """Images; the diffusion engine runs inside the server's own process."""
-    with Server("image", env=ON, log_path=logs / "image.log") as server:
+    """Images; the diffusion engine runs inside the server's own process, profiled by the engine."""
+    profiled = ("--enable-diffusion-pipeline-profiler",)
+    with Server("image", env=ON, args=profiled, log_path=logs / "image.log") as server:
         first_series[server.url] = series(scrape(server.url))
         yield server
 
@@ -325,6 +326,10 @@ def assert_paths_sum(gained: Scrape) -> None:
 
 def outcomes(gained: Scrape) -> dict[str, float]:
     return gained.by("vllm:omni_requests_success_total", "finished_reason")
+
+
+def failures(gained: Scrape) -> dict[str, float]:
+    return gained.by("vllm:omni_requests_failed_total", "reason")
 
 
 def assert_times_agree(

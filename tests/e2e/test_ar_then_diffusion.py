@@ -102,6 +102,7 @@ def test_kv_caches_go_to_the_replica_that_makes_the_image(bagel_server: Server, 
         assert gained.sum("vllm:omni_transfer_size_bytes_sum") > 1000 * caches
         assert gained.sum("vllm:omni_image_pixels_sum", stage="1") == answer.pixels
         assert gained.sum("vllm:omni_diffusion_steps_total", replica=replica) == STEPS
+        assert gained.sum("vllm:omni_num_inference_steps_sum", replica=replica) == STEPS
         assert gained.sum("vllm:omni_metrics_missing_samples_total") == 0
         assert outcomes(gained) == {"stop": 1}
     assert made == {"0": 1, "1": 1}
@@ -124,6 +125,7 @@ def test_chat_with_the_language_model_alone_hands_nothing_over(bagel_server: Ser
     assert answer.status == 200, answer
     assert sum(outcomes(seen.gained).values()) == 1
     assert hops(seen.gained, "transfer_size_bytes") == {}
+    assert seen.gained.sum("vllm:omni_kv_wait_seconds_count") == 0
     assert images_by_replica(seen.gained) == {}
 
 

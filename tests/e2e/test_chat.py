@@ -43,6 +43,35 @@ def test_counts_and_totals_of_mixed_chats_are_the_clients(chat_server: Server) -
     assert set(seen.gained.by("vllm:omni_audio_frames_total", "stage")) == {"2"}
 
 
+def test_tokens_are_those_of_the_clients_usage(chat_server: Server) -> None:
+    calls = [
+        functools.partial(
+            audio.chat, chat_server.url, text, modalities=modalities, stream=stream, tokens=tokens
+        )
+        for text, tokens in (("hello there", 8), ("hello there, and a good deal more", 16))
+        for modalities in (("text",), ("text", "audio"))
+        for stream in (False, True)
+    ]
+    with observing(chat_server) as seen:
+        answers = audio.together(calls, at_once=3)
+
+    usage = [(answer.prompt_tokens, answer.completion_tokens) for answer in answers]
+    print(usage)
+    assert all(prompt and completion for prompt, completion in usage), answers
+    labels = {"model_name": chat_server.model}
+    prompts = seen.gained.by("vllm:omni_prompt_tokens_total", "stage", **labels)
+    generated = seen.gained.by("vllm:omni_generation_tokens_total", "stage", **labels)
+    print(prompts, generated)
+    assert prompts == {"0": sum(prompt or 0 for prompt, _ in usage)}
+    assert generated["0"] == sum(completion or 0 for _, completion in usage)
+    # No client is told what the talker makes; vLLM's own statistics count it, too.
+    engines = seen.gained.by("vllm:generation_tokens_total", "stage")
+    assert {stage: generated[stage] for stage in ("0", "1")} == {
+        stage: engines[stage] for stage in ("0", "1")
+    }
+    assert seen.gained.sum("vllm:omni_metrics_missing_samples_total") == 0
+
+
 def about(hertz: int) -> list[dict[str, Any]]:
     """A message with half a second of a tone in it."""
     recording = io.BytesIO()

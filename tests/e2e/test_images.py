@@ -27,7 +27,11 @@ from vllm_omni_metrics_plugin.scrape import Scrape, scrape
 
 TIMINGS = ("diffusion_exec_time_ms", "diffusion_postprocess_time_ms", "diffusion_step_time_ms")
 #: The families that have one sample for each request that got its images.
-ONCE = ("image_ttfp_seconds", "image_generation_time_seconds", *TIMINGS)
+ONCE = (
+    *("image_ttfp_seconds", "image_generation_time_seconds", *TIMINGS),
+    *("num_inference_steps", "diffusion_forward_seconds", "denoise_step_latency_seconds"),
+    *("diffusion_text_encode_seconds", "vae_decode_seconds"),
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -103,6 +107,47 @@ def test_times_of_each_request_are_the_clients(image_server: Server) -> None:
         return [(answer.total_seconds, first)]
 
     assert_times_agree(measure)
+
+
+PARTS = {
+    "diffusion_text_encode_seconds": ".text_encoder.forward",
+    "diffusion_forward_seconds": ".diffuse",
+    "vae_decode_seconds": ".vae.decode",
+}
+
+
+def test_parts_and_peak_of_a_request_are_those_that_its_client_is_told(
+    image_server: Server,
+) -> None:
+    body = {"prompt": "x", "size": "128x64", "num_inference_steps": 5, "seed": 1}
+    connection = http.client.HTTPConnection(image_server.url.removeprefix("http://"), timeout=60)
+    before = scrape(image_server.url).sum("vllm:omni_peak_memory_bytes")
+    with observing(image_server) as seen:
+        connection.request(
+            "POST", "/v1/images/generations", json.dumps(body), {"content-type": "application/json"}
+        )
+        told = json.loads(connection.getresponse().read())["metrics"]
+    connection.close()
+    gained = seen.gained
+
+    print(told)
+    parts: dict[str, float] = {
+        family: sum(s for name, s in told["stage_durations"].items() if name.endswith(end))
+        for family, end in PARTS.items()
+    }
+    assert all(parts.values()), told
+    parts["denoise_step_latency_seconds"] = parts["diffusion_forward_seconds"] / 5
+    for family, seconds in parts.items():
+        assert gained.sum(f"vllm:omni_{family}_count") == 1, family
+        assert gained.sum(f"vllm:omni_{family}_sum") == pytest.approx(seconds, abs=1e-6), family
+    whole = gained.sum("vllm:omni_diffusion_exec_time_ms_sum") / 1000
+    assert sum(parts[family] for family in PARTS) < whole
+    assert gained.sum("vllm:omni_num_inference_steps_sum") == 5
+    assert gained.sum("vllm:omni_num_inference_steps_count") == 1
+    # What the platform says; the one of the test bed says the memory of the process.
+    peak = round(told["peak_memory_mb"] * 2**20)
+    assert peak > 0
+    assert seen.after.sum("vllm:omni_peak_memory_bytes") == max(before, peak)
 
 
 def test_client_who_leaves_gets_no_image_counted_and_no_time(image_server: Server) -> None:

@@ -9,7 +9,7 @@ import time
 from testbed.clients import audio
 from testbed.clients.audio import Answer
 from testbed.server import Server
-from tests.e2e.conftest import assert_engines_idle, is_idle, observing, outcomes
+from tests.e2e.conftest import assert_engines_idle, failures, is_idle, observing, outcomes
 from vllm_omni_metrics_plugin.scrape import scrape
 
 
@@ -49,6 +49,7 @@ def test_killed_replica_under_load_loses_no_request(mortal_server: Server) -> No
     assert sum(counted.values()) == len(accepted), (counted, answers)
     assert counted.get("error", 0) > 0, "the kill hit nobody"
     assert counted.get("length", 0) + counted.get("stop", 0) > 0, "nobody was served"
+    assert failures(seen.gained) == {"dead_replica": counted["error"]}
     assert is_idle(seen.after)
     for family in ("vllm:omni_stage_info", "vllm:num_requests_running"):
         members = {(labels["stage"], labels["replica"]) for labels in seen.after.label_sets(family)}
@@ -82,4 +83,5 @@ def test_requests_to_a_dead_stage_are_errors_and_leave_nothing_behind(
     assert sum(counted.values()) == len(accepted), (counted, answers)
     assert set(counted) <= {"error", "stop", "length"}, counted
     assert counted["error"] >= 3, "none can be served any more"
+    assert failures(seen.gained) == {"dead_replica": counted["error"]}
     assert is_idle(seen.after)

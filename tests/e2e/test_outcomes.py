@@ -24,7 +24,7 @@ from websockets.sync.client import connect
 
 from testbed.clients import audio, sockets, visual
 from testbed.server import Server
-from tests.e2e.conftest import is_running, observing, outcomes
+from tests.e2e.conftest import failures, is_running, observing, outcomes
 from tests.e2e.engine import engine_has
 from tests.e2e.verdicts import assert_verdicts_agree
 
@@ -251,7 +251,7 @@ SPEECH_ROWS: dict[str, tuple[Callable[[Server], object], int, dict[str, int]]] =
 def test_speech_is_counted_as_it_was_answered(speech: Server, sabotage: Sabotage, row: str) -> None:
     call, fails_at, expected = SPEECH_ROWS[row]
     sabotage.at_call(fails_at)
-    assert_counted(speech, call, expected, "sound")
+    assert_counted(speech, call, expected, row, "sound")
 
 
 logprobs = functools.partial(
@@ -280,7 +280,7 @@ CHAT_ROWS: dict[str, tuple[Callable[[Server], object], dict[str, int]]] = {
 
 @pytest.mark.parametrize("row", CHAT_ROWS)
 def test_chat_is_counted_as_it_was_answered(chat_server: Server, row: str) -> None:
-    assert_counted(chat_server, *CHAT_ROWS[row])
+    assert_counted(chat_server, *CHAT_ROWS[row], row)
 
 
 def left_form(
@@ -359,7 +359,7 @@ def test_picture_is_counted_as_it_was_answered(
 ) -> None:
     call, fails_at, expected = PICTURE_ROWS[row]
     sabotage.at_call(fails_at)
-    assert_counted(pictures, call, expected, "pictures")
+    assert_counted(pictures, call, expected, row, "pictures")
 
 
 def leaves_video_stream(server: Server) -> None:
@@ -423,13 +423,31 @@ VIDEO_ROWS: dict[str, tuple[Callable[[Server], object], int, dict[str, int]]] = 
 def test_video_is_counted_as_it_was_answered(videos: Server, sabotage: Sabotage, row: str) -> None:
     call, fails_at, expected = VIDEO_ROWS[row]
     sabotage.at_call(fails_at)
-    assert_counted(videos, call, expected)
+    assert_counted(videos, call, expected, row)
+
+
+#: By what a row begins with, why its request failed.
+WHY = {
+    "left": "client_disconnect",
+    "stopped": "client_abort",
+    "job, deleted": "client_abort",
+    "encoder": "endpoint_error",
+    "too long": "invalid_request",
+    "no sound": "invalid_request",
+    "logprobs": "endpoint_error",
+    "chat with a video model": "endpoint_error",
+}
+
+
+def why(row: str) -> str:
+    return next(reason for beginning, reason in WHY.items() if row.startswith(beginning))
 
 
 def assert_counted(
     server: Server,
     call: Callable[[Server], object],
     expected: dict[str, int],
+    row: str,
     about_all: str | None = None,
 ) -> None:
     """``about_all``: the objective that is about each of the server's requests."""
@@ -442,6 +460,8 @@ def assert_counted(
         word = SERVED if reason in ("stop", "length") else reason
         counted[word] = counted.get(word, 0) + count
     assert counted == expected, answer
+    count = sum(expected.values()) - expected.get(SERVED, 0)
+    assert failures(seen.gained) == ({why(row): count} if count else {}), answer
     served = expected.get(SERVED, 0)
     assert seen.gained.sum("vllm:omni_e2e_request_latency_seconds_count") == served
     once = ("audio_duration_seconds", "image_generation_time_seconds", "video_duration_seconds")

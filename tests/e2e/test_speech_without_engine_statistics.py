@@ -39,4 +39,7 @@ def test_engine_families_are_alive_and_the_tables_of_the_switch_stay_off(
 
     assert seen.gained.by("vllm:request_success_total", "stage") == {"0": 2, "1": 2}
     assert seen.gained.sum("vllm:time_to_first_token_seconds_count", stage="0") == len(answers)
+    for direction in ("prompt_tokens_total", "generation_tokens_total"):
+        engines = seen.gained.sum(f"vllm:{direction}", stage="0")
+        assert seen.gained.sum(f"vllm:omni_{direction}", stage="0") == engines > 0, direction
     assert "Overall Summary" not in quiet_server.log_path.read_text()

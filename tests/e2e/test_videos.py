@@ -15,7 +15,10 @@ from vllm_omni_metrics_plugin.scrape import Scrape
 
 TIMINGS = ("diffusion_exec_time_ms", "diffusion_postprocess_time_ms", "diffusion_step_time_ms")
 #: The families that have one sample for each request that got its video.
-ONCE = ("video_generation_time_seconds", "video_duration_seconds", "video_rtf", *TIMINGS)
+ONCE = (
+    *("video_generation_time_seconds", "video_duration_seconds", "video_rtf", *TIMINGS),
+    "num_inference_steps",
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,6 +66,11 @@ def test_frames_and_playing_time_of_every_endpoint_are_the_clients(video_server:
         "images": 0,
         "missing": 0,
     }
+    each = seen.gained.sum("vllm:omni_num_inference_steps_sum")
+    assert each == seen.gained.sum("vllm:omni_diffusion_steps_total")
+    for part in ("diffusion_text_encode", "diffusion_forward", "vae_decode"):
+        count = seen.after.sum(f"vllm:omni_{part}_seconds_count")
+        assert count == 0, "the engine does not profile its pipeline here"
     playing = seen.gained.sum("vllm:omni_video_duration_seconds_sum")
     assert playing == pytest.approx(sum(answer.video_seconds for answer in answers))
     assert outcomes(seen.gained) == {"stop": len(answers)}

@@ -9,6 +9,7 @@ from vllm_omni_metrics_plugin.hooks import (
     DiffusionWork,
     Event,
     ImageFinished,
+    KvWaited,
     MediaPacket,
     PatchReported,
     RequestArrived,
@@ -32,6 +33,10 @@ WORK = DiffusionWork(
     exec_seconds=0.75,
     postprocess_seconds=0.02,
     step_seconds=0.775,
+    text_encode_seconds=0.0625,
+    denoise_seconds=0.5,
+    vae_decode_seconds=0.125,
+    peak_memory_bytes=2**30,
 )
 _HOOKS = {kind: name for name, kind in EVENTS.items()}
 #: The replica that makes everything, and the edge that leads to it.
@@ -180,6 +185,10 @@ class Feed:
             "in_flight_seconds": 0.25,
         }
         self.event(make_event(TransferReceived, **usual | changes))
+
+    def wait_for_connector(self, **changes: Any) -> None:
+        usual = {**_REPLICA, "connector": "SharedMemoryConnector", "wait_seconds": 0.0625}
+        self.event(make_event(KvWaited, **usual | changes))
 
     def fail(self, **changes: Any) -> None:
         usual = {**_EDGE, "operation": "receive", "replica": 3, "reason": "OSError"}

@@ -63,6 +63,59 @@ def test_nothing_to_prepare_is_no_preparation() -> None:
     assert work.step_seconds == pytest.approx(0.774)
 
 
+#: As the pipelines' profiler names its parts.
+PROFILE = {
+    STEPS_KEY: 20.0,
+    "QwenImagePipeline.forward": 0.7,
+    "QwenImagePipeline.text_encoder.forward": 0.03,
+    "QwenImagePipeline.vae.encode": 9.0,
+    "QwenImagePipeline.vae.decode": 0.1,
+    "QwenImagePipeline.diffuse": 0.5,
+}
+
+
+def test_profilers_parts_are_seconds() -> None:
+    work = work_of(output(stage_durations=dict(PROFILE)))
+    assert work.text_encode_seconds == 0.03
+    assert work.denoise_seconds == 0.5
+    assert work.vae_decode_seconds == 0.1
+    assert work.step_latency_seconds == 0.5 / 20
+
+
+def test_parts_of_one_name_add_up_and_the_outer_one_holds_the_inner() -> None:
+    durations = {**PROFILE, "Joint.audio.vae.decode": 0.25}
+    assert work_of(output(stage_durations=durations)).vae_decode_seconds == 0.35
+    durations = {**PROFILE, "Joint.encode_prompt": 0.05}
+    assert work_of(output(stage_durations=durations)).text_encode_seconds == 0.05
+
+
+@pytest.mark.parametrize(
+    "durations",
+    [None, {}, {STEPS_KEY: 20.0}, {"A.diffuse": "soon", "A.vae.decode": float("nan"), 3: 1.0}],
+)
+def test_pipeline_without_a_profile_has_no_parts(durations: Any) -> None:
+    work = work_of(output(stage_durations=durations))
+    parts = (work.text_encode_seconds, work.denoise_seconds, work.vae_decode_seconds)
+    assert parts == (None, None, None)
+    assert work.step_latency_seconds is None
+
+
+@pytest.mark.parametrize("steps", [{}, {STEPS_KEY: 0.0}])
+def test_step_latency_needs_steps(steps: dict[str, float]) -> None:
+    work = work_of(output(stage_durations={"A.diffuse": 0.5, **steps}))
+    assert (work.denoise_seconds, work.step_latency_seconds) == (0.5, None)
+
+
+@pytest.mark.parametrize(
+    ("stated", "peak"),
+    [(1536.25, 1610874880), (0.0, None), (None, None), (float("inf"), None), (-1.0, None)],
+)
+def test_peak_memory_is_what_the_platform_says_or_nothing(
+    stated: float | None, peak: int | None
+) -> None:
+    assert work_of(output(peak_memory_mb=stated)).peak_memory_bytes == peak
+
+
 @pytest.mark.parametrize("metrics", [None, {}, dict.fromkeys(TIMINGS), {"image_num": 1}])
 def test_engine_that_gives_no_timings_has_none(metrics: Any) -> None:
     assert work_of(output(metrics=metrics, stage_durations=None)) == DiffusionWork()

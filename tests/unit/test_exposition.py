@@ -25,6 +25,7 @@ from vllm_omni_metrics_plugin.hooks import (
     EventsDropped,
     HookRegistry,
     ImageFinished,
+    KvWaited,
     MediaPacket,
     PatchReported,
     PathSegment,
@@ -108,6 +109,7 @@ def patches_and_replicas() -> Iterator[Event]:
 
 def requests() -> Iterator[Event]:
     outcomes = ("stop", "length", "abort", "error", "rejected", "repetition", "stop")
+    failures = {"abort": "client_disconnect", "error": "dead_replica", "rejected": "of tomorrow"}
     for number, outcome in enumerate(outcomes):
         whose = {"request_id": f"r{number}", "model_name": "other" if number == 1 else "tiny"}
         yield make_event(RequestArrived, **whose, external_request_id="x", arrived_at=1.0)
@@ -141,6 +143,7 @@ def requests() -> Iterator[Event]:
             started=outcome != "error",
             first_packet_path=path(1, 2.0) if number % 2 else (),
             critical_path=path(1, 2.5) if outcome in ("stop", "length") else (),
+            failure=failures.get(outcome),
         )
     for number in range(5):  # two of these wait, three run
         request_id = f"open{number}"
@@ -348,6 +351,20 @@ def diffusion() -> Iterator[Event]:
             finish_reason=None,
             diffusion=work,
         )
+    for stage, tokens_in, tokens_out in ((0, 12, 25), (1, 0, 40), (0, None, None)):
+        yield make_event(
+            StageFinished,
+            request_id="t",
+            model_name="tiny",
+            stage=stage,
+            replica=0,
+            finished_at=3.0,
+            generation_seconds=1.0,
+            tokens_in=tokens_in,
+            tokens_out=tokens_out,
+            finish_reason="stop",
+            diffusion=None,
+        )
 
 
 def transfers() -> Iterator[Event]:
@@ -382,6 +399,15 @@ def transfers() -> Iterator[Event]:
             duration_seconds=0.003,
             received_at=1.1,
             in_flight_seconds=in_flight,
+        )
+    for replica in (0, None):
+        yield make_event(
+            KvWaited,
+            model_name="tiny",
+            stage=0,
+            replica=replica,
+            connector="C",
+            wait_seconds=0.0625,
         )
     for model_name, replica in (("tiny", 1), (None, None), ("tiny", 1)):
         yield make_event(

@@ -30,6 +30,11 @@ from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.patches.warmup import wrap_warmup
 from vllm_omni_metrics_plugin.requests import Exchange, OpenRequest
 
+
+class EngineGenerateError(Exception):
+    """Has the name of vLLM's."""
+
+
 Endpoint = Callable[["Call"], Awaitable[None]]
 REQUEST = {"type": "http.request", "body": b"{}", "more_body": False}
 GONE = {"type": "http.disconnect"}
@@ -139,7 +144,8 @@ async def serve(endpoint: Endpoint, *, websocket: bool = False, path: str = "/v1
         await endpoint(Call(server, scope, receive, send))
 
     scope = {"type": "websocket" if websocket else "http", "path": path}
-    with contextlib.suppress(OSError, RuntimeError, asyncio.CancelledError):  # which it logs
+    logged = (OSError, RuntimeError, EngineGenerateError, asyncio.CancelledError)
+    with contextlib.suppress(*logged):
         await Application(application)(scope, server.receive, server.send)
     await spin()
     server.waiting_at_the_end = server.waiting
@@ -168,9 +174,42 @@ async def refused_after_the_engine(call: Call) -> None:
 
 async def engine_failed(call: Call) -> None:
     try:
+        await call.outputs(speech(480), EngineGenerateError("failed"))
+    except EngineGenerateError:
+        await call.answer(500)
+
+
+async def engine_fails_in_an_unknown_way(call: Call) -> None:
+    try:
         await call.outputs(speech(480), RuntimeError("died"))
     except RuntimeError:
         await call.answer(500)
+
+
+async def stage_says_that_it_failed(call: Call) -> None:
+    part = speech(480, finished=True)
+    part.outputs[0].finish_reason = "error"
+    await call.outputs(part)
+    await call.answer(500)
+
+
+async def aborted_in_the_engine(call: Call) -> None:
+    part = speech(480, finished=True)
+    part.outputs[0].finish_reason = "abort"
+    await call.outputs(part)
+    await call.answer()
+
+
+async def ends_without_a_word(call: Call) -> None:
+    await call.outputs()
+    await call.answer(500)
+
+
+async def given_up_by_the_endpoint(call: Call) -> None:
+    outputs = Engine(*ALL).generate("hello")
+    await outputs.__anext__()
+    await outputs.aclose()
+    await call.answer(504)
 
 
 async def encoder_failed(call: Call) -> None:
@@ -264,34 +303,40 @@ async def cut_short_by_a_limit(call: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "outcome"),
+    ("endpoint", "outcome", "failure"),
     [
-        (whole, "stop"),
-        (cut_short_by_a_limit, "length"),
-        (left_after_the_last_byte, "stop"),
-        (refused_by_the_engine, "rejected"),
-        (refused_after_the_engine, "rejected"),
-        (engine_failed, "error"),
-        (encoder_failed, "error"),
-        (application_raises, "error"),
-        (raises_in_midstream, "error"),
-        (tells_of_an_error_in_midstream, "error"),
-        (tells_of_an_error_after_the_last_output, "error"),
-        (leaves_the_engine_hanging, "error"),
-        (never_ends, "error"),
-        (left_while_the_engine_works_on, "abort"),
-        (left_while_it_is_encoded, "abort"),
-        (left_before_the_terminator, "abort"),
-        (left_and_cancelled, "abort"),
-        (cancelled_by_the_server, "abort"),
+        (whole, "stop", None),
+        (cut_short_by_a_limit, "length", None),
+        (left_after_the_last_byte, "stop", None),
+        (refused_by_the_engine, "rejected", "invalid_request"),
+        (refused_after_the_engine, "rejected", "invalid_request"),
+        (engine_failed, "error", "stage_error"),
+        (engine_fails_in_an_unknown_way, "error", "other"),
+        (stage_says_that_it_failed, "error", "stage_error"),
+        (ends_without_a_word, "error", "no_output"),
+        (given_up_by_the_endpoint, "error", "timeout"),
+        (encoder_failed, "error", "endpoint_error"),
+        (application_raises, "error", "endpoint_error"),
+        (raises_in_midstream, "error", "endpoint_error"),
+        (tells_of_an_error_in_midstream, "error", "endpoint_error"),
+        (tells_of_an_error_after_the_last_output, "error", "endpoint_error"),
+        (leaves_the_engine_hanging, "error", "endpoint_error"),
+        (never_ends, "error", "endpoint_error"),
+        (left_while_the_engine_works_on, "abort", "client_disconnect"),
+        (left_while_it_is_encoded, "abort", "client_disconnect"),
+        (left_before_the_terminator, "abort", "client_disconnect"),
+        (left_and_cancelled, "abort", "client_disconnect"),
+        (cancelled_by_the_server, "abort", "client_disconnect"),
+        (aborted_in_the_engine, "abort", "client_abort"),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_outcome_is_what_the_client_was_answered(
-    state: EngineState, recorder: Any, endpoint: Endpoint, outcome: str
+def test_outcome_is_what_the_client_was_answered_and_failure_why(
+    state: EngineState, recorder: Any, endpoint: Endpoint, outcome: str, failure: str | None
 ) -> None:
     asyncio.run(serve(endpoint))
-    assert recorder.only(RequestFinished).outcome == outcome
+    ended = recorder.only(RequestFinished)
+    assert (ended.outcome, ended.failure) == (outcome, failure)
     assert len(recorder.of(AudioFinished)) == (outcome in ("stop", "length"))
     assert state.requests.by_id == {}
 
@@ -306,24 +351,25 @@ SAYS = {
 
 
 @pytest.mark.parametrize(
-    ("said", "outcome"),
+    ("said", "outcome", "failure"),
     [
-        ("done", "stop"),
-        ("error", "error"),
-        ("spaced error", "error"),
-        ("stopped", "abort"),
-        ("not stopped", "stop"),
+        ("done", "stop", None),
+        ("error", "error", "endpoint_error"),
+        ("spaced error", "error", "endpoint_error"),
+        ("stopped", "abort", "client_abort"),
+        ("not stopped", "stop", None),
     ],
 )
 def test_websockets_next_event_says_what_became_of_the_request(
-    recorder: Any, said: str, outcome: str
+    recorder: Any, said: str, outcome: str, failure: str | None
 ) -> None:
     async def endpoint(call: Call) -> None:
         await call.outputs(*ALL)
         await call.send({"type": "websocket.send", "bytes": b"sound"})
         assert recorder.of(RequestFinished) == []
         await call.send(event(SAYS[said]))
-        assert recorder.only(RequestFinished).outcome == outcome
+        ended = recorder.only(RequestFinished)
+        assert (ended.outcome, ended.failure) == (outcome, failure)
         await call.send(event(SAYS["done"]))
         await call.leave()
 
@@ -396,7 +442,7 @@ async def ws_raises(call: Call) -> None:
 
 
 async def ws_engine_failed(call: Call) -> None:
-    await call.outputs(speech(480), RuntimeError("died"))
+    await call.outputs(speech(480), EngineGenerateError("failed"))
 
 
 async def ws_stopped_with_the_generator_left_behind(call: Call) -> None:
@@ -408,29 +454,41 @@ async def ws_stopped_with_the_generator_left_behind(call: Call) -> None:
     await call.leave()
 
 
+async def ws_stopped_and_left(call: Call) -> None:
+    outputs = Engine(*ALL).generate("hello", None, "speech")
+    await anext(outputs)
+    await call.send(event(SAYS["stopped"]))
+    listening = asyncio.create_task(call.receive())
+    await call.leave()
+    assert (await listening)["type"] == "websocket.disconnect"
+    await outputs.aclose()
+
+
 @pytest.mark.parametrize(
-    ("endpoint", "outcome"),
+    ("endpoint", "outcome", "failure"),
     [
-        (ws_stopped, "abort"),
-        (ws_stopped_with_the_generator_left_behind, "abort"),
-        (ws_failed, "error"),
-        (ws_failed_and_closed_later, "error"),
-        (ws_complains_about_something_else, "stop"),
-        (ws_left_in_midstream, "abort"),
-        (ws_left_before_the_end, "abort"),
-        (ws_left_while_the_engine_worked, "abort"),
-        (ws_closed_in_anger, "error"),
-        (ws_closed, "stop"),
-        (ws_raises, "error"),
-        (ws_engine_failed, "error"),
+        (ws_stopped_and_left, "abort", "client_abort"),
+        (ws_stopped, "abort", "client_abort"),
+        (ws_stopped_with_the_generator_left_behind, "abort", "client_abort"),
+        (ws_failed, "error", "endpoint_error"),
+        (ws_failed_and_closed_later, "error", "endpoint_error"),
+        (ws_complains_about_something_else, "stop", None),
+        (ws_left_in_midstream, "abort", "client_disconnect"),
+        (ws_left_before_the_end, "abort", "client_disconnect"),
+        (ws_left_while_the_engine_worked, "abort", "client_disconnect"),
+        (ws_closed_in_anger, "error", "endpoint_error"),
+        (ws_closed, "stop", None),
+        (ws_raises, "error", "endpoint_error"),
+        (ws_engine_failed, "error", "stage_error"),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_outcome_on_a_websocket(
-    state: EngineState, recorder: Any, endpoint: Endpoint, outcome: str
+    state: EngineState, recorder: Any, endpoint: Endpoint, outcome: str, failure: str | None
 ) -> None:
     asyncio.run(serve(endpoint, websocket=True))
-    assert recorder.only(RequestFinished).outcome == outcome
+    ended = recorder.only(RequestFinished)
+    assert (ended.outcome, ended.failure) == (outcome, failure)
     assert state.requests.by_id == {}
 
 
@@ -504,21 +562,29 @@ def test_item_of_a_batch_that_fails_is_an_error_beside_its_neighbours(recorder: 
         await call.answer()
 
     asyncio.run(serve(endpoint))
-    ends = [end.outcome for end in recorder.of(RequestFinished)]
-    assert sorted(ends) == ["error", "stop", "stop"]
+    ends = [(end.outcome, end.failure) for end in recorder.of(RequestFinished)]
+    assert sorted(ends, key=str) == [("error", "endpoint_error"), ("stop", None), ("stop", None)]
 
 
 # Jobs that outlive their response
 
 
 @pytest.mark.parametrize(
-    ("ending", "outcome"),
-    [(None, "stop"), (OSError("no encoder"), "error"), (asyncio.CancelledError(), "abort")],
+    ("ending", "outcome", "failure"),
+    [
+        (None, "stop", None),
+        (OSError("no encoder"), "error", "endpoint_error"),
+        (asyncio.CancelledError(), "abort", "client_abort"),
+    ],
     ids=repr,
 )
 @pytest.mark.parametrize("begins_before_the_response_is_over", [True, False])
 def test_job_ends_with_the_job_and_not_with_the_order(
-    recorder: Any, ending: Any, outcome: str, begins_before_the_response_is_over: bool
+    recorder: Any,
+    ending: Any,
+    outcome: str,
+    failure: str | None,
+    begins_before_the_response_is_over: bool,
 ) -> None:
     jobs = []
 
@@ -541,7 +607,8 @@ def test_job_ends_with_the_job_and_not_with_the_order(
         await asyncio.wait(jobs)
 
     asyncio.run(both())
-    assert recorder.only(RequestFinished).outcome == outcome
+    ended = recorder.only(RequestFinished)
+    assert (ended.outcome, ended.failure) == (outcome, failure)
 
 
 def test_job_that_the_engine_was_told_to_abort_has_not_failed(recorder: Any) -> None:
@@ -559,7 +626,8 @@ def test_job_that_the_engine_was_told_to_abort_has_not_failed(recorder: Any) -> 
             await generate(Call(Uvicorn(), None, None, None))
 
     asyncio.run(job())
-    assert recorder.only(RequestFinished).outcome == "abort"
+    ended = recorder.only(RequestFinished)
+    assert (ended.outcome, ended.failure) == ("abort", "client_abort")
 
 
 def test_video_that_its_client_waits_for_ends_with_the_response(recorder: Any) -> None:

@@ -107,12 +107,14 @@ def feed_every_family(feed: Feed, registry: HookRegistry, exposed: Any) -> None:
     feed.start(stage=1, replica=3, input_at=100.125)
     feed.end()
     feed.finish_stage()
+    feed.finish_stage(stage=0, diffusion=None)
     feed.finish_image()
     feed.finish_video()
     feed.finish()
     feed.judge(objective=PROMPT.name)
     feed.send()
     feed.receive()
+    feed.wait_for_connector()
     feed.fail()
     exposed.hooks.omni_events_dropped(EventsDropped(reason="lost", count=1))
     with internal_errors.suppressed("a place of this test"):
@@ -290,8 +292,35 @@ def test_request_that_was_cut_short_is_counted_but_not_timed(
     assert exposed.value("request_queue_time_seconds_count", **MODEL) == 1, "it did queue"
 
 
+@pytest.mark.parametrize("outcome", ["abort", "error", "rejected"])
+def test_request_that_was_cut_short_is_a_failure_for_one_reason(
+    feed: Feed, exposed: Any, outcome: str
+) -> None:
+    exposed.join()
+    reasons = catalog.BY_STEM["requests_failed_total"].known["reason"]
+    said = (*reasons, "a word of tomorrow", None)
+    for failure in said:
+        feed.arrive()
+        feed.finish(outcome=outcome, failure=failure)
+    counted = {
+        reason: exposed.value("requests_failed_total", **MODEL, reason=reason) for reason in reasons
+    }
+    assert counted == {**dict.fromkeys(reasons, 1), "other": 3}
+    ended = exposed.value("requests_success_total", **MODEL, finished_reason=outcome)
+    assert ended == sum(counted.values()) == len(said)
+
+
+def test_request_that_ended_naturally_is_no_failure(feed: Feed, exposed: Any) -> None:
+    exposed.join()
+    for outcome in ("stop", "length", "repetition"):
+        feed.arrive()
+        feed.finish(outcome=outcome)
+    for reason in catalog.BY_STEM["requests_failed_total"].known["reason"]:
+        assert exposed.value("requests_failed_total", **MODEL, reason=reason) == 0
+
+
 @pytest.mark.parametrize("dispatched", [False, True])
-def test_rejected_request_is_counted_as_that_and_nothing_else(
+def test_rejected_request_is_counted_as_that_and_by_its_reason_alone(
     feed: Feed, exposed: Any, dispatched: bool
 ) -> None:
     exposed.join()
@@ -299,12 +328,13 @@ def test_rejected_request_is_counted_as_that_and_nothing_else(
     feed.arrive()
     if dispatched:
         feed.submit(stage=1)
-    feed.finish(outcome="rejected")
+    feed.finish(outcome="rejected", failure="invalid_request")
     assert exposed.value("requests_success_total", **MODEL, finished_reason="rejected") == 1
     after = without_events(scrape(exposed.registry))
-    assert [name for name in after if after[name] != before[name]] == [
-        f"{catalog.PREFIX}requests_success"
-    ]
+    assert {name for name in after if after[name] != before[name]} == {
+        f"{catalog.PREFIX}requests_success",
+        f"{catalog.PREFIX}requests_failed",
+    }
 
 
 def test_durations_from_an_arrival_that_is_not_known_are_missing(feed: Feed, exposed: Any) -> None:

@@ -21,13 +21,17 @@ from vllm_omni_metrics_plugin.testing import make_event
 Series = tuple[str, frozenset[tuple[str, str]]]
 
 
+#: Has no value before it was measured.
+MEASURED = f"{catalog.PREFIX}peak_memory_bytes"
+
+
 def series(exposed: Any) -> set[Series]:
-    """Names and labels of all that is published."""
+    """Names and labels of all that is published whatever was measured."""
     return {
         (sample.name.removeprefix(catalog.PREFIX), frozenset(sample.labels.items()))
         for family in exposed.registry.collect()
         for sample in family.samples
-        if not sample.name.endswith("_created")
+        if not sample.name.endswith("_created") and sample.name != MEASURED
     }
 
 

@@ -61,6 +61,9 @@ RELEASED = {
     "omni_transfer_failed": (
         "model_name from_stage to_stage operation replica key connector reason"
     ),
+    "omni_kv_waited": (
+        "request_id model_name stage replica connector wait_seconds parent_request_id"
+    ),
     "omni_events_dropped": "reason count",
 }
 

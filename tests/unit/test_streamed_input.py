@@ -281,6 +281,19 @@ def test_limit_that_cut_any_piece_decides(
     assert recorder.only(StageFinished).finish_reason == "stop", "one event, of its end"
 
 
+@pytest.mark.parametrize(("pieces", "tokens"), [(0, (12, 25)), (1, (None, None))])
+def test_tokens_of_several_pieces_are_not_taken_for_those_of_the_last(
+    request_: OpenRequest, recorder: Any, pieces: int, tokens: tuple[int | None, int | None]
+) -> None:
+    table = table_of(request_)
+    for _ in range(pieces):
+        table.segment_finished("talk-1", 1, "stop")
+    table.stage_finished("talk-1", 1, 3, "stop", 12, 25)
+    request_.end(None)
+    finished = recorder.only(StageFinished)
+    assert (finished.tokens_in, finished.tokens_out) == tokens
+
+
 def test_samples_of_output_during_the_input_are_missing_and_say_why(
     feed: Feed, exposed: Any
 ) -> None:

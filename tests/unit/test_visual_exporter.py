@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.unit.feed import WORK, Feed
-from vllm_omni_metrics_plugin.hooks import DiffusionWork
+from vllm_omni_metrics_plugin.hooks import DiffusionWork, ReplicaLeft
+from vllm_omni_metrics_plugin.testing import make_event
 
 STAGE = {"model_name": "tiny", "stage": "1", "replica": "3"}
 IMAGE = ("image_ttfp_seconds", "image_num_total", "image_generation_time_seconds", "image_pixels")
@@ -140,6 +141,54 @@ def test_diffusion_engines_timings_are_exposed_in_milliseconds(feed: Feed, expos
     assert exposed.missing() == {}
 
 
+PROFILED = {
+    "diffusion_text_encode_seconds": 0.0625,
+    "diffusion_forward_seconds": 0.5,
+    "denoise_step_latency_seconds": 0.025,
+    "vae_decode_seconds": 0.125,
+}
+
+
+def test_profilers_parts_are_exposed_in_seconds(feed: Feed, exposed: Any) -> None:
+    feed.finish_stage()
+    feed.finish_stage()
+    sums = {stem: exposed.value(f"{stem}_sum", **STAGE) for stem in PROFILED}
+    assert sums == pytest.approx({stem: 2 * seconds for stem, seconds in PROFILED.items()})
+    assert exposed.missing() == {}
+
+
+def test_pipelines_without_a_profile_miss_no_sample_for_it(feed: Feed, exposed: Any) -> None:
+    feed.finish_stage(diffusion=DiffusionWork(steps=4))
+    for stem in PROFILED:
+        assert exposed.value(f"{stem}_count", **STAGE) == 0
+        assert stem not in {family for family, _ in exposed.missing()}
+    assert exposed.value("peak_memory_bytes", **STAGE) is None, "nobody measured it"
+
+
+def test_steps_of_each_request_are_distributed(feed: Feed, exposed: Any) -> None:
+    for steps in (4, 4, 20):
+        feed.finish_stage(diffusion=DiffusionWork(steps=steps))
+    assert exposed.value("num_inference_steps_count", **STAGE) == 3
+    assert exposed.value("num_inference_steps_sum", **STAGE) == 28
+    assert exposed.value("num_inference_steps_bucket", **STAGE, le="2.0") == 0
+    assert exposed.value("num_inference_steps_bucket", **STAGE, le="4.0") == 2
+    assert exposed.value("diffusion_steps_total", **STAGE) == 28
+
+
+def test_peak_of_memory_is_the_highest_until_the_replica_leaves(feed: Feed, exposed: Any) -> None:
+    def peak() -> float | None:
+        value: float | None = exposed.value("peak_memory_bytes", **STAGE)
+        return value
+
+    for reached, highest in ((300, 300), (200, 300), (None, 300), (400, 400)):
+        feed.finish_stage(diffusion=DiffusionWork(steps=1, peak_memory_bytes=reached))
+        assert peak() == highest
+    feed.event(make_event(ReplicaLeft, model_name="tiny", stage=1, replica=3))
+    assert peak() is None
+    feed.finish_stage(diffusion=DiffusionWork(steps=1, peak_memory_bytes=100))
+    assert peak() == 100, "who joins again begins anew"
+
+
 def test_steps_and_timings_that_the_engine_does_not_give_are_missing(
     feed: Feed, exposed: Any
 ) -> None:
@@ -149,6 +198,7 @@ def test_steps_and_timings_that_the_engine_does_not_give_are_missing(
         ("diffusion_postprocess_time_ms", "no_timing"): 1,
         ("diffusion_step_time_ms", "no_timing"): 1,
         ("diffusion_steps_total", "not_seen"): 1,
+        ("num_inference_steps", "not_seen"): 1,
     }
 
 

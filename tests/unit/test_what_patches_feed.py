@@ -15,7 +15,9 @@ from vllm_omni_metrics_plugin.patches.table import SEAMS, seams_of
 REQUESTS = {
     *{"num_requests_waiting", "oldest_waiting_seconds", "stage_requests_waiting"},
     *{"requests_success_total", "e2e_request_latency_seconds", "request_queue_time_seconds"},
+    "requests_failed_total",
 }
+OUTCOMES = {"requests_success_total", "requests_failed_total"}
 STARTS = {
     *{"num_requests_running", "stage_requests_running", "stage_busy_seconds_total"},
     *{"stage_queue_time_seconds", "stage_input_wait_seconds", "stage_execute_time_seconds"},
@@ -28,11 +30,14 @@ AUDIO = {"audio_ttfp_seconds", "audio_duration_seconds", "audio_rtf", "audio_fra
 IMAGES = {"image_ttfp_seconds", "image_num_total", "image_pixels"}
 VIDEOS = {"video_duration_seconds", "video_rtf", "video_frames_total"}
 GENERATION = {"image_generation_time_seconds", "video_generation_time_seconds"}
+TOKENS = {"prompt_tokens_total", "generation_tokens_total"}
 DIFFUSION = {
+    *{"diffusion_text_encode_seconds", "diffusion_forward_seconds", "vae_decode_seconds"},
+    *{"denoise_step_latency_seconds", "peak_memory_bytes"},
     *{"diffusion_preprocess_time_ms", "diffusion_exec_time_ms"},
     *{"diffusion_postprocess_time_ms", "diffusion_step_time_ms"},
 }
-STEPS = {"diffusion_steps_total"}
+STEPS = {"diffusion_steps_total", "num_inference_steps"}
 STAGES = {"stage_info"}
 TRANSFERS = {
     *{"transfer_size_bytes", "transfer_tx_time_ms", "transfer_rx_decode_time_ms"},
@@ -45,15 +50,19 @@ FED = {
     "engine_shutdown": STAGES,
     "generate": REQUESTS | AUDIO | IMAGES | VIDEOS,
     "request_id": REQUESTS | AUDIO | IMAGES | VIDEOS,
-    "http": {"requests_success_total"},
-    "speech": {"requests_success_total"},
+    "http": OUTCOMES,
+    "speech": OUTCOMES,
     "warmup": REQUESTS | AUDIO,
-    "video_job": {"requests_success_total"},
-    "result": {"requests_success_total"},
+    "video_job": OUTCOMES,
+    "result": OUTCOMES,
     "offline_batch": REQUESTS | AUDIO,
     "offline_request": REQUESTS | AUDIO,
     "stage_submit": STARTS | {"stage_requests_waiting", "audio_rtf"},
-    "stage_finish": ENDS | {"audio_rtf", "stage_generation_time_seconds"} | GENERATION | DIFFUSION,
+    "stage_finish": {
+        *{"audio_rtf", "stage_generation_time_seconds"},
+        *(ENDS | GENERATION | DIFFUSION | TOKENS),
+    },
+    "kv_waits": {"kv_wait_seconds"},
     "video_endpoint": {"video_duration_seconds", "video_rtf"},
     "denoising": STEPS,
     "denoising_stepwise": STEPS,

@@ -15,6 +15,7 @@ from vllm_omni_metrics_plugin.catalog.objectives import OBJECTIVES
 from vllm_omni_metrics_plugin.catalog.own import OWN
 from vllm_omni_metrics_plugin.catalog.queues import QUEUES
 from vllm_omni_metrics_plugin.catalog.requests import REQUESTS
+from vllm_omni_metrics_plugin.catalog.tokens import TOKENS
 from vllm_omni_metrics_plugin.catalog.transfers import TRANSFERS
 from vllm_omni_metrics_plugin.catalog.visual import VISUAL
 
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 FAMILIES: tuple[Family, ...] = (
-    *(*QUEUES, *REQUESTS, *CRITICAL_PATH),
+    *(*QUEUES, *REQUESTS, *TOKENS, *CRITICAL_PATH),
     *(*AUDIO, *LISTENER, *VISUAL),
     *(*TRANSFERS, *OBJECTIVES, *OWN),
 )

@@ -23,6 +23,11 @@ RTF = (
 )
 #: The same, and far beyond: minutes of work for a second of video are usual.
 VIDEO_RTF = (*RTF, 15.0, 20.0, 30.0, 50.0, 75.0, 100.0, 200.0, 500.0, 1000.0)
+#: Denoising steps: one for distilled models, and the defaults of the pipelines.
+STEPS = (
+    *(1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 25.0, 28.0, 30.0, 35.0),
+    *(40.0, 50.0, 60.0, 75.0, 100.0, 150.0, 200.0, 500.0, 1000.0),
+)
 #: 1 KiB to 4 GiB.
 BYTES = tuple(float(4**power) for power in range(5, 17))
 #: 10 us to 10 s, in milliseconds.

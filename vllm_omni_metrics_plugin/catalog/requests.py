@@ -5,6 +5,12 @@ from __future__ import annotations
 from vllm_omni_metrics_plugin.catalog.buckets import SECONDS, WAIT_SECONDS
 from vllm_omni_metrics_plugin.catalog.family import MODEL, Family
 
+#: Why requests fail, and the words for it; the first ones are native.
+FAILURES = (
+    *("client_disconnect", "client_abort", "stage_error", "dead_replica", "invalid_request"),
+    *("queue_full", "timeout", "endpoint_error", "no_output", "other"),
+)
+
 REQUESTS: tuple[Family, ...] = (
     Family(
         stem="requests_success_total",
@@ -16,6 +22,16 @@ REQUESTS: tuple[Family, ...] = (
         event="omni_request_finished",
         formula="+1 per request, when its response is over",
         known={"finished_reason": ("stop", "length", "abort", "error", "rejected")},
+    ),
+    Family(
+        stem="requests_failed_total",
+        kind="counter",
+        labels=("model_name", "reason"),
+        unit="requests",
+        help="Requests that ended by abort, error or rejected, once each, by the first cause.",
+        event="omni_request_finished",
+        formula="+1 per request with a failure; other for a word that is not known",
+        known={"reason": FAILURES},
     ),
     Family(
         stem="e2e_request_latency_seconds",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vllm_omni_metrics_plugin.catalog.buckets import BYTES, HOP_MILLISECONDS
-from vllm_omni_metrics_plugin.catalog.family import EDGE, Family
+from vllm_omni_metrics_plugin.catalog.buckets import BYTES, HOP_MILLISECONDS, WAIT_SECONDS
+from vllm_omni_metrics_plugin.catalog.family import EDGE, STAGE, Family
 
 TRANSFERS: tuple[Family, ...] = (
     Family(
@@ -49,6 +49,17 @@ TRANSFERS: tuple[Family, ...] = (
         formula="1000 * in_flight_seconds",
         buckets=HOP_MILLISECONDS,
         missing=("unknown_sender", "unknown_edge", "other_host"),
+    ),
+    Family(
+        stem="kv_wait_seconds",
+        kind="histogram",
+        labels=(*STAGE, "connector_type"),
+        unit="seconds",
+        help="How long a stage held a KV cache that was complete until the connector had taken it.",
+        event="omni_kv_waited",
+        formula="wait_seconds",
+        buckets=WAIT_SECONDS,
+        missing=("unknown_holder",),
     ),
     Family(
         stem="transfer_failures_total",

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from vllm_omni_metrics_plugin.catalog.buckets import MILLISECONDS, PIXELS, SECONDS, VIDEO_RTF
+from vllm_omni_metrics_plugin.catalog.buckets import (
+    MILLISECONDS,
+    PIXELS,
+    SECONDS,
+    STEPS,
+    VIDEO_RTF,
+    WAIT_SECONDS,
+)
 from vllm_omni_metrics_plugin.catalog.family import STAGE, Family
 
 VISUAL: tuple[Family, ...] = (
@@ -150,5 +157,66 @@ VISUAL: tuple[Family, ...] = (
         event="omni_stage_finished",
         formula="+ diffusion.steps",
         missing=("not_seen",),
+    ),
+    Family(
+        stem="num_inference_steps",
+        kind="histogram",
+        labels=STAGE,
+        unit="steps",
+        help="Denoising steps that were executed for each request that the stage finished.",
+        event="omni_stage_finished",
+        formula="diffusion.steps",
+        buckets=STEPS,
+        missing=("not_seen",),
+    ),
+    Family(
+        stem="diffusion_text_encode_seconds",
+        kind="histogram",
+        labels=STAGE,
+        unit="seconds",
+        help="The text encoder's part of a request; only with the engine's pipeline profiler.",
+        event="omni_stage_finished",
+        formula="diffusion.text_encode_seconds",
+        buckets=WAIT_SECONDS,
+    ),
+    Family(
+        stem="diffusion_forward_seconds",
+        kind="histogram",
+        labels=STAGE,
+        unit="seconds",
+        help="All denoising steps of a request; only with the engine's pipeline profiler.",
+        event="omni_stage_finished",
+        formula="diffusion.denoise_seconds",
+        buckets=SECONDS,
+    ),
+    Family(
+        stem="denoise_step_latency_seconds",
+        kind="histogram",
+        labels=STAGE,
+        unit="seconds",
+        help="A request's denoising step on average; only with the engine's pipeline profiler.",
+        event="omni_stage_finished",
+        formula="diffusion.denoise_seconds / diffusion.steps",
+        buckets=WAIT_SECONDS,
+    ),
+    Family(
+        stem="vae_decode_seconds",
+        kind="histogram",
+        labels=STAGE,
+        unit="seconds",
+        help="Latents to pixels or sound; only with the engine's pipeline profiler.",
+        event="omni_stage_finished",
+        formula="diffusion.vae_decode_seconds",
+        buckets=WAIT_SECONDS,
+    ),
+    Family(
+        stem="peak_memory_bytes",
+        kind="gauge",
+        labels=STAGE,
+        unit="bytes",
+        help="Most memory that the device's allocator held for a request since the replica joined.",
+        event="omni_stage_finished",
+        formula="the highest diffusion.peak_memory_bytes; nothing where the platform says none",
+        aggregate="livemax",
     ),
 )

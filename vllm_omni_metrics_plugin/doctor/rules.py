@@ -306,5 +306,7 @@ REASONS: dict[str, tuple[Severity, str]] = {
     "unknown_edge": ("degraded", "it was not seen who sent or received the payload"),
     "unknown_sender": ("degraded", "it was not seen who sent the payload"),
     "not_seen": ("degraded", "the noise scheduler's steps were not seen"),
+    "unknown_holder": ("degraded", "it was not seen which replica held the KV cache"),
+    "no_tokens": ("note", "the engine did not count a stage's tokens, or of the last piece alone"),
     "no_timing": ("degraded", "the diffusion engine said no such time"),
 }

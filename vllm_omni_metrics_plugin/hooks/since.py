@@ -16,6 +16,7 @@ NEWER_FIELDS: dict[tuple[str, str], str] = {
     ("omni_request_finished", "during_input"): "0.2",
     ("omni_request_finished", "first_packet_path"): "0.2",
     ("omni_request_finished", "critical_path"): "0.2",
+    ("omni_request_finished", "failure"): "0.2",
     ("omni_media_packet", "during_input"): "0.2",
     ("omni_audio_finished", "during_input"): "0.2",
 }

@@ -197,6 +197,11 @@ def omni_transfer_failed(event: events.TransferFailed) -> None:
     """A payload was lost. In the server only, once for each, when nobody tries any more."""
 
 
+@hookspec(since="0.2")
+def omni_kv_waited(event: events.KvWaited) -> None:
+    """A stage's KV cache of a request was taken by the connector. In the server only."""
+
+
 @hookspec(since="0.1")
 def omni_events_dropped(event: events.EventsDropped) -> None:
     """Events of the stage engines' processes did not arrive in the server."""

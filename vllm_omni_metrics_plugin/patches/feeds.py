@@ -14,6 +14,8 @@ REQUEST = (
     "omni_audio_finished",
     *("omni_stream_finished", "omni_playback_stalled"),
 )
+#: What says how a request ended.
+OUTCOMES = ("requests_success_total", "requests_failed_total")
 VISUAL = ("omni_image_finished", "omni_video_finished")
 GENERATION_TIMES = ("image_generation_time_seconds", "video_generation_time_seconds")
 #: What the schedulers alone see.
@@ -24,6 +26,7 @@ EXECUTIONS = (
 JOINED = ("omni_replica_joined",)
 #: What a replica is shown as is taken back.
 LEFT = ("omni_replica_left", "stage_info")
-STEPS = ("diffusion_steps_total",)
+STEPS = ("diffusion_steps_total", "num_inference_steps")
 TRANSFERS = ("omni_transfer_sent", "omni_transfer_received", "omni_transfer_failed")
+KV_WAITS = ("omni_kv_waited",)
 ENGINE = ("omni_engine_stats", ENGINE_FAMILIES)

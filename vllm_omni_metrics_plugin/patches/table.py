@@ -8,6 +8,7 @@ from vllm_omni_metrics_plugin.patches import (
     connectors,
     generate,
     http,
+    kv_waits,
     offline,
     replicas,
     schedulers,
@@ -22,7 +23,9 @@ from vllm_omni_metrics_plugin.patches.feeds import (
     EXECUTIONS,
     GENERATION_TIMES,
     JOINED,
+    KV_WAITS,
     LEFT,
+    OUTCOMES,
     REQUEST,
     STEPS,
     TRANSFERS,
@@ -74,7 +77,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="OmniBase._process_single_result",
         form="function",
         wrap=generate.wrap_result,
-        feeds=("requests_success_total",),
+        feeds=OUTCOMES,
         leading=("result",),
     ),
     Seam(
@@ -83,7 +86,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="FastAPI.__call__",
         form="coroutine",
         wrap=http.wrap_application,
-        feeds=("requests_success_total",),
+        feeds=OUTCOMES,
         leading=("scope", "receive", "send"),
     ),
     Seam(
@@ -92,7 +95,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="OmniOpenAIServingSpeech._generate_audio_bytes",
         form="coroutine",
         wrap=http.wrap_speech,
-        feeds=("requests_success_total",),
+        feeds=OUTCOMES,
     ),
     Seam(
         name="warmup",
@@ -152,6 +155,16 @@ _SEAMS: tuple[Seam, ...] = (
         leading=("stage_id", "replica_id", "output"),
     ),
     Seam(
+        name="kv_waits",
+        module="vllm_omni.engine.orchestrator",
+        attribute="Orchestrator._handle_kv_ready_raw_outputs",
+        form="coroutine",
+        wrap=kv_waits.wrap_raw_outputs,
+        feeds=KV_WAITS,
+        leading=("stage_id", "raw_outputs"),
+        since="0.28.0",
+    ),
+    Seam(
         name="video_endpoint",
         module="vllm_omni.entrypoints.openai.serving_video",
         attribute="OmniOpenAIServingVideo._run_and_extract",
@@ -165,7 +178,7 @@ _SEAMS: tuple[Seam, ...] = (
         attribute="OmniOpenAIServingVideo.generate_video_bytes",
         form="coroutine",
         wrap=video_endpoint.wrap_generate_bytes,
-        feeds=("requests_success_total",),
+        feeds=OUTCOMES,
     ),
     Seam(
         name="denoising",
@@ -330,6 +343,7 @@ _SEAMS: tuple[Seam, ...] = (
 #: Why a release that is older than a seam has no such place, or one that is younger needs none.
 ABSENT: Mapping[str, str] = {
     "denoising_stepwise": "runs that go step by step hand on no count",
+    "kv_waits": "the schedulers do not say how long a KV cache waited",
     "replica_dies": "the whole engine ends when a replica dies",
     "iterations": "the engine hands these statistics on itself",
     "iterations_recorded": "the engine hands these statistics on itself",

@@ -24,6 +24,7 @@ from vllm_omni_metrics_plugin.requests.critical_path import critical_path
 from vllm_omni_metrics_plugin.requests.encoding import Encoding, current_encoding
 from vllm_omni_metrics_plugin.requests.exchange import Ending, Exchange
 from vllm_omni_metrics_plugin.requests.executions import Executions
+from vllm_omni_metrics_plugin.requests.failure import Failure, cause_of, failure_of
 from vllm_omni_metrics_plugin.requests.inputs import Inputs
 from vllm_omni_metrics_plugin.requests.outcome import CUT_SHORT, ending_of, outcome_of
 from vllm_omni_metrics_plugin.requests.stalls import Stalls, Watched
@@ -65,6 +66,7 @@ class OpenRequest:
     __slots__ = (
         "arrived_at",
         "audio",
+        "cause",
         "complete",
         "delivered",
         "dispatched",
@@ -127,6 +129,8 @@ class OpenRequest:
         #: How ``generate`` was over, and when; None while it goes on.
         self.ending: Ending | None = None
         self.ended_at: float | None = None
+        #: Of the exception that it raised.
+        self.cause: Failure | None = None
         #: As :class:`Answered` says.
         self.failed = False
         self.error_event = self.stopped = False
@@ -255,6 +259,7 @@ class OpenRequest:
         if self.ending is not None:
             return
         self.ending = ending_of(error)
+        self.cause = cause_of(error)
         self.ended_at = time.monotonic()
         self.encoding = current_encoding()
         self.requested_frame_rates = requested_frame_rates or {}
@@ -270,6 +275,7 @@ class OpenRequest:
         ended_at = time.monotonic() if self.ended_at is None else self.ended_at
         # The orchestrator's thread may still add a stage.
         stages = list(self.stages.values())
+        reasons = self.finish_reasons.union(*(work.finish_reasons for work in stages))
         outcome = outcome_of(
             self.ending,
             self.exchange,
@@ -277,7 +283,17 @@ class OpenRequest:
             stopped=self.stopped,
             complete=self.complete,
             delivered=self.delivered,
-            finish_reasons=self.finish_reasons.union(*(work.finish_reasons for work in stages)),
+            finish_reasons=reasons,
+        )
+        failure = failure_of(
+            outcome,
+            self.ending,
+            self.cause,
+            self.exchange,
+            failed=self.failed,
+            stopped=self.stopped,
+            delivered=self.delivered,
+            finish_reasons=reasons,
         )
         self.exchange = None
         self._finish_streams(outcome)
@@ -300,6 +316,7 @@ class OpenRequest:
                     during_input=self._is_during_input,
                     first_packet_path=self._first_packet_path(),
                     critical_path=() if outcome in CUT_SHORT else self._path_until(ended_at),
+                    failure=failure,
                 )
             )
 

@@ -191,6 +191,7 @@ class OpenRequests:
         work = request.stages.get(stage) if request else None
         if work is not None:
             work.finish_reasons.add(finish_reason)
+            work.had_pieces = True
 
     def stage_finished(
         self,
@@ -213,6 +214,8 @@ class OpenRequests:
             work.finish_reasons.add(finish_reason)
             work.generation_seconds = work.generated_until(now, request.streamed_input)
             work.diffusion = diffusion
+            if work.had_pieces:
+                tokens_in = tokens_out = None
         if request is not None:
             self.executions.finished(request, stage, now)
         if self.hooks.omni_stage_finished.listeners:

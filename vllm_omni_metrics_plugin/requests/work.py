@@ -23,6 +23,7 @@ class StageWork:
         "finish_reasons",
         "gave_output",
         "generation_seconds",
+        "had_pieces",
         "input_at",
         "output_at",
         "replica",
@@ -40,6 +41,9 @@ class StageWork:
         #: The engine's words: one, or one for each piece of a streamed input and its end.
         self.finish_reasons: set[str | None] = set()
         self.diffusion: DiffusionWork | None = None
+        #: It was done with a piece of a streamed input before the end. The engine then counts the
+        #: tokens of the last piece or of all of them, and does not say which.
+        self.had_pieces = False
         #: When its first payload arrived, if one is sent to it.
         self.input_at: float | None = None
         #: When its first output that is not empty reached the server.

@@ -101,6 +101,12 @@ _USUAL_OF: dict[tuple[type[Event], str], Any] = {
     (events.TransferSent, "duration_seconds"): 0.001,
     (events.TransferReceived, "duration_seconds"): 0.001,
 }
+#: The usual failure of requests that end so.
+_FAILURES = {
+    "abort": "client_disconnect",
+    "error": "stage_error",
+    "rejected": "invalid_request",
+}
 #: By type, for fields that are not in the list.
 _PLAIN: dict[Any, Any] = {int: 0, float: 1.0, str: "text", bool: True}
 
@@ -214,6 +220,7 @@ def speech_request(
             end_to_end_seconds=ended - arrived_at,
             queue_seconds=queue_seconds,
             dispatched=True,
+            failure=_FAILURES.get(outcome),
         )
     )
     return story

@@ -17,6 +17,7 @@ from vllm_omni_metrics_plugin.exporters.prometheus.pipeline import PipelineSampl
 from vllm_omni_metrics_plugin.exporters.prometheus.queues import QueueSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families, RegistryCollector
 from vllm_omni_metrics_plugin.exporters.prometheus.requests import RequestSamples
+from vllm_omni_metrics_plugin.exporters.prometheus.tokens import TokenSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.transfers import TransferSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.visual import VisualSamples
 from vllm_omni_metrics_plugin.hooks import Event, HookStats, hookimpl
@@ -59,13 +60,14 @@ class PrometheusExporter:
         self._publish_in = publish_in
         self._published = False
         transfers = TransferSamples(families)
+        visual = VisualSamples(families)
         parts = (
-            *(RequestSamples(families), AudioSamples(families), VisualSamples(families)),
+            *(RequestSamples(families), TokenSamples(families), AudioSamples(families), visual),
             *(ListenerSamples(families, players), ObjectiveSamples(families, objectives)),
             *(transfers, PathSamples(families), self._queues),
         )
         joined = [part.expect for part in parts]
-        left = [transfers.forget, self._queues.forget]
+        left = [transfers.forget, self._queues.forget, visual.forget]
         self._take_in(*parts, PipelineSamples(families, self._publish, joined, left))
 
     def close(self) -> None:

@@ -18,12 +18,13 @@ _NOT_ACCEPTED = "rejected"
 #: Outcomes of requests that did not run to their natural end.
 _CUT_SHORT = frozenset({"abort", "error"})
 _REASONS = catalog.BY_STEM["requests_success_total"].known["finished_reason"]
+_FAILURES = catalog.BY_STEM["requests_failed_total"].known["reason"]
 
 
 class ModelChildren:
     """The label children of one model's request families, bound once."""
 
-    __slots__ = ("_finished", "_reasons", "latency", "model_name", "queue")
+    __slots__ = ("_failures", "_finished", "_reasons", "latency", "model_name", "queue")
 
     def __init__(self, families: Families, model_name: str) -> None:
         self.model_name = model_name
@@ -33,12 +34,18 @@ class ModelChildren:
         self._reasons: dict[str, Any] = {}
         for reason in _REASONS:
             self.finished(reason)
+        failed = families["requests_failed_total"]
+        self._failures = {reason: failed.labels(model_name, reason) for reason in _FAILURES}
 
     def finished(self, reason: str) -> Any:
         child = self._reasons.get(reason)
         if child is None:
             child = self._reasons[reason] = self._finished.labels(self.model_name, reason)
         return child
+
+    def failed(self, failure: str | None) -> Any:
+        """``other`` for a word that the catalogue does not have, and without one."""
+        return self._failures.get(failure or "") or self._failures["other"]
 
 
 class RequestSamples:
@@ -70,6 +77,8 @@ class RequestSamples:
     def omni_request_finished(self, event: RequestFinished) -> None:
         model = self.model(event.model_name)
         model.finished(event.outcome).inc()
+        if event.outcome == _NOT_ACCEPTED or event.outcome in _CUT_SHORT:
+            model.failed(event.failure).inc()
         if event.outcome != _NOT_ACCEPTED:
             if event.queue_seconds is not None:
                 model.queue.observe(event.queue_seconds)

@@ -8,6 +8,7 @@ from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families
 from vllm_omni_metrics_plugin.hooks import (
     EventsDropped,
+    KvWaited,
     ReplicaJoined,
     ReplicaLeft,
     TransferFailed,
@@ -99,6 +100,16 @@ class TransferSamples:
             "" if event.replica is None else str(event.replica),
             event.reason,
         ).inc()
+
+    @hookimpl
+    def omni_kv_waited(self, event: KvWaited) -> None:
+        if event.model_name is None or event.replica is None:
+            self._missing("unknown_holder", "kv_wait_seconds")
+            return
+        holder = (event.model_name, str(event.stage), str(event.replica))
+        self._families["kv_wait_seconds"].labels(*holder, event.connector).observe(
+            event.wait_seconds
+        )
 
     @hookimpl
     def omni_events_dropped(self, event: EventsDropped) -> None:

@@ -10,6 +10,7 @@ from vllm_omni_metrics_plugin.hooks import (
     DiffusionWork,
     ImageFinished,
     ReplicaJoined,
+    ReplicaLeft,
     StageFinished,
     VideoFinished,
     hookimpl,
@@ -29,6 +30,14 @@ _TIMINGS = {
     "diffusion_postprocess_time_ms": "postprocess_seconds",
     "diffusion_step_time_ms": "step_seconds",
 }
+#: The families of the pipelines' own parts, which are there only while the engine profiles them.
+_PROFILED = {
+    "diffusion_text_encode_seconds": "text_encode_seconds",
+    "diffusion_forward_seconds": "denoise_seconds",
+    "denoise_step_latency_seconds": "step_latency_seconds",
+    "vae_decode_seconds": "vae_decode_seconds",
+}
+_STEPS = ("diffusion_steps_total", "num_inference_steps")
 #: Many pipelines have nothing to prepare; there is no sample then, and none is missing.
 _OPTIONAL = frozenset({"diffusion_preprocess_time_ms"})
 
@@ -60,10 +69,13 @@ class VideoChildren:
 class DiffusionChildren:
     """The label children of one diffusion stage replica."""
 
-    __slots__ = ("steps", "timings")
+    __slots__ = ("profiled", "steps", "steps_each", "timings")
 
     def __init__(self, families: Families, labels: Labels) -> None:
-        self.steps = families["diffusion_steps_total"].labels(*labels)
+        self.steps, self.steps_each = (families[stem].labels(*labels) for stem in _STEPS)
+        self.profiled = [
+            (field, families[stem].labels(*labels)) for stem, field in _PROFILED.items()
+        ]
         self.timings = {stem: families[stem].labels(*labels) for stem in _TIMINGS}
 
 
@@ -74,6 +86,8 @@ class VisualSamples:
         self._images = PerReplica(ImageChildren, families)
         self._videos = PerReplica(VideoChildren, families)
         self._diffusion = PerReplica(DiffusionChildren, families)
+        #: Bytes, by model, stage and replica.
+        self._peaks: dict[tuple[str, int, int], int] = {}
 
     def expect(self, event: ReplicaJoined) -> None:
         """Have the series stand at 0 of what a replica makes, and of its diffusion engine."""
@@ -87,7 +101,13 @@ class VisualSamples:
             self._families.expect("metrics_events_total", "omni_video_finished")
         if event.stage_type == "diffusion":
             self._diffusion.expect(event)
-            self._families.expect_missing(*_TIMINGS, "diffusion_steps_total")
+            self._families.expect_missing(*_TIMINGS, *_STEPS)
+
+    def forget(self, event: ReplicaLeft) -> None:
+        """A replica that left holds no memory; if it joins again, it begins anew."""
+        key = (event.model_name, event.stage, event.replica)
+        if self._peaks.pop(key, None) is not None:
+            self._families.withdraw("peak_memory_bytes", (key[0], str(key[1]), str(key[2])))
 
     @hookimpl
     def omni_image_finished(self, event: ImageFinished) -> None:
@@ -143,9 +163,23 @@ class VisualSamples:
         for stem, child in children.timings.items():
             self._observe_timing(stem, child, work)
         if work.steps is None:
-            self._missing("not_seen", "diffusion_steps_total")
+            self._missing("not_seen", *_STEPS)
         else:
             children.steps.inc(work.steps)
+            children.steps_each.observe(work.steps)
+        for field, child in children.profiled:
+            seconds: float | None = getattr(work, field)
+            if seconds is not None:
+                child.observe(seconds)
+        if work.peak_memory_bytes is not None:
+            self._reached(event.model_name, event.stage, event.replica, work.peak_memory_bytes)
+
+    def _reached(self, model_name: str, stage: int, replica: int, peak: int) -> None:
+        key = (model_name, stage, replica)
+        if peak > self._peaks.get(key, 0):
+            self._peaks[key] = peak
+            gauge = self._families["peak_memory_bytes"]
+            gauge.labels(model_name, str(stage), str(replica)).set(peak)
 
     def _observe_timing(self, stem: str, child: Any, work: DiffusionWork) -> None:
         seconds: float | None = getattr(work, _TIMINGS[stem])

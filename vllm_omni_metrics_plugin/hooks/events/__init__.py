@@ -43,6 +43,7 @@ from vllm_omni_metrics_plugin.hooks.events.requests import (
 )
 from vllm_omni_metrics_plugin.hooks.events.transfers import (
     EventsDropped,
+    KvWaited,
     Operation,
     TransferFailed,
     TransferReceived,
@@ -57,6 +58,7 @@ __all__ = [
     "Event",
     "EventsDropped",
     "ImageFinished",
+    "KvWaited",
     "MediaPacket",
     "Modality",
     "Operation",

@@ -101,6 +101,23 @@ class DiffusionWork(msgspec.Struct, frozen=True, kw_only=True):
     postprocess_seconds: float | None = None
     #: The engine's step for the request as a whole: the three above and the output's transport.
     step_seconds: float | None = None
+    #: The text encoder's part of the execution, all denoising steps, and latents to pixels or
+    #: sound, of the pass that the request may share with others. From the engine's own profiler of
+    #: pipelines (``--enable-diffusion-pipeline-profiler``); None where it is off, or has no such
+    #: part.
+    text_encode_seconds: float | None = None
+    denoise_seconds: float | None = None
+    vae_decode_seconds: float | None = None
+    #: Memory that the device's allocator held at most during the pass, as the engine's platform
+    #: says; None where it says none.
+    peak_memory_bytes: int | None = None
+
+    @property
+    def step_latency_seconds(self) -> float | None:
+        """One denoising step on average; None unless both were measured."""
+        if self.denoise_seconds is None or not self.steps:
+            return None
+        return self.denoise_seconds / self.steps
 
 
 class StageFinished(Event, frozen=True, kw_only=True):
@@ -114,8 +131,10 @@ class StageFinished(Event, frozen=True, kw_only=True):
     #: its wait for the first chunk. Of a streamed input, from its end if that comes after the
     #: submit; None if the input goes on.
     generation_seconds: float | None
-    #: Prompt tokens; 0 for every stage but the first.
+    #: Prompt tokens; 0 for every stage but the first. None, as are those that it made, of a
+    #: streamed input that it worked on in several pieces: the engine may count the last one alone.
     tokens_in: int | None
+    #: Tokens that it made.
     tokens_out: int | None
     #: The engine's word for this stage: ``stop``, ``length`` ...; None where it gives none.
     finish_reason: str | None
@@ -167,6 +186,12 @@ class RequestFinished(Event, frozen=True, kw_only=True):
     started: bool = False
     #: The client streams its input and has not ended it.
     during_input: bool = False
+    #: Why it did not run to its natural end; None if it did. ``client_disconnect``: the client
+    #: left. ``client_abort``: it was asked to stop. ``invalid_request``: the engine or the endpoint
+    #: refused what was asked. ``queue_full``, ``timeout``. ``dead_replica``: a stage has died.
+    #: ``stage_error``: a stage failed. ``endpoint_error``: the endpoint failed, an encoder for
+    #: example. ``no_output``: the engine ended without a word. ``other``.
+    failure: str | None = None
     #: What its time went to, from the arrival, or the end of a streamed input, to the first media
     #: packet that left for the client; () if none did, or the beginning is not known.
     first_packet_path: tuple[PathSegment, ...] = ()

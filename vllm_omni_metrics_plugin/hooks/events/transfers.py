@@ -88,6 +88,26 @@ class TransferFailed(Event, frozen=True, kw_only=True):
     reason: str
 
 
+class KvWaited(Event, frozen=True, kw_only=True):
+    """A stage held a request's KV cache from its last token until the connector had taken it.
+
+    Meanwhile the blocks of the cache serve nobody else.
+    """
+
+    request_id: str
+    #: None if it is not known whose the request is.
+    model_name: str | None
+    stage: int
+    #: None if it is not known which replica of the stage had the request.
+    replica: int | None
+    #: The connector's kind, as the engine's configuration names it; ``unknown`` where it does not.
+    connector: str
+    #: From its last token to the word of the connector, by the clock of the stage engine.
+    wait_seconds: float
+    #: Set on the extra requests that guided generation makes: the request they belong to.
+    parent_request_id: str | None = None
+
+
 class EventsDropped(Event, frozen=True, kw_only=True):
     """Events of other processes did not arrive here."""
 

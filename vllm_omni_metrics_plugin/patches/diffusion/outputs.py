@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,12 @@ from vllm_omni_metrics_plugin.patches.asked import Asked
 from vllm_omni_metrics_plugin.patches.diffusion.steps import take_steps
 from vllm_omni_metrics_plugin.requests import OpenRequest
 
+#: Ends of what the pipelines' profiler calls its parts, the outermost first.
+_TEXT_ENCODING = (".encode_prompt", ".text_encoder.forward")
+_DENOISING = (".diffuse",)
+_VAE_DECODING = (".vae.decode",)
+_MEBIBYTE = 1024**2
+
 _VIDEO = frozenset({"video", "videos"})
 VISUAL = frozenset({"image", "images"}) | _VIDEO
 
@@ -17,7 +24,8 @@ VISUAL = frozenset({"image", "images"}) | _VIDEO
 def work_of(output: Any) -> DiffusionWork:
     """What the engine says in the metrics of a finished output.
 
-    The keys are those of ``DiffusionEngine.step_streaming`` since 0.28. All are milliseconds.
+    The keys are those of ``DiffusionEngine.step_streaming`` since 0.28. All are milliseconds; those
+    of the pipelines' profiler in ``stage_durations`` are seconds, and there only where it is on.
     """
     metrics = getattr(output, "metrics", None)
     if not isinstance(metrics, Mapping):
@@ -32,12 +40,21 @@ def work_of(output: Any) -> DiffusionWork:
     if execute is not None and postprocess is not None:
         transport = _seconds(metrics.get("output_ready_wait_time_ms")) or 0.0
         step = (preprocess or 0.0) + execute + transport + postprocess
+    steps = take_steps(output)
+    durations = getattr(output, "stage_durations", None)
+    if not isinstance(durations, Mapping):
+        durations = {}
+    peak = _number(getattr(output, "peak_memory_mb", None))
     return DiffusionWork(
-        steps=take_steps(output),
+        steps=steps,
         preprocess_seconds=preprocess,
         exec_seconds=execute,
         postprocess_seconds=postprocess,
         step_seconds=step,
+        text_encode_seconds=_profiled(durations, _TEXT_ENCODING),
+        denoise_seconds=_profiled(durations, _DENOISING),
+        vae_decode_seconds=_profiled(durations, _VAE_DECODING),
+        peak_memory_bytes=round(peak * _MEBIBYTE) if peak is not None and peak > 0 else None,
     )
 
 
@@ -72,6 +89,19 @@ def _is_video(output_type: str, asked: Asked) -> bool | None:
 
 def _seconds(milliseconds: Any) -> float | None:
     return milliseconds / 1000.0 if isinstance(milliseconds, (int, float)) else None
+
+
+def _profiled(durations: Mapping[Any, Any], ends: tuple[str, ...]) -> float | None:
+    """What the parts of one name took together, the first that there are; None without any."""
+    for end in ends:
+        parts = [_number(seconds) for name, seconds in durations.items() if str(name).endswith(end)]
+        if parts and None not in parts:
+            return sum(filter(None, parts), 0.0)
+    return None
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def _is_start_notice(output: Any) -> bool:
