@@ -99,6 +99,7 @@ def test_wrong_labels_are_told_to_the_plugin_as_ever(
         ((), {"a": 1}),
         ((), {"a": 1, "c": 2}),
         ((1,), {"b": 2}),
+        ((1, 2), {"a": 1, "b": 2}),
     ]
     for number in range(FAR_TOO_MANY):
         family.labels(number, 1)
@@ -125,6 +126,14 @@ def test_threads_together_make_no_more_series_than_there_may_be(
         thread.join()
     # Each may be past the look at the number when another one makes the last.
     assert series(shown) <= MOST_SERIES + 2 * len(threads)
+
+
+def test_counts_are_published_once(exposed: Any) -> None:
+    exposed.join()
+    whose = {"plugin": "mine", "family": "mine_total", "label": "who"}
+    for count in (3, 3, 5):
+        exposed.held[tuple(whose.values())] = count
+        assert exposed.value("metrics_held_series_total", **whose) == count
 
 
 def test_others_families_are_not_touched(shown: CollectorRegistry, guard: Guard) -> None:

@@ -276,6 +276,17 @@ def test_lines_are_kept_while_values_stand_still() -> None:
     assert now[1] != second
 
 
+@pytest.mark.parametrize("bounds", [(1.0, 2.0), (-1.0, 0.5)])
+@pytest.mark.parametrize("value", ODD)
+def test_odd_label_values_of_histograms_are_written_alike(
+    value: str, bounds: tuple[float, ...]
+) -> None:
+    registry = CollectorRegistry()
+    family = Histogram("vllm:h", value, ["k"], buckets=bounds, registry=registry)
+    family.labels(value).observe(0.7)
+    assert_as_prometheus_client_writes(Page(registry), registry)
+
+
 def test_zero_with_a_sign_is_another_zero() -> None:
     registry = CollectorRegistry()
     family = Gauge("vllm:g", "-", registry=registry)
