@@ -37,11 +37,17 @@ class Exposed:
     """An exporter that listens, and what a scrape of its registry shows."""
 
     def __init__(
-        self, exporter: PrometheusExporter, registry: CollectorRegistry, hooks: Any
+        self,
+        exporter: PrometheusExporter,
+        registry: CollectorRegistry,
+        hooks: Any,
+        held: dict[tuple[str, str, str], int],
     ) -> None:
         self.exporter = exporter
         self.registry = registry
         self.hooks = hooks
+        #: What a guard has counted, by hook plugin, family and label.
+        self.held = held
 
     def join(
         self,
@@ -156,13 +162,14 @@ def expose(registry: HookRegistry) -> Callable[..., AbstractContextManager[Expos
         objectives: Sequence[Objective] = (),
     ) -> Iterator[Exposed]:
         publish_in = CollectorRegistry() if publish_in is None else publish_in
+        held: dict[tuple[str, str, str], int] = {}
         exporter = PrometheusExporter(
-            buckets or {}, registry.stats, publish_in, objectives=objectives
+            buckets or {}, registry.stats, publish_in, held=lambda: held, objectives=objectives
         )
         # As in a server: a machine that is busy does not have it called on a thread of its own.
         registry.register(exporter, "prometheus", timed=False)
         try:
-            yield Exposed(exporter, publish_in, registry.hooks)
+            yield Exposed(exporter, publish_in, registry.hooks, held)
         finally:
             registry.unregister(exporter)
             exporter.close()

@@ -425,8 +425,8 @@ def test_transfer_lasts_from_the_beginning_of_the_put_to_the_end_of_the_get(
         got: dict[str, Any] = {"to_replica": 0, "duration_seconds": 0.25, "received_at": 3.0}
         state.take(ReceivedHalf(**whole, **got))
     state.take(FailedHalf(**hop, operation="send", replica=0, reason="refused"))
-    assert len(request.inputs[1]) == 1
-    payload = request.inputs[1].latest(9.0)
+    assert len(request.paths.inputs[1]) == 1
+    payload = request.paths.inputs[1].latest(9.0)
     assert payload is not None
     assert (payload.sent_at, payload.asked_at, payload.received_at) == (1.5, 2.75, 3.0)
 
@@ -439,6 +439,6 @@ def test_payload_of_an_extra_request_belongs_to_its_parent(hooks: Any, clock: An
     requests.payload_sent(["r__cfg"], "k", 0, 1, clock.now)
     requests.input_arrived(["nobody"], "k", 0, 1, clock.now, clock.now)
     requests.input_arrived(["r__cfg"], "k", 0, 1, clock.now, clock.now + 1.0)
-    payload = request.inputs[1].latest(clock.now + 1.0)
+    payload = request.paths.inputs[1].latest(clock.now + 1.0)
     assert payload is not None
     assert payload.sent_at == clock.now

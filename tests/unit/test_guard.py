@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 from tests.unit.feed import Feed
-from tests.unit.test_exposition import traffic
+from tests.unit.test_exposition import OBJECTIVES, traffic
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.exporters.prometheus import Guard
 from vllm_omni_metrics_plugin.exporters.prometheus.guard import MOST_SERIES, OVERFLOW
@@ -99,6 +99,7 @@ def test_wrong_labels_are_told_to_the_plugin_as_ever(
         ((), {"a": 1}),
         ((), {"a": 1, "c": 2}),
         ((1,), {"b": 2}),
+        ((1, 2), {"a": 1, "b": 2}),
     ]
     for number in range(FAR_TOO_MANY):
         family.labels(number, 1)
@@ -125,6 +126,14 @@ def test_threads_together_make_no_more_series_than_there_may_be(
         thread.join()
     # Each may be past the look at the number when another one makes the last.
     assert series(shown) <= MOST_SERIES + 2 * len(threads)
+
+
+def test_counts_are_published_once(exposed: Any) -> None:
+    exposed.join()
+    whose = {"plugin": "mine", "family": "mine_total", "label": "who"}
+    for count in (3, 3, 5):
+        exposed.held[tuple(whose.values())] = count
+        assert exposed.value("metrics_held_series_total", **whose) == count
 
 
 def test_others_families_are_not_touched(shown: CollectorRegistry, guard: Guard) -> None:
@@ -179,6 +188,12 @@ BOUNDS = {
     "to_replica": "the replicas that join",
     "finished_reason": "the outcomes",
     "ending": "the endings",
+    "anchor": "two moments of a request",
+    "segment": "the segments of a path",
+    "objective": "the objectives in the operator's file",
+    "verdict": "the verdicts",
+    "limit": "the limits in the operator's file",
+    "connector_type": "the classes of connectors",
     "player": "three players at most",
     "operation": "sending and receiving",
     "reason": "what is written in the code, and the classes of exceptions",
@@ -201,7 +216,7 @@ def test_something_bounds_every_label_of_ours(family: catalog.Family) -> None:
 def test_more_requests_make_no_more_series(
     expose: Callable[..., AbstractContextManager[Any]],
 ) -> None:
-    with expose() as exposed:
+    with expose(objectives=OBJECTIVES) as exposed:
         feed = Feed(exposed.hooks)
         counts = []
         for round_ in range(3):

@@ -27,7 +27,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from tests.openmetrics import strictly
 from tests.unit.conftest import Clock
 from tests.unit.feed import Feed
-from tests.unit.test_exposition import traffic
+from tests.unit.test_exposition import OBJECTIVES, traffic
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.exposition import page as written
 from vllm_omni_metrics_plugin.exposition.page import Page
@@ -106,7 +106,7 @@ def test_every_page_is_the_same_to_the_last_byte(
 def test_every_family_of_the_catalogue_is_written_alike(
     expose: Callable[..., AbstractContextManager[Any]], clock: Clock
 ) -> None:
-    with expose() as exposed:
+    with expose(objectives=OBJECTIVES) as exposed:
         feed = Feed(exposed.hooks)
         page = Page(exposed.registry)
         for number, event in enumerate(traffic()):
@@ -274,6 +274,17 @@ def test_lines_are_kept_while_values_stand_still() -> None:
     now = [each.body for each in lines._by_child.values()]
     assert now[0] is first
     assert now[1] != second
+
+
+@pytest.mark.parametrize("bounds", [(1.0, 2.0), (-1.0, 0.5)])
+@pytest.mark.parametrize("value", ODD)
+def test_odd_label_values_of_histograms_are_written_alike(
+    value: str, bounds: tuple[float, ...]
+) -> None:
+    registry = CollectorRegistry()
+    family = Histogram("vllm:h", value, ["k"], buckets=bounds, registry=registry)
+    family.labels(value).observe(0.7)
+    assert_as_prometheus_client_writes(Page(registry), registry)
 
 
 def test_zero_with_a_sign_is_another_zero() -> None:

@@ -117,6 +117,7 @@ def feed_every_family(feed: Feed, registry: HookRegistry, exposed: Any) -> None:
     feed.wait_for_connector()
     feed.fail()
     exposed.hooks.omni_events_dropped(EventsDropped(reason="lost", count=1))
+    exposed.held["late_starts", "late_starts_total", "request_id"] = 1
     with internal_errors.suppressed("a place of this test"):
         raise RuntimeError("on purpose")
 

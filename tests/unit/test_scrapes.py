@@ -7,11 +7,13 @@ import gzip
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.exposition.accept import Wish
@@ -272,6 +274,14 @@ def test_client_that_leaves_takes_no_other_answer_along(
     left, also_left, *stayed = asyncio.run(asyncio.wait_for(scrapes(), SECONDS))
     assert (left.sent, also_left.sent) == ([], [])
     assert {client.status for client in stayed} == {200}
+
+
+def test_families_of_one_of_several_servers_are_not_shown_beside_those_of_all(
+    registry: CollectorRegistry, tmp_path: Path
+) -> None:
+    MultiProcessCollector(registry, str(tmp_path))  # type: ignore[no-untyped-call]
+    Counter("http_requests", "-", registry=registry).inc()
+    assert answered(registry, Client()).body == b""
 
 
 def test_a_registry_has_one_queue_whoever_asks(registry: CollectorRegistry) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMap
 from typing import Any
 
 from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.exposition.accept import wish
@@ -31,7 +32,7 @@ class Answers:
         """Those of a registry are one queue, whoever asks."""
         found = self._scrapes.get(registry)
         if found is None:
-            found = self._scrapes[registry] = Scrapes(registry)
+            found = self._scrapes[registry] = Scrapes(_shown(registry))
         return found
 
     def application(self, registry: CollectorRegistry, otherwise: Application) -> Application:
@@ -53,6 +54,19 @@ class Answers:
             await send({"type": "http.response.body", "body": b""})
 
         return metrics
+
+
+def _shown(registry: CollectorRegistry) -> CollectorRegistry:
+    """What there is to show of a registry: of several servers, what all of them have written.
+
+    The engine registers this process's families of its routes beside that, which are in it.
+    """
+    for collector in registry._collector_to_names:
+        if isinstance(collector, MultiProcessCollector):
+            written = CollectorRegistry()
+            written.register(collector)
+            return written
+    return registry
 
 
 async def _answered(scope: Message, scrapes: Scrapes) -> tuple[int, Answer]:

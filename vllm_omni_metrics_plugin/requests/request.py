@@ -10,23 +10,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from vllm_omni_metrics_plugin.hooks import (
     MediaPacket,
-    PathSegment,
     PlaybackStalled,
     RequestFinished,
 )
 from vllm_omni_metrics_plugin.requests.audio import AudioOutput
 from vllm_omni_metrics_plugin.requests.background import Background
-from vllm_omni_metrics_plugin.requests.critical_path import critical_path
 from vllm_omni_metrics_plugin.requests.encoding import Encoding, current_encoding
 from vllm_omni_metrics_plugin.requests.exchange import Ending, Exchange
 from vllm_omni_metrics_plugin.requests.executions import Executions
 from vllm_omni_metrics_plugin.requests.failure import Failure, cause_of, failure_of
-from vllm_omni_metrics_plugin.requests.inputs import Inputs
 from vllm_omni_metrics_plugin.requests.outcome import CUT_SHORT, ending_of, outcome_of
+from vllm_omni_metrics_plugin.requests.paths import Paths
 from vllm_omni_metrics_plugin.requests.stalls import Stalls, Watched
 from vllm_omni_metrics_plugin.requests.stream import Stream, Waited
 from vllm_omni_metrics_plugin.requests.streamed_input import StreamedInput
@@ -49,17 +47,6 @@ class OpenRequests(Protocol):
         """Forget it; False if that was done before."""
 
 
-class FirstPacket(NamedTuple):
-    """The first media that left for the client; times in monotonic seconds."""
-
-    #: When its client began to wait.
-    since: float
-    left_at: float
-    stage: int
-    #: When it reached the server.
-    output_at: float | None
-
-
 class OpenRequest:
     """One request between its arrival and its end."""
 
@@ -77,10 +64,9 @@ class OpenRequest:
         "exchange",
         "failed",
         "finish_reasons",
-        "first_packet",
-        "inputs",
         "model_name",
         "packets",
+        "paths",
         "request_id",
         "requested_frame_rates",
         "requests",
@@ -116,10 +102,7 @@ class OpenRequest:
         #: Audio packets with something in them that left for the client.
         self.packets = 0
         self.stages: dict[int, StageWork] = {}
-        #: What the stages were sent by others, by stage.
-        self.inputs: dict[int, Inputs] = {}
-        #: The first media that left for the client.
-        self.first_packet: FirstPacket | None = None
+        self.paths = Paths()
         #: By stage, as are images and videos.
         self.audio: dict[int, AudioOutput] = {}
         self.visual: dict[int, VisualOutput] = {}
@@ -143,13 +126,6 @@ class OpenRequest:
         """The request ends with the client's response, whenever ``generate`` is over."""
         self.exchange = exchange
         exchange.attach(self)
-
-    def inputs_of(self, stage: int) -> Inputs:
-        """What the stage was sent; it may not have been given the request yet."""
-        inputs = self.inputs.get(stage)
-        if inputs is None:
-            inputs = self.inputs[stage] = Inputs()
-        return inputs
 
     def submitting(
         self, stage: int, delivery: Delivery | None, *, makes_audio: bool = False
@@ -183,9 +159,9 @@ class OpenRequest:
             return
         if work is not None:
             work.gave_output = True
-        if self.first_packet is None and output.streamed:
-            self._leaves_first(stage, now, waited)
         if output.streamed:
+            if self.packets == 0:
+                self.paths.packet_leaves(stage, work, now, waited)
             stream = self.streams.get(stage) or self._open_stream(stage)
             if stream is not None:
                 if self.requests.hooks.omni_playback_stalled.listeners:
@@ -243,8 +219,8 @@ class OpenRequest:
             is_video=True if current_encoding() is not None else is_video,
             frames_in_file=frames_in_file,
         )
-        if self.first_packet is None and output.first_seconds is not None:
-            self._leaves_first(stage, now, waited)
+        if output.first_seconds is not None:
+            self.paths.packet_leaves(stage, self.stages.get(stage), now, waited)
 
     def end(
         self,
@@ -304,44 +280,23 @@ class OpenRequest:
         finished = self.requests.hooks.omni_request_finished
         if finished.listeners:
             starts = [work.started_at for work in stages if work.started_at is not None]
+            works, waited = dict(self.stages), self._waited_until(ended_at)
+            whole = () if outcome in CUT_SHORT else self.paths.to_end(ended_at, waited, works)
             finished(
                 RequestFinished(
                     request_id=self.request_id,
                     model_name=self.model_name,
                     outcome=outcome,
-                    end_to_end_seconds=self._waited_until(ended_at),
+                    end_to_end_seconds=waited,
                     queue_seconds=self._queued_until(min(starts)) if starts else None,
                     dispatched=self.dispatched,
                     started=any(work.started or work.ended for work in stages),
                     during_input=self._is_during_input,
-                    first_packet_path=self._first_packet_path(),
-                    critical_path=() if outcome in CUT_SHORT else self._path_until(ended_at),
+                    first_packet_path=self.paths.to_first_packet(works),
+                    critical_path=whole,
                     failure=failure,
                 )
             )
-
-    def _leaves_first(self, stage: int, at: float, waited: float | None) -> None:
-        """The first packet leaves, ``waited`` seconds after its client began to wait."""
-        work = self.stages.get(stage)
-        output_at = work.output_at if work is not None else None
-        if waited is not None:
-            self.first_packet = FirstPacket(at - waited, at, stage, output_at)
-
-    def _first_packet_path(self) -> tuple[PathSegment, ...]:
-        if self.first_packet is None:
-            return ()
-        return critical_path(*self.first_packet, dict(self.stages), self.inputs)
-
-    def _path_until(self, moment: float) -> tuple[PathSegment, ...]:
-        waited = self._waited_until(moment)
-        stages = dict(self.stages)
-        if waited is None or not stages:
-            return ()
-        ended = [
-            (work.ended_at, stage) for stage, work in stages.items() if work.ended_at is not None
-        ]
-        ended_at, stage = max(ended) if ended else (None, max(stages))
-        return critical_path(moment - waited, moment, stage, ended_at, stages, self.inputs)
 
     @property
     def _is_during_input(self) -> bool:

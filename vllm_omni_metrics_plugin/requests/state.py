@@ -132,7 +132,7 @@ class OpenRequests:
     ) -> None:
         """A stage began to send ``stage`` a payload, of one of these requests."""
         for request in self._of_payload(request_ids):
-            request.inputs_of(stage).sent(key, from_stage, began_at)
+            request.paths.inputs_of(stage).sent(key, from_stage, began_at)
 
     def input_arrived(
         self,
@@ -145,7 +145,7 @@ class OpenRequests:
     ) -> None:
         """A stage received a payload, of one of these requests; it called for it before."""
         for request in self._of_payload(request_ids):
-            request.inputs_of(stage).received(key, from_stage, asked_at, at)
+            request.paths.inputs_of(stage).received(key, from_stage, asked_at, at)
             work = request.stages.get(stage)
             if work is not None and work.input_at is None and not work.started:
                 work.input_at = at
