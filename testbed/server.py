@@ -178,6 +178,10 @@ class Server:
             if match is not None:
                 yield match, process.pid
 
+    def cpu_seconds(self) -> float:
+        """Processor time that all its processes have used, those that ended among them."""
+        return session_cpu_seconds(self.pid)
+
     def kill_replica(self, stage: int, replica: int) -> None:
         """``kill -9`` of exactly one stage engine; raises KeyError if it does not run."""
         os.kill(self.stage_processes()[stage, replica], signal.SIGKILL)
@@ -249,6 +253,16 @@ def _session(leader: int) -> list[psutil.Process]:
             if process.pid != leader and os.getsid(process.pid) == leader:
                 members.append(process)
     return members
+
+
+def session_cpu_seconds(leader: int) -> float:
+    """Processor time of a leader and the session that it leads, in ticks of the system's clock."""
+    total = 0.0
+    for process in (psutil.Process(leader), *_session(leader)):
+        with contextlib.suppress(psutil.Error):
+            # Those of its children are of the ones that ended and that it knows of.
+            total += sum(process.cpu_times()[:4])
+    return total
 
 
 def binary(name: str) -> str:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import gc
 import statistics
 import sys
 import time
 from collections.abc import Callable
 
-from testbed.bench import engine, hooks, http, images, listener, schedulers, transfers
-from testbed.clients import audio
-from testbed.server import Server
+from testbed.bench import engine, hooks, http, images, listener, schedulers, speech, transfers
 from vllm_omni_metrics_plugin.tables import aligned
 
 _ROUNDS = 15
 _CALLS = 20_000
-_PAIRS = 20
-_REQUESTS = 12
 
 
 class Figures:
@@ -46,8 +41,9 @@ def main() -> int:
         for figure in part.figures(_side_by_side):
             figures.add(*figure)
     if not options.no_servers:
-        _serving(figures)
-        figures.add(*images.figure())
+        for served in (speech, images):
+            for figure in served.figures():
+                figures.add(*figure)
     figures.show()
     return 0
 
@@ -68,35 +64,6 @@ def _side_by_side(
     finally:
         gc.enable()
     return statistics.median(seconds[0]), statistics.median(seconds[1])
-
-
-def _serving(figures: Figures) -> None:
-    print("starting a server with the plugin and one without", flush=True)
-    with Server(env={"VLLM_OMNI_METRICS": "1"}) as on, Server() as off:
-        for server in (on, off) * 2:
-            _batch(server)
-        totals: list[float] = []
-        firsts: list[float] = []
-        for pair in range(_PAIRS):
-            batches = {}
-            for server in (on, off) if pair % 2 else (off, on):
-                batches[server.port] = _batch(server)
-            with_plugin, without = batches[on.port], batches[off.port]
-            totals.append(with_plugin[0] / without[0])
-            firsts.append(with_plugin[1] / without[1])
-            print(f"  pair {pair + 1}: time {totals[-1]:.3f}, first packet {firsts[-1]:.3f}")
-    pairs = f"median of {_PAIRS} alternating pairs, {_REQUESTS} requests, 4 at once"
-    figures.add("serve_on_vs_off", statistics.median(totals), "< 1.03", pairs)
-    figures.add("first_packet_on_vs_off", statistics.median(firsts), "< 1.03", pairs)
-
-
-def _batch(server: Server) -> tuple[float, float]:
-    """Seconds for a batch of requests, and their median first packet."""
-    ask = functools.partial(audio.speech, server.url, tokens=40, stream="audio", seed=7)
-    began = time.perf_counter()
-    answers = audio.together([ask] * _REQUESTS, at_once=4)
-    total = time.perf_counter() - began
-    return total, statistics.median(answer.first_audio_seconds or 0.0 for answer in answers)
 
 
 if __name__ == "__main__":

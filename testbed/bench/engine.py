@@ -16,12 +16,10 @@ from prometheus_client import (
     generate_latest,
 )
 
+from testbed.bench import Figure, SideBySide
 from testbed.paths import MODELS
 from vllm_omni_metrics_plugin.hooks import HookRegistry
 from vllm_omni_metrics_plugin.patches.engine_families.relabel import Engines, relabelled
-
-SideBySide = Callable[[Callable[[], Any], Callable[[], Any], int], tuple[float, float]]
-Figure = tuple[str, float, str, str]
 
 _REPLICAS = 16
 

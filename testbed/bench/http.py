@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
-from testbed.bench.engine import Figure, SideBySide
+from testbed.bench import Figure, SideBySide
 from vllm_omni_metrics_plugin.hooks import HookRegistry
 from vllm_omni_metrics_plugin.patches import http
 from vllm_omni_metrics_plugin.patches.state import EngineState

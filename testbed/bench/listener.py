@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import count
 
-from testbed.bench.engine import Figure, SideBySide
+from testbed.bench import Figure, SideBySide
 from vllm_omni_metrics_plugin.media.playback import PLAYERS
 from vllm_omni_metrics_plugin.requests.stream import Stream
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from testbed.bench.engine import Figure, SideBySide
+from testbed.bench import Figure, SideBySide
 from vllm_omni_metrics_plugin.channel.endpoint import private_endpoint
 from vllm_omni_metrics_plugin.channel.sender import Sender
 from vllm_omni_metrics_plugin.patches import connectors
