@@ -3,7 +3,7 @@
 Five servers run: two with the plugin, two without, and one without that keeps the engine's own
 statistics. In each round every one is asked once, in random order and by itself, so that one server
 is busy at a time. Wall-clock figures are medians over the rounds. Processor time is all that the
-processes of a server use during its turns, by request, and needs no quiet machine.
+processes of a server use during its turns, by request; other work on the machine disturbs it less.
 """
 
 from __future__ import annotations
