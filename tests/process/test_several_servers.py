@@ -226,16 +226,19 @@ def test_gauges_are_the_sum_of_the_servers_that_run(
 def test_no_family_of_ours_is_split_by_process(
     servers: Servers, pair: tuple[Process, Process]
 ) -> None:
-    for server in pair:
+    for server, peak in zip(pair, (300, 200), strict=True):
         server.does(
             "listener = type('L', (), {'omni_request_arrived': hookimpl(lambda self, event: 0)})",
             "plugins.register(listener(), 'third_party')",
+            f"work = DiffusionWork(steps=1, peak_memory_bytes={peak})",
+            "tell(StageFinished, model_name='tiny', replica=0, diffusion=work)",
             *("arrive('a')", "submit('a')", "finish('a')"),
         )
     seen = servers.until(lambda seen: bool(seen.names(name("metrics_hook_calls_total"))))
     ours = seen.names(catalog.PREFIX)
     assert ours > {family.name for family in catalog.FAMILIES if family.kind == "gauge"}
     assert [n for n in ours for labels in seen.label_sets(n) if "pid" in labels] == []
+    assert seen.sum(name("peak_memory_bytes")) == 300, "each has its own requests of one replica"
 
 
 def test_information_is_shown_once_and_turns_to_0_when_it_no_longer_holds(
