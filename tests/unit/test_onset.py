@@ -87,6 +87,8 @@ def test_one_channel_with_sound_is_enough() -> None:
     right = _speech(0.3)
     assert _onset(np.stack((np.zeros_like(right), right))) == pytest.approx(0.3, abs=EARLY)
     assert _onset(np.stack((right, -right))) == pytest.approx(0.3, abs=EARLY)
+    just_loud = _tone(0.5, 24_000, 0.016)
+    assert _onset(np.stack((np.zeros_like(just_loud), just_loud))) is not None
 
 
 @pytest.mark.parametrize(
@@ -184,3 +186,5 @@ def test_a_rate_that_has_no_milliseconds_is_refused() -> None:
 def test_full_scale_of_integers_is_that_of_their_type() -> None:
     quiet = (_tone(1.0, 24_000, 0.005) * 32_768).astype(np.int16)
     assert _onset(_copied(quiet, samples=len(quiet))) is None
+    just_loud = (_tone(1.0, 24_000, 0.016) * 32_768).astype(np.int16)
+    assert _onset(_copied(just_loud, samples=len(just_loud))) is not None
