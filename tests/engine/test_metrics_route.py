@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,11 +29,15 @@ def _counted() -> Iterator[None]:
     REGISTRY.unregister(counter)
 
 
-@pytest.fixture
-def application(monkeypatch: pytest.MonkeyPatch, state: EngineState) -> FastAPI:
-    """As the engine's server has it, before it starts."""
+@pytest.fixture(autouse=True)
+def _wrapped(monkeypatch: pytest.MonkeyPatch, state: EngineState) -> None:
     called = http.wrap_application(FastAPI.__call__, state)
     monkeypatch.setattr(FastAPI, "__call__", called)
+
+
+@pytest.fixture
+def application() -> FastAPI:
+    """As the engine's server has it, before it starts."""
     app = FastAPI()
     attach_router(app)
     app.get("/health")(lambda: "well")
@@ -87,6 +92,21 @@ def test_both_paths_answer_as_they_are_asked(
     names = {sample.name for sample in strictly(page)}
     assert {"vllm:test_route_total", "python_info", "process_start_time_seconds"} <= names
     assert ask(application, "/health")[1] == b'"well"'
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_one_of_several_servers_shows_what_all_have_written_and_no_more(
+    state: EngineState,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    path: str,
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    one = FastAPI()
+    attach_router(one)
+    state.answers_for = Answers().application
+    begin(one)
+    assert ask(one, path)[1] == b"", "nobody has written anything"
 
 
 @pytest.mark.parametrize("path", PATHS)
