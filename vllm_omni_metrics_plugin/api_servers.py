@@ -71,6 +71,8 @@ def withdraw_gauges() -> None:
 
 def adding_up(family: catalog.Family) -> str:
     """How a scrape makes one value of those of several servers."""
+    if family in catalog.BACKLOG:
+        return "absent"
     return _AGGREGATES[family.aggregate] if family.kind == "gauge" else "their sum, for good"
 
 
@@ -114,6 +116,10 @@ _LIMITS = (
         "one of the servers hears of all starts, and knows its own requests only: so a request "
         "counts as executing from its submit on, and the times of the others' requests are missing "
         "samples; busy seconds of servers that share a replica add up",
+    ),
+    Limit(
+        tuple(family.name for family in catalog.BACKLOG),
+        "absent: no server knows what the stages have to do for the others, nor for how long",
     ),
     Limit(
         tuple(family.name for family in catalog.TRANSFERS),

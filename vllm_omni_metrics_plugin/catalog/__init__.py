@@ -8,6 +8,7 @@ family's row in ``metrics_missing_samples_total`` counts it.
 from __future__ import annotations
 
 from vllm_omni_metrics_plugin.catalog.audio import AUDIO
+from vllm_omni_metrics_plugin.catalog.backlog import BACKLOG
 from vllm_omni_metrics_plugin.catalog.family import EDGE, MODEL, PLUGIN, PREFIX, STAGE, Family
 from vllm_omni_metrics_plugin.catalog.listener import LISTENER
 from vllm_omni_metrics_plugin.catalog.own import OWN
@@ -17,6 +18,7 @@ from vllm_omni_metrics_plugin.catalog.transfers import TRANSFERS
 from vllm_omni_metrics_plugin.catalog.visual import VISUAL
 
 __all__ = [
+    "BACKLOG",
     "BY_STEM",
     "EDGE",
     "FAMILIES",
@@ -28,6 +30,8 @@ __all__ = [
     "Family",
 ]
 
-FAMILIES: tuple[Family, ...] = (*QUEUES, *REQUESTS, *AUDIO, *LISTENER, *VISUAL, *TRANSFERS, *OWN)
+FAMILIES: tuple[Family, ...] = (
+    *(*QUEUES, *BACKLOG, *REQUESTS, *AUDIO, *LISTENER, *VISUAL, *TRANSFERS, *OWN),
+)
 
 BY_STEM: dict[str, Family] = {family.stem: family for family in FAMILIES}

@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from vllm_omni_metrics_plugin.exporters.prometheus.audio import AudioSamples
+from vllm_omni_metrics_plugin.exporters.prometheus.backlog import BacklogSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.listener import ListenerSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.native import NativeFamilies
 from vllm_omni_metrics_plugin.exporters.prometheus.own_counts import OwnCounts
@@ -46,7 +47,8 @@ class PrometheusExporter:
         """
         families = Families(buckets)
         self._queues = QueueSamples(families)
-        self._own_counts = OwnCounts(families, hook_stats, self._queues.publish)
+        self._backlog = BacklogSamples(families)
+        self._own_counts = OwnCounts(families, hook_stats, self._publish_now)
         self._collector = RegistryCollector(families.registry, self._refresh)
         self._native = None if native else NativeFamilies(publish_in)
         self._publish_in = publish_in
@@ -55,10 +57,10 @@ class PrometheusExporter:
         parts = (
             *(RequestSamples(families), AudioSamples(families), VisualSamples(families)),
             ListenerSamples(families, players),
-            *(transfers, self._queues),
+            *(transfers, self._backlog, self._queues),
         )
         joined = [part.expect for part in parts]
-        left = [transfers.forget, self._queues.forget]
+        left = [transfers.forget, self._backlog.forget, self._queues.forget]
         self._take_in(*parts, PipelineSamples(families, self._publish, joined, left))
 
     def close(self) -> None:
@@ -80,6 +82,11 @@ class PrometheusExporter:
         self._own_counts.publish()
         if self._native is not None:
             self._native.leave_out()
+
+    def _publish_now(self) -> None:
+        # In this order: what the second does not show as open, the first has nothing left of.
+        self._queues.publish()
+        self._backlog.publish()
 
     def _publish(self) -> None:
         if self._native is not None:
