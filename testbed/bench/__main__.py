@@ -1,4 +1,7 @@
-"""``make bench``: what the plugin costs, as ratios of two things measured side by side."""
+"""``make bench``: what the plugin costs, as ratios of two things measured side by side.
+
+And what the backlog is worth, as ratios of what it says to what is.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,17 @@ import sys
 import time
 from collections.abc import Callable
 
-from testbed.bench import engine, hooks, http, images, listener, schedulers, transfers
+from testbed.bench import (
+    drain,
+    engine,
+    hooks,
+    http,
+    images,
+    listener,
+    routing,
+    schedulers,
+    transfers,
+)
 from testbed.clients import audio
 from testbed.server import Server
 from vllm_omni_metrics_plugin.tables import aligned
@@ -45,9 +58,13 @@ def main() -> int:
     for part in (hooks, engine, schedulers, transfers, http, listener):
         for figure in part.figures(_side_by_side):
             figures.add(*figure)
+    for figure in routing.figures():
+        figures.add(*figure)
     if not options.no_servers:
         _serving(figures)
         figures.add(*images.figure())
+        for figure in drain.figures():
+            figures.add(*figure)
     figures.show()
     return 0
 
