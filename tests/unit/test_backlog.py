@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from typing import Any
 
 import pytest
@@ -136,6 +137,40 @@ def test_request_has_its_share_of_what_a_replica_executes_at_once() -> None:
     assert remaining.read(206.0).replicas[DIFFUSION] == pytest.approx(expected - 3.0)
 
 
+def test_start_that_is_told_late_takes_back_nothing_that_was_given() -> None:
+    remaining = pipeline()
+    for name in "abc":
+        submit(remaining, name, 40)  # 10 s
+    remaining.started("a", DIFFUSION, 200.0)
+    remaining.started("b", DIFFUSION, 202.0)
+    remaining.started("c", DIFFUSION, 201.0)
+    assert remaining.read(202.0).replicas[DIFFUSION] == 28.0
+    assert remaining.read(205.0).replicas[DIFFUSION] == 25.0
+
+
+def test_finish_that_is_told_twice_teaches_once() -> None:
+    remaining = pipeline()
+    submit(remaining, "a", 8)
+    execute(remaining, "a", DIFFUSION, 200.0, 206.0)
+    remaining.finished("a", DIFFUSION, None, cut=False)
+    remaining.closed("a")
+    submit(remaining, "b", 8)
+    fades = 0.5 ** (1 / HALF_LIFE)
+    expected = (2.0 * fades + 6.0) / (fades + 1.0)
+    assert remaining.read(206.0).models["tiny"] == pytest.approx(expected)
+
+
+def test_event_of_a_request_that_is_not_open_leaves_nothing_behind() -> None:
+    remaining = pipeline()
+    submit(remaining, "a", 8)
+    remaining.closed("a")
+    remaining.submitted("a", DIFFUSION, demands(8))
+    execute(remaining, "a", DIFFUSION, 200.0, 201.0)
+    remaining.started("nobody", DIFFUSION, 200.0)
+    assert not remaining._requests
+    assert remaining.read(201.0).models == {"tiny": 0.0}
+
+
 def test_request_that_takes_longer_than_expected_owes_nothing_and_takes_from_nobody() -> None:
     remaining = pipeline()
     for name in "ab":
@@ -183,9 +218,15 @@ def test_replica_that_left_has_no_backlog_and_neither_has_what_it_had() -> None:
     remaining.left(TOKENS[1])
     assert remaining.read(201.0).replicas == {DIFFUSION: 0.0, TOKENS[0]: 2.0}
     assert remaining.read(201.0).models == {"tiny": 2.0}
+    assert not remaining._going_on
     remaining.ended("b", TOKENS[1], 201.0, is_known=True)  # told late
     remaining.left(DIFFUSION)
     assert remaining.read(201.0).models == {"tiny": 2.0}
+    # What comes back under its number is another one, and has nothing to do.
+    remaining.left(TOKENS[0])
+    for replica in REPLICAS:
+        remaining.joined(replica, "llm")
+    assert remaining.read(202.0).replicas == dict.fromkeys(REPLICAS, 0.0)
 
 
 @pytest.mark.parametrize("said", [False, True])
@@ -210,11 +251,36 @@ def test_what_a_pixel_takes_once_and_for_each_step_is_told_apart(once: float, ea
         assert seconds == pytest.approx(pixels * (once + each * steps))
 
 
-@given(
-    images=st.lists(
-        st.tuples(st.integers(1, 4), st.integers(1, 30), st.floats(0.001, 10.0)), min_size=1
-    )
+def test_images_of_the_same_steps_say_nothing_of_what_a_pixel_takes_once() -> None:
+    chance = random.Random(0)
+    for _ in range(50):  # as it is a matter of rounding
+        cost = DiffusionCost()
+        for _ in range(60):
+            image = Demand(steps=28, pixels=chance.randrange(10**5, 10**6))
+            cost.learn(chance.uniform(0.1, 5.0), image, None, cut=False)
+        few, many = (cost.expect(Demand(steps=steps, pixels=10**6)) for steps in (7, 28))
+        assert few is not None
+        assert many == pytest.approx(4 * few)
+
+
+IMAGES = st.lists(
+    st.tuples(st.integers(1, 4), st.integers(1, 30), st.floats(0.001, 10.0)), min_size=1
 )
+
+
+@given(images=IMAGES)
+def test_more_steps_never_cost_less_and_no_image_costs_less_than_nothing(
+    images: list[tuple[int, int, float]],
+) -> None:
+    cost = DiffusionCost()
+    for pixels, steps, seconds in images:
+        cost.learn(seconds, Demand(steps=steps, pixels=10**6 * pixels), None, cut=False)
+    seconds_of = [cost.expect(Demand(steps=steps, pixels=10**6)) or 0.0 for steps in (1, 2, 30, 99)]
+    assert seconds_of[0] >= 0.0
+    assert seconds_of == sorted(seconds_of)
+
+
+@given(images=IMAGES)
 def test_what_was_made_is_expected_to_take_what_it_took_in_all(
     images: list[tuple[int, int, float]],
 ) -> None:
@@ -402,6 +468,46 @@ def test_scrape_shows_what_is_left_in_its_moment(image: Any, feed: Feed, clock: 
     assert image.value("backlog_seconds", **MODEL) == 1.5
     feed.end("a", started_at=clock.now - 2.5, ended_at=clock.now)
     assert image.value("backlog_seconds", **MODEL) == 0.0
+    feed.arrive("b")
+    feed.submit("b", demands=demands(16))
+    assert image.value("backlog_seconds", **MODEL) == 4.0
+    feed.finish("b", "abort")
+    assert image.value("backlog_seconds", **MODEL) == 0.0
+
+
+def test_scrape_that_shows_nobody_open_shows_nothing_left(
+    image: Any, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed.arrive("a")
+    feed.submit("a", demands=demands(16))
+    queues = image.exporter._queues
+    publish = queues.publish
+
+    def publish_after_the_last_end() -> None:
+        feed.finish("a")
+        publish()
+
+    monkeypatch.setattr(queues, "publish", publish_after_the_last_end)
+    assert shown(image)["backlog_seconds"] == {("tiny",): 0.0}
+
+
+def test_length_that_a_limit_cut_says_that_the_next_one_may_be_longer(
+    exposed: Any, feed: Feed
+) -> None:
+    exposed.join(stage=0)
+    expected = iter((None, 30.0, 30.0))
+    for name, reason, tokens, at in (("a", "length", 30, 100.0), ("b", "stop", 15, 200.0)):
+        feed.arrive(name)
+        feed.submit(name, demands=(Demand(tokens=30),))
+        assert shown(exposed)["backlog_seconds"].get(("tiny",)) == next(expected)
+        feed.start(name, started_at=at)
+        feed.end(name, started_at=at, ended_at=at + tokens)
+        here = {"request_id": name, "stage": 0, "replica": 0}
+        feed.finish_stage(**here, tokens_out=tokens, finish_reason=reason)
+        feed.finish(name)
+    feed.arrive("c")
+    feed.submit("c", demands=(Demand(tokens=30),))
+    assert exposed.value("backlog_seconds", **MODEL) == pytest.approx(next(expected))
 
 
 def test_series_that_is_not_known_any_more_is_gone_and_comes_back(image: Any, feed: Feed) -> None:
@@ -437,5 +543,5 @@ def test_servers_that_share_the_stages_say_nothing(
     feed.end(started_at=100.0, ended_at=102.0)
     feed.finish_stage(request_id="a", stage=0, replica=0)
     samples.publish()
-    assert not families.registry.get_sample_value("vllm:omni_backlog_seconds", MODEL)
+    assert families.registry.get_sample_value("vllm:omni_backlog_seconds", MODEL) is None
     assert samples._remaining.read(102.0).models == {"tiny": 0.0}

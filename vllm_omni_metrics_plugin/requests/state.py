@@ -97,7 +97,7 @@ class OpenRequests:
                     parent_request_id=parent_request_id,
                     model_name=request.model_name if request else None,
                     first=first,
-                    demands=demands if first else (),
+                    demands=demands,
                 )
             )
         if request is not None:

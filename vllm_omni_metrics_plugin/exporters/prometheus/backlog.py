@@ -57,11 +57,10 @@ class BacklogSamples:
 
     @hookimpl
     def omni_stage_started(self, event: StageStarted) -> None:
-        if event.model_name is None or event.parent_request_id is not None:
-            return  # a part of a request that counts itself
-        replica = (event.model_name, event.stage, event.replica)
-        at = time.monotonic() if event.started_at is None else event.started_at
-        self._remaining.started(event.request_id, replica, at)
+        if event.model_name is not None:
+            replica = (event.model_name, event.stage, event.replica)
+            at = time.monotonic() if event.started_at is None else event.started_at
+            self._remaining.started(event.request_id, replica, at)
 
     @hookimpl
     def omni_stage_ended(self, event: StageEnded) -> None:
