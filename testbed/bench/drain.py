@@ -32,16 +32,20 @@ class Drain:
     predicted_seconds: float
     #: From then on, until the client has the last answer.
     real_seconds: float
-    #: Seconds since then, and what the server says is left.
-    curve: tuple[tuple[float, float], ...]
+    #: Seconds since then, and what the server says.
+    pages: tuple[tuple[float, Scrape], ...]
 
     @property
     def ratio(self) -> float:
         return self.predicted_seconds / self.real_seconds
 
 
+class TooLateError(Exception):
+    """Most of the queue was over when all of it could be seen."""
+
+
 def drain(url: str, asks: Sequence[Ask]) -> Drain:
-    """Ask everything at once of an idle server, then wait; some of it has to wait there."""
+    """Ask everything at once of an idle server, then wait; raises :class:`TooLateError`."""
     ended = [0.0] * len(asks)
 
     def answer(number: int) -> None:
@@ -54,15 +58,15 @@ def drain(url: str, asks: Sequence[Ask]) -> Drain:
         began, page = time.perf_counter(), scrape(url)
         while _open(page) + sum(answer.done() for answer in answers) < len(asks):
             began, page = time.perf_counter(), scrape(url)
-        waiting = _open(page)
-        curve = [(0.0, page.sum(BACKLOG))]
+        pages = [(0.0, page)]
         while not all(answer.done() for answer in answers):
             time.sleep(_POLL_SECONDS)
-            curve.append((time.perf_counter() - began, scrape(url).sum(BACKLOG)))
+            pages.append((time.perf_counter() - began, scrape(url)))
     for done in answers:
         done.result()
-    assert waiting > len(asks) / 2, f"{waiting:.0f} were left when the last of {len(asks)} came"
-    return Drain(curve[0][1], max(ended) - began, tuple(curve))
+    if _open(page) <= len(asks) / 2:
+        raise TooLateError(f"{_open(page):.0f} were left when the last of {len(asks)} came")
+    return Drain(page.sum(BACKLOG), max(ended) - began, tuple(pages))
 
 
 def images(url: str) -> list[Ask]:
@@ -98,7 +102,7 @@ def figures() -> Iterator[Figure]:
                     f"  {len(asks(server.url))} open: {seen.predicted_seconds:.2f} s predicted, "
                     f"{seen.real_seconds:.2f} s real"
                 )
-                print("  " + " ".join(f"{at:.1f}:{left:.2f}" for at, left in seen.curve))
+                print(*(f"{at:.1f}:{page.sum(BACKLOG):.2f}" for at, page in seen.pages))
         worst = max(ratios, key=lambda ratio: abs(ratio - 1))
         how = f"predicted over real, the worst of {_ROUNDS} mixed queues of the same kind"
         yield f"backlog_drain_{pipeline}", worst, "0.8 - 1.2", how
