@@ -24,7 +24,7 @@ help:
 	@echo "make test   every check and test, against the real engine"
 	@echo "make test-engines [ENGINES='0.28.0']   contract and end-to-end tests by engine release, as a table"
 	@echo "make soak   [REQUESTS=100000]   memory and tables over many requests through the real engine's front"
-	@echo "make bench  what the plugin costs, as ratios"
+	@echo "make bench  what the plugin costs and how well the backlog predicts, as ratios"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make venv   install the engine, the plugin and the tools into .venv"
 	@echo "make clean  remove .venv and everything generated"

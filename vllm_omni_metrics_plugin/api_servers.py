@@ -71,6 +71,8 @@ def withdraw_gauges() -> None:
 
 def adding_up(family: catalog.Family) -> str:
     """How a scrape makes one value of those of several servers."""
+    if family in catalog.BACKLOG:
+        return "absent"
     return _AGGREGATES[family.aggregate] if family.kind == "gauge" else "their sum, for good"
 
 
@@ -118,6 +120,10 @@ _LIMITS = (
     Limit(
         _names("critical_path_seconds_total"),
         "the others' requests are `unknown` from the last submit that they know",
+    ),
+    Limit(
+        tuple(family.name for family in catalog.BACKLOG),
+        "absent: no server knows what the stages have to do for the others, nor for how long",
     ),
     Limit(
         tuple(family.name for family in catalog.TRANSFERS),

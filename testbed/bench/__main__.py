@@ -1,4 +1,7 @@
-"""``make bench``: what the plugin costs, as ratios of two things measured side by side."""
+"""``make bench``: what the plugin costs, as ratios of two things measured side by side.
+
+And what the backlog is worth, as ratios of what it says to what is.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,13 @@ import time
 from collections.abc import Callable
 
 from testbed.bench import (
+    drain,
     engine,
     hooks,
     http,
     images,
     listener,
+    routing,
     schedulers,
     scrapes,
     speech,
@@ -50,8 +55,10 @@ def main() -> int:
     for part in (hooks, engine, schedulers, transfers, http, listener, scrapes):
         for figure in part.figures(_side_by_side):
             figures.add(*figure)
+    for figure in routing.figures():
+        figures.add(*figure)
     if not options.no_servers:
-        for served in (speech, images):
+        for served in (speech, images, drain):
             for figure in served.figures():
                 figures.add(*figure)
     figures.show()

@@ -13,6 +13,7 @@ import pytest
 from testbed.clients import visual
 from testbed.clients.audio import together
 from testbed.server import Server
+from tests.e2e.backlog import assert_queue_takes_what_the_backlog_says
 from tests.e2e.conftest import (
     Series,
     assert_times_agree,
@@ -35,9 +36,14 @@ ONCE = (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def warm(image_server: Server) -> None:
-    """The very first request pays for things that no later one does."""
+def fresh(image_server: Server) -> Scrape:
+    """What the server says before its first request, which pays for things that no later one does.
+
+    That one is made here.
+    """
+    page = scrape(image_server.url)
     visual.images(image_server.url)
+    return page
 
 
 def counted(gained: Scrape) -> dict[str, float]:
@@ -226,6 +232,21 @@ def test_ten_images_of_an_engine_that_makes_one_at_a_time_are_one_running_and_ni
     queued = gained.sum("vllm:omni_request_queue_time_seconds_sum")
     assert times["queue"] <= queued < sum(totals)
     assert counted(gained)["missing"] == 0
+
+
+def test_queue_of_sizes_and_steps_takes_what_the_backlog_says(
+    image_server: Server, fresh: Scrape
+) -> None:
+    assert fresh.names("vllm:omni_stage_info")
+    assert fresh.names("vllm:omni_backlog") == fresh.names("vllm:omni_stage_backlog") == set()
+    mix = itertools.product(("64x64", "192x128", "256x256"), (2, 6, 12))
+    assert_queue_takes_what_the_backlog_says(
+        image_server,
+        [
+            functools.partial(visual.images, image_server.url, size=size, steps=steps)
+            for size, steps in mix
+        ],
+    )
 
 
 def test_request_that_fails_in_the_engine_has_its_outcome_counted_alone(

@@ -13,6 +13,7 @@ import pytest
 from testbed.clients import audio, sockets
 from testbed.clients.audio import Answer, together
 from testbed.server import Server
+from tests.e2e.backlog import assert_queue_takes_what_the_backlog_says
 from tests.e2e.conftest import (
     Observation,
     Series,
@@ -287,6 +288,18 @@ def test_every_seam_that_has_a_place_is_reported_as_applied(speech_server: Serve
     # Without diffusion, and outside of a batch script, these have no place.
     assert waiting == {"denoising", "denoising_stepwise", "offline_batch"}
     assert set(reported.values()) == {"applied", "deferred"}, reported
+
+
+def test_queue_of_long_and_short_texts_takes_what_the_backlog_says(speech_server: Server) -> None:
+    assert_queue_takes_what_the_backlog_says(
+        speech_server,
+        [
+            functools.partial(
+                audio.speech, speech_server.url, "la " * tokens, tokens=tokens, stream="audio"
+            )
+            for tokens in (8, 24, 48) * 4
+        ],
+    )
 
 
 def test_doctor_finds_nothing_wrong_with_all_that_was_said(speech_server: Server) -> None:

@@ -18,6 +18,7 @@ import pytest
 from tests.engine import installed
 from vllm_omni_metrics_plugin.hooks import (
     AudioFinished,
+    Demand,
     MediaPacket,
     ReplicaJoined,
     RequestArrived,
@@ -235,9 +236,11 @@ def test_streamed_request_is_followed_from_arrival_to_natural_end(
     assert arrived.external_request_id == "speech"
     assert arrived.request_id.startswith("speech-")
 
-    assert [(given.stage, given.replica) for given in recorder.of(StageSubmitted)] == [
-        (TALKER, 0),
-        (VOCODER, 0),
+    unasked = Demand(tokens=16)  # which is what vLLM allows
+    submits = recorder.of(StageSubmitted)
+    assert [(given.stage, given.replica, given.demands) for given in submits] == [
+        (TALKER, 0, (unasked, unasked)),
+        (VOCODER, 0, ()),
     ]
     assert [
         (done.stage, done.replica, done.finish_reason, done.tokens_in, done.tokens_out)

@@ -48,6 +48,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr("vllm_omni_metrics_plugin.requests.executions.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.requests.arrival.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.exporters.prometheus.queues.time", standing)
+    monkeypatch.setattr("vllm_omni_metrics_plugin.exporters.prometheus.backlog.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.patches.schedulers.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.requests.streamed_input.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.patches.generate.time", standing)

@@ -6,6 +6,7 @@ from typing import Any
 
 from vllm_omni_metrics_plugin.hooks import (
     AudioFinished,
+    Demand,
     DiffusionWork,
     Event,
     ImageFinished,
@@ -60,7 +61,9 @@ class Feed:
         self._waiting.add(request_id)
         self.event(make_event(RequestArrived, request_id=request_id, model_name="tiny"))
 
-    def submit(self, request_id: str = "a", stage: int = 0) -> None:
+    def submit(
+        self, request_id: str = "a", stage: int = 0, demands: tuple[Demand, ...] = ()
+    ) -> None:
         first = request_id in self._waiting
         if first:
             self._waiting.remove(request_id)
@@ -73,6 +76,7 @@ class Feed:
                 replica=0,
                 model_name="tiny",
                 first=first,
+                demands=demands,
             )
         )
 

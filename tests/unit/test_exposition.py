@@ -17,9 +17,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from tests.unit.feed import WORK, Feed
 from vllm_omni_metrics_plugin import catalog, internal_errors
-from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter, queues
+from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter, backlog, queues
 from vllm_omni_metrics_plugin.hooks import (
     AudioFinished,
+    Demand,
     DiffusionWork,
     Event,
     EventsDropped,
@@ -71,6 +72,7 @@ def traffic() -> Iterator[Event]:
     yield from executions()
     yield from audio()
     yield from streams()
+    yield from unfinished()
     yield from images()
     yield from videos()
     yield from diffusion()
@@ -96,14 +98,15 @@ def patches_and_replicas() -> Iterator[Event]:
             stage_type="llm",
             feeds=(1,) if stage == 0 else (),
         )
-    yield make_event(
-        ReplicaJoined,
-        model_name="other",
-        stage=0,
-        replica=0,
-        stage_name="dit",
-        stage_type="diffusion",
-    )
+    for model_name in ("other", "drawn"):
+        yield make_event(
+            ReplicaJoined,
+            model_name=model_name,
+            stage=0,
+            replica=0,
+            stage_name="dit",
+            stage_type="diffusion",
+        )
     yield make_event(PatchReported, **late, status="applied", reason="")
 
 
@@ -210,6 +213,22 @@ def executions() -> Iterator[Event]:
         yield make_event(
             StageFinished, **whole, finished_at=4.5, generation_seconds=seconds, diffusion=None
         )
+
+
+def unfinished() -> Iterator[Event]:
+    """One image of 8 pixels was made in 2 s, one of 24 is half a second old."""
+    where = {"model_name": "drawn", "stage": 0, "replica": 0}
+    for request_id, pixels, started_at in (("done", 8, 5.0), ("under way", 24, 9.5)):
+        whose = {"request_id": request_id, "model_name": "drawn"}
+        here = {**whose, **where}
+        yield make_event(RequestArrived, **whose, external_request_id="x", arrived_at=4.0)
+        demands = (Demand(steps=1, pixels=pixels),)
+        yield make_event(StageSubmitted, **here, submitted_at=4.0, first=True, demands=demands)
+        yield make_event(StageStarted, **here, submitted_at=4.0, started_at=started_at)
+        if request_id == "done":
+            yield make_event(StageEnded, **here, started_at=started_at, ended_at=7.0)
+            yield make_event(StageFinished, **here, finished_at=7.0, diffusion=None)
+            yield make_event(RequestFinished, **whose, outcome="stop")
 
 
 def streams() -> Iterator[Event]:
@@ -457,7 +476,8 @@ def page() -> str:
     for event in traffic():
         feed.event(event)
     internal_errors.errors.add("reading an output", 2)
-    with mock.patch.object(queues, "time", SimpleNamespace(monotonic=lambda: 10.0)):
+    standing = SimpleNamespace(monotonic=lambda: 10.0)
+    with mock.patch.object(queues, "time", standing), mock.patch.object(backlog, "time", standing):
         generate_latest(shown)  # what is carried over when somebody looks is carried over once
         lines = generate_latest(shown).decode().splitlines(keepends=True)
     exporter.close()

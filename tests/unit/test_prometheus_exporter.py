@@ -106,6 +106,7 @@ def feed_every_family(feed: Feed, registry: HookRegistry, exposed: Any) -> None:
     feed.start()
     feed.start(stage=1, replica=3, input_at=100.125)
     feed.end()
+    feed.finish_stage(stage=0, replica=0)
     feed.finish_stage()
     feed.finish_stage(stage=0, diffusion=None)
     feed.finish_image()

@@ -8,6 +8,7 @@ family's row in ``metrics_missing_samples_total`` counts it.
 from __future__ import annotations
 
 from vllm_omni_metrics_plugin.catalog.audio import AUDIO
+from vllm_omni_metrics_plugin.catalog.backlog import BACKLOG
 from vllm_omni_metrics_plugin.catalog.critical_path import CRITICAL_PATH
 from vllm_omni_metrics_plugin.catalog.family import EDGE, MODEL, PLUGIN, PREFIX, STAGE, Family
 from vllm_omni_metrics_plugin.catalog.listener import LISTENER
@@ -20,6 +21,7 @@ from vllm_omni_metrics_plugin.catalog.transfers import TRANSFERS
 from vllm_omni_metrics_plugin.catalog.visual import VISUAL
 
 __all__ = [
+    "BACKLOG",
     "BY_STEM",
     "EDGE",
     "FAMILIES",
@@ -32,7 +34,7 @@ __all__ = [
 ]
 
 FAMILIES: tuple[Family, ...] = (
-    *(*QUEUES, *REQUESTS, *TOKENS, *CRITICAL_PATH),
+    *(*QUEUES, *BACKLOG, *REQUESTS, *TOKENS, *CRITICAL_PATH),
     *(*AUDIO, *LISTENER, *VISUAL),
     *(*TRANSFERS, *OBJECTIVES, *OWN),
 )

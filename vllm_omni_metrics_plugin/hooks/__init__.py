@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from vllm_omni_metrics_plugin.hooks.events import (
     AudioFinished,
     Configured,
+    Demand,
     DiffusionWork,
     EngineStats,
     Event,
@@ -55,6 +56,7 @@ from vllm_omni_metrics_plugin.hooks.stats import HookStats
 __all__ = [
     "AudioFinished",
     "Configured",
+    "Demand",
     "DiffusionWork",
     "EngineStats",
     "Event",

@@ -11,6 +11,7 @@ NEWER_FIELDS: dict[tuple[str, str], str] = {
     ("omni_request_arrived", "modalities"): "0.2",
     ("omni_stage_submitted", "model_name"): "0.2",
     ("omni_stage_submitted", "first"): "0.2",
+    ("omni_stage_submitted", "demands"): "0.2",
     ("omni_request_finished", "dispatched"): "0.2",
     ("omni_request_finished", "started"): "0.2",
     ("omni_request_finished", "during_input"): "0.2",

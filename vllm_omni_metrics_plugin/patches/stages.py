@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from vllm_omni_metrics_plugin import internal_errors
+from vllm_omni_metrics_plugin.hooks import Demand
+from vllm_omni_metrics_plugin.patches.declared import declared
 from vllm_omni_metrics_plugin.patches.diffusion.outputs import work_of
 from vllm_omni_metrics_plugin.patches.seams.arguments import reading
 from vllm_omni_metrics_plugin.patches.state import EngineState
@@ -28,9 +30,12 @@ def wrap_submit(original: Callable[..., Any], state: EngineState) -> Callable[..
     async def submit_initial(
         self: Any, request_id: str, req_state: Any, *args: Any, **kwargs: Any
     ) -> Any:
+        demands: tuple[Demand, ...] = ()
         with internal_errors.suppressed("a stage submit"):
             request = state.requests.by_id.get(request_id)
             if request is not None:
+                if not request.dispatched:
+                    demands = declared(req_state)
                 stage = state.stages.get(self)
                 request.submitting(
                     self.stage_id,
@@ -40,7 +45,7 @@ def wrap_submit(original: Callable[..., Any], state: EngineState) -> Callable[..
         replica = await original(self, request_id, req_state, *args, **kwargs)
         with internal_errors.suppressed("a stage submit"):
             [parent] = read(self, request_id, req_state, *args, **kwargs)
-            state.requests.submitted(request_id, self.stage_id, replica, parent)
+            state.requests.submitted(request_id, self.stage_id, replica, parent, demands)
         return replica
 
     return submit_initial

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from vllm_omni_metrics_plugin.hooks import (
+    Demand,
     DiffusionWork,
     RequestArrived,
     StageFinished,
@@ -77,9 +78,14 @@ class OpenRequests:
         return request
 
     def submitted(
-        self, request_id: str, stage: int, replica: int, parent_request_id: str | None
+        self,
+        request_id: str,
+        stage: int,
+        replica: int,
+        parent_request_id: str | None,
+        demands: tuple[Demand, ...] = (),
     ) -> None:
-        """A replica of ``stage`` was given the request."""
+        """A replica of ``stage`` was given the request, with its ``demands`` on each stage."""
         if request_id in self.nobodys or parent_request_id in self.nobodys:
             return
         request = self.by_id.get(request_id)
@@ -98,6 +104,7 @@ class OpenRequests:
                     parent_request_id=parent_request_id,
                     model_name=request.model_name if request else None,
                     first=first,
+                    demands=demands,
                 )
             )
         if request is not None:

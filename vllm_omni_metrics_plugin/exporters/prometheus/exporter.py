@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from vllm_omni_metrics_plugin.exporters.prometheus.audio import AudioSamples
+from vllm_omni_metrics_plugin.exporters.prometheus.backlog import BacklogSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.critical_path import PathSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.listener import ListenerSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.native import NativeFamilies
@@ -54,7 +55,8 @@ class PrometheusExporter:
         """
         families = Families(buckets)
         self._queues = QueueSamples(families)
-        self._own_counts = OwnCounts(families, hook_stats, self._queues.publish, held)
+        self._backlog = BacklogSamples(families)
+        self._own_counts = OwnCounts(families, hook_stats, self._publish_now, held)
         self._collector = RegistryCollector(families.registry, self._refresh)
         self._native = None if native else NativeFamilies(publish_in)
         self._publish_in = publish_in
@@ -64,10 +66,10 @@ class PrometheusExporter:
         parts = (
             *(RequestSamples(families), TokenSamples(families), AudioSamples(families), visual),
             *(ListenerSamples(families, players), ObjectiveSamples(families, objectives)),
-            *(transfers, PathSamples(families), self._queues),
+            *(transfers, PathSamples(families), self._backlog, self._queues),
         )
         joined = [part.expect for part in parts]
-        left = [transfers.forget, self._queues.forget, visual.forget]
+        left = [transfers.forget, self._backlog.forget, self._queues.forget, visual.forget]
         self._take_in(*parts, PipelineSamples(families, self._publish, joined, left))
 
     def close(self) -> None:
@@ -89,6 +91,11 @@ class PrometheusExporter:
         self._own_counts.publish()
         if self._native is not None:
             self._native.leave_out()
+
+    def _publish_now(self) -> None:
+        # In this order: what the second does not show as open, the first has nothing left of.
+        self._queues.publish()
+        self._backlog.publish()
 
     def _publish(self) -> None:
         if self._native is not None:

@@ -29,6 +29,7 @@ from vllm_omni_metrics_plugin.hooks.events.process import (
 )
 from vllm_omni_metrics_plugin.hooks.events.replicas import EngineStats, ReplicaJoined, ReplicaLeft
 from vllm_omni_metrics_plugin.hooks.events.requests import (
+    Demand,
     DiffusionWork,
     PathSegment,
     RequestArrived,
@@ -53,6 +54,7 @@ from vllm_omni_metrics_plugin.hooks.events.transfers import (
 __all__ = [
     "AudioFinished",
     "Configured",
+    "Demand",
     "DiffusionWork",
     "EngineStats",
     "Event",

@@ -27,6 +27,17 @@ class RequestArrived(Event, frozen=True, kw_only=True):
     modalities: tuple[str, ...] = ()
 
 
+class Demand(msgspec.Struct, frozen=True, kw_only=True):
+    """How much a request asks of a stage, as it says itself; None where it does not."""
+
+    #: The most tokens that it may have, of a stage that makes tokens.
+    tokens: int | None = None
+    #: Denoising steps, of a diffusion stage.
+    steps: int | None = None
+    #: Width x height x frames x images, of a diffusion stage.
+    pixels: int | None = None
+
+
 class StageSubmitted(Event, frozen=True, kw_only=True):
     """A stage replica was given the request (``StagePool.submit_initial``)."""
 
@@ -40,6 +51,9 @@ class StageSubmitted(Event, frozen=True, kw_only=True):
     model_name: str | None = None
     #: The first submit of an open request: from now on it runs, until it is finished.
     first: bool = False
+    #: With ``first``, how much the request asks of each stage that it comes to, in their order: the
+    #: most ``tokens``, or ``steps`` and ``pixels``, each None where it does not say.
+    demands: tuple[Demand, ...] = ()
 
 
 class StageStarted(Event, frozen=True, kw_only=True):
