@@ -33,7 +33,9 @@ RELEASED = {
         "request_id model_name stage replica samples sample_rate duration_seconds "
         "generation_seconds first_packet_seconds streamed"
     ),
-    "omni_stream_finished": ("request_id model_name stage replica ending underrun_seconds players"),
+    "omni_stream_finished": (
+        "request_id model_name stage replica ending underrun_seconds players requests"
+    ),
     "omni_image_finished": (
         "request_id model_name stage replica images pixels unknown_form first_image_seconds "
         "generation_seconds diffusion"

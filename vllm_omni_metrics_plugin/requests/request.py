@@ -22,6 +22,7 @@ from vllm_omni_metrics_plugin.requests.executions import Executions
 from vllm_omni_metrics_plugin.requests.outcome import CUT_SHORT, ending_of, outcome_of
 from vllm_omni_metrics_plugin.requests.stream import Stream
 from vllm_omni_metrics_plugin.requests.streamed_input import StreamedInput
+from vllm_omni_metrics_plugin.requests.utterance import Utterance
 from vllm_omni_metrics_plugin.requests.visual import VisualOutput
 from vllm_omni_metrics_plugin.requests.work import Delivery, StageWork
 
@@ -63,6 +64,7 @@ class OpenRequest:
         "stopped",
         "streamed_input",
         "streams",
+        "utterance",
         "visual",
     )
 
@@ -97,6 +99,8 @@ class OpenRequest:
         #: What its listeners hear, where anybody asks for it.
         self.streams: dict[int, Stream] = {}
         self.exchange: Exchange | None = None  # where it can be seen
+        #: What it is a part of for its listener.
+        self.utterance: Utterance | None = None
         #: How ``generate`` was over, and when; None while it goes on.
         self.ending: Ending | None = None
         self.ended_at: float | None = None
@@ -112,6 +116,9 @@ class OpenRequest:
         """The request ends with the client's response, whenever ``generate`` is over."""
         self.exchange = exchange
         exchange.attach(self)
+        self.utterance = exchange.utterance
+        if self.utterance is not None:
+            self.utterance.begins()
 
     def submitting(
         self, stage: int, delivery: Delivery | None, *, makes_audio: bool = False
@@ -272,22 +279,30 @@ class OpenRequest:
     def _open_stream(self, stage: int) -> Stream | None:
         if not self.requests.hooks.omni_stream_finished.listeners:
             return None
-        stream = self.streams[stage] = Stream(self.requests.players)
+        players, utterance = self.requests.players, self.utterance
+        stream = Stream(players) if utterance is None else utterance.stream(stage, players)
+        self.streams[stage] = stream
         return stream
 
     def _finish_streams(self, outcome: str) -> None:
         """Not when the engine was done: the listener may have left after it."""
+        streams = list(self.streams.items())
+        utterance, self.utterance = self.utterance, None
+        if utterance is not None:
+            replicas = {stage: self._replica_of(stage) for stage, _ in streams}
+            utterance.settles(self.request_id, self.model_name, outcome, replicas)
+            return
         finished = self.requests.hooks.omni_stream_finished
         if finished.listeners:
             now = time.monotonic()
-            for stage, stream in list(self.streams.items()):
-                output, work = self.audio.get(stage), self.stages.get(stage)
-                replica = output.replica if output is not None else None
-                if replica is None and work is not None:
-                    replica = work.replica
-                finished(
-                    stream.over(outcome, now, self.request_id, self.model_name, stage, replica)
-                )
+            for stage, stream in streams:
+                maker = (self.request_id, self.model_name, stage, self._replica_of(stage))
+                finished(stream.over(outcome, now, *maker))
+
+    def _replica_of(self, stage: int) -> int | None:
+        output, work = self.audio.get(stage), self.stages.get(stage)
+        replica = output.replica if output is not None else None
+        return work.replica if replica is None and work is not None else replica
 
     def _finish_audio(self) -> None:
         finished = self.requests.hooks.omni_audio_finished

@@ -34,8 +34,9 @@ class Stream:
         model_name: str,
         stage: int,
         replica: int | None,
+        requests: int = 1,
     ) -> StreamFinished:
-        """The event of its end; ``outcome`` is the request's."""
+        """The event of its end; ``outcome`` is the request's, or that of ``requests`` together."""
         playback = self.playback
         if outcome == "abort":
             ending = playback.leave(at)
@@ -53,6 +54,7 @@ class Stream:
             ending=ending if measured else None,
             underrun_seconds=playback.underrun_seconds if heard else None,
             players=tuple(map(_playing, playback.players)) if heard else (),
+            requests=requests,
         )
 
 

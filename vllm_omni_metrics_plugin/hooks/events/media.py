@@ -90,6 +90,7 @@ class Playing(msgspec.Struct, frozen=True, kw_only=True):
 class StreamFinished(Event, frozen=True, kw_only=True):
     """A response with streamed audio is over, whether its listener heard all of it or not."""
 
+    #: Of an utterance that was several requests, the last one's; so are stage and replica.
     request_id: str
     model_name: str
     #: The stage that makes the audio.
@@ -104,6 +105,8 @@ class StreamFinished(Event, frozen=True, kw_only=True):
     underrun_seconds: float | None
     #: One for each player; none of a stream without audio.
     players: tuple[Playing, ...]
+    #: More than 1 for an utterance of which a websocket's endpoint made several.
+    requests: int = 1
 
 
 class ImageFinished(Event, frozen=True, kw_only=True):

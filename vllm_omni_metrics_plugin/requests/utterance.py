@@ -1,0 +1,112 @@
+"""What the client of a websocket says at once, though the engine gets it in several requests.
+
+``/v1/audio/speech/stream`` makes a request of each sentence. Its listener hears one stream, with
+the gaps between the sentences in it. All of it happens in the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vllm_omni_metrics_plugin.requests.stream import Stream
+
+#: Outcomes of a request that break off the utterance for its listener.
+_BROKEN = ("error", "rejected")
+
+
+class Utterance:
+    """The streams of one input, by stage; each ends once.
+
+    It is over when its client has been told so, has left, or nothing more can come; and when none
+    of its requests is open.
+    """
+
+    __slots__ = (
+        "_finished",
+        "_heard",
+        "_hooks",
+        "_open",
+        "_outcome",
+        "_over",
+        "_requests",
+        "_streams",
+        "_told_of_error",
+    )
+
+    def __init__(self, hooks: Any) -> None:
+        self._hooks = hooks
+        self._streams: dict[int, Stream] = {}
+        #: Of the latest request, by stage: its id, its model's name, the stage, the replica.
+        self._heard: dict[int, tuple[str, str, int, int | None]] = {}
+        self._requests = 0
+        self._open = 0
+        #: The worst of its requests so far.
+        self._outcome = "stop"
+        #: Its client was told of an error after its last request.
+        self._told_of_error = False
+        self._over = False
+        self._finished = False
+
+    def stream(self, stage: int, players: Sequence[float]) -> Stream:
+        """The one that a request's audio of ``stage`` continues, or begins."""
+        return self._streams.setdefault(stage, Stream(players))
+
+    def begins(self) -> None:
+        """A request of it."""
+        self._requests += 1
+        self._open += 1
+        self._told_of_error = False
+
+    def settles(
+        self, request_id: str, model_name: str, outcome: str, replicas: Mapping[int, int | None]
+    ) -> None:
+        """A request of it; ``replicas`` made its streams, by stage."""
+        self._open -= 1
+        self._worsen(outcome)
+        for stage, replica in replicas.items():
+            self._heard[stage] = (request_id, model_name, stage, replica)
+        if self._over:
+            self._finish()
+
+    def tells(self, *, error: bool) -> None:
+        """Its client gets an event."""
+        self._told_of_error = self._told_of_error or error
+
+    def completes(self) -> None:
+        """Its client is told that this was all."""
+        self._end("stop")
+
+    def leaves(self) -> None:
+        """The client left."""
+        self._end("abort")
+
+    def breaks_off(self, *, failed: bool) -> None:
+        """Nothing more comes, though it was not complete.
+
+        ``failed``: the application raised. Unless something failed, the client wanted no more.
+        """
+        self._end("error" if failed or self._told_of_error else "abort")
+
+    def _end(self, outcome: str) -> None:
+        if not self._over:
+            self._over = True
+            self._worsen(outcome)
+            self._finish()
+
+    def _worsen(self, outcome: str) -> None:
+        if outcome in _BROKEN or (outcome == "abort" and self._outcome not in _BROKEN):
+            self._outcome = outcome
+
+    def _finish(self) -> None:
+        if self._open or self._finished:
+            return
+        self._finished = True
+        finished = self._hooks.omni_stream_finished
+        now = time.monotonic()
+        for stage, heard in self._heard.items():
+            if finished.listeners:
+                finished(self._streams[stage].over(self._outcome, now, *heard, self._requests))
+        self._streams.clear()
+        self._heard.clear()
