@@ -178,6 +178,31 @@ def test_mistake_that_breaks_nothing_off_is_none_of_the_listeners(
     assert (stream.ending, stream.requests) == ("smooth", 2)
 
 
+def test_client_who_leaves_after_a_sentence_failed_heard_an_error(
+    converse: Converse, clock: Any
+) -> None:
+    async def endpoint(call: Call) -> None:
+        await sentence(call, said=ERROR)
+        clock.advance(0.5)
+        await call.leave()
+        await call.receive()
+
+    (stream,) = converse(endpoint)
+    assert (stream.ending, stream.requests) == ("error", 1)
+
+
+def test_mistake_is_over_when_the_next_sentence_begins(converse: Converse, clock: Any) -> None:
+    async def endpoint(call: Call) -> None:
+        await sentence(call)
+        await call.send(event(ERROR))
+        await sentence(call)
+        clock.advance(0.5)
+        await call.send({"type": "websocket.close", "code": 1000})
+
+    (stream,) = converse(endpoint)
+    assert (stream.ending, stream.requests) == ("left_playing", 2)
+
+
 @pytest.mark.parametrize(
     ("last", "ending"),
     [
