@@ -14,7 +14,7 @@ RUN := .venv/bin/python -m
 # Every server has several processes, and they would all compile the whole engine at every start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help check check-pythons venv demo serve lint test test-engines soak bench clean
+.PHONY: help check check-pythons venv demo serve lint test test-engines soak thorough bench clean
 
 help:
 	@echo "make check  lint, types and unit tests, without an engine; a minute the first time"
@@ -24,6 +24,7 @@ help:
 	@echo "make test   every check and test, against the real engine"
 	@echo "make test-engines [ENGINES='0.28.0']   contract and end-to-end tests by engine release, as a table"
 	@echo "make soak   [REQUESTS=100000]   memory and tables over many requests through the real engine's front"
+	@echo "make thorough   what holds of every stream of audio, by 10,000 examples instead of 100"
 	@echo "make bench  what the plugin costs and how well the backlog predicts, as ratios"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make venv   install the engine, the plugin and the tools into .venv"
@@ -64,6 +65,10 @@ test-engines: venv
 
 soak: venv
 	@VLLM_LOGGING_LEVEL=CRITICAL $(RUN) tests.engine.soak $(REQUESTS)
+
+thorough: venv
+	$(RUN) pytest -q --hypothesis-profile thorough --hypothesis-show-statistics \
+		tests/unit/test_playback.py tests/unit/test_streams.py tests/unit/test_utterances.py
 
 bench: venv
 	$(RUN) testbed.bench

@@ -31,6 +31,8 @@ hypothesis.settings.register_profile(
     ],
 )
 hypothesis.settings.load_profile("shared_machine")
+#: With ``--hypothesis-profile``, as ``make thorough`` has it.
+hypothesis.settings.register_profile("thorough", max_examples=10_000)
 
 
 class Exposed:

@@ -11,7 +11,7 @@ from typing import Any
 from testbed.server import Server, binary
 
 #: What the bench saves for each completed request besides its totals.
-METRICS = "e2el,audio_ttfp,audio_rtf,audio_duration"
+METRICS = "e2el,audio_ttfp,audio_rtf,audio_duration,audio_underrun"
 
 _SPEECH = ("openai-audio-speech", "/v1/audio/speech")
 _CHAT = ("openai-chat-omni", "/v1/chat/completions")

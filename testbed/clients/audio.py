@@ -38,6 +38,8 @@ class Answer:
     first_audio_seconds: float | None = None
     total_seconds: float = 0.0
     packets: int = 0
+    #: When each packet came and what all until then last, both in seconds.
+    arrivals: tuple[tuple[float, float], ...] = ()
     #: This client closed the connection on purpose.
     hung_up: bool = False
     error: str | None = None
@@ -71,7 +73,7 @@ class IncomingAnswer:
         self._bytes = 0
         self._rate: int | None = None
         self._first: float | None = None
-        self._packets = 0
+        self._arrivals: list[tuple[float, float]] = []
         self._error: str | None = None
         self._reasons: list[str] = []
         self._usage: dict[str, int] = {}
@@ -83,12 +85,13 @@ class IncomingAnswer:
     def pcm(self, data: bytes, rate: int = _PCM_RATE) -> None:
         if not data:
             return
+        now = time.perf_counter() - self._began
         if self._first is None:
-            self._first = time.perf_counter() - self._began
+            self._first = now
         self._bytes += len(data)
         self._rate = rate
-        self._packets += 1
-        if self._packets == self._hang_up_after_packets:
+        self._arrivals.append((now, self._bytes / _SAMPLE_BYTES / rate))
+        if len(self._arrivals) == self._hang_up_after_packets:
             raise HungUpError
 
     def wav(self, data: bytes) -> None:
@@ -113,7 +116,8 @@ class IncomingAnswer:
             sample_rate=self._rate,
             first_audio_seconds=self._first if self.streamed else None,
             total_seconds=time.perf_counter() - self._began,
-            packets=self._packets,
+            packets=len(self._arrivals),
+            arrivals=tuple(self._arrivals),
             hung_up=hung_up,
             error=self._error,
             finish_reasons=tuple(self._reasons),

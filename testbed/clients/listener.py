@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from testbed.clients.audio import speech_body
+from testbed.clients.audio import Answer, speech_body
 
 _RATE = 24_000
 _SAMPLE_BYTES = 2
@@ -37,6 +37,15 @@ class Heard:
     silence: int | None = None
 
 
+def heard(answer: Answer) -> Heard:
+    """What a client of any endpoint heard."""
+    pieces, until_now = [], 0
+    for arrival, seconds in answer.arrivals:
+        before, until_now = until_now, round(1000 * seconds)
+        pieces.append((round(1000 * arrival), until_now - before))
+    return Heard(pieces, round(1000 * answer.total_seconds), answer.hung_up, answer.samples)
+
+
 def listen(
     url: str,
     *,
@@ -60,7 +69,7 @@ def listen(
     def now() -> int:
         return round(1000 * (time.perf_counter() - began))
 
-    def heard(*, left: bool) -> Heard:
+    def until_now_heard(*, left: bool) -> Heard:
         over_at = now()
         return Heard(pieces, over_at, left, received // _SAMPLE_BYTES, _silence(bytes(sound)))
 
@@ -77,9 +86,9 @@ def listen(
             before, until_now = until_now, received // _SAMPLE_BYTES * 1000 // _RATE
             pieces.append((now(), until_now - before))
             sock.settimeout(bears_seconds)
-        return heard(left=False)
+        return until_now_heard(left=False)
     except TimeoutError:
-        return heard(left=True)
+        return until_now_heard(left=True)
     finally:
         connection.close()
 

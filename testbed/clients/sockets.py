@@ -8,7 +8,8 @@ import json
 import math
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from PIL import Image
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -33,30 +34,68 @@ def speech(
     incoming = IncomingAnswer(hang_up_after_packets)
 
     def talk(connection: ClientConnection) -> None:
-        config = {
-            "type": "session.config",
-            "voice": "vivian",
-            "language": "English",
-            "response_format": "pcm",
-            "stream_audio": True,
-            "max_new_tokens": tokens,
-        }
-        for message in (config, {"type": "input.text", "text": text}):
+        for message in (_speech_config(tokens), {"type": "input.text", "text": text}):
             connection.send(json.dumps(message))
         incoming.start()
         connection.send(json.dumps({"type": "input.done"}))
-        while True:
-            received = connection.recv(_SECONDS)
-            if isinstance(received, bytes):
-                incoming.pcm(received)
-                continue
-            event = json.loads(received)
-            if event["type"] == "error":
-                incoming.failed(str(event))
-            if event["type"] in ("session.done", "error"):
-                return
+        _hear(connection, incoming, until="session.done")
 
     return _converse(url, "/v1/audio/speech/stream", incoming, talk)
+
+
+def utterances(
+    url: str, *inputs: Sequence[float], tokens: int, leaves_after_seconds: float | None = None
+) -> list[Answer]:
+    """``/v1/audio/speech/stream`` with a request for each sentence; an answer for each input.
+
+    An input is the seconds for which its speaker pauses before each of its sentences, having heard
+    the one before. The client that leaves does so when the last input would be complete.
+    """
+    answers = []
+    address = url.replace("http", "ws", 1) + "/v1/audio/speech/stream"
+    with connect(address, max_size=None, compression=None) as connection:
+        connection.send(json.dumps({**_speech_config(tokens), "split_granularity": "sentence"}))
+        for number, pauses in enumerate(inputs):
+            incoming = IncomingAnswer()
+            incoming.status = 101
+            for pause in pauses:
+                time.sleep(pause)
+                # A sentence ends for the endpoint when something follows.
+                connection.send(json.dumps({"type": "input.text", "text": "Say something. "}))
+                _hear(connection, incoming, until="audio.done")
+            if leaves_after_seconds is not None and number == len(inputs) - 1:
+                time.sleep(leaves_after_seconds)
+                answers.append(incoming.answer(hung_up=True))
+                break
+            connection.send(json.dumps({"type": "input.done"}))
+            _hear(connection, incoming, until="session.done")
+            answers.append(incoming.answer())
+    return answers
+
+
+def _hear(connection: ClientConnection, incoming: IncomingAnswer, *, until: str) -> None:
+    """What comes on ``/v1/audio/speech/stream``."""
+    while True:
+        received = connection.recv(_SECONDS)
+        if isinstance(received, bytes):
+            incoming.pcm(received)
+            continue
+        event = json.loads(received)
+        if event["type"] == "error":
+            incoming.failed(str(event))
+        if event["type"] in (until, "error"):
+            return
+
+
+def _speech_config(tokens: int) -> dict[str, Any]:
+    return {
+        "type": "session.config",
+        "voice": "vivian",
+        "language": "English",
+        "response_format": "pcm",
+        "stream_audio": True,
+        "max_new_tokens": tokens,
+    }
 
 
 def realtime(

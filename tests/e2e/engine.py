@@ -27,6 +27,10 @@ TRAITS: Mapping[str, Trait] = {
         "OmniOpenAIServingSpeech.create_speech answers 400 to every exception that it does not "
         "know, a prompt that is too long among them",
     ),
+    "requests of single sentences": Trait(
+        frozenset({"0.30.0"}),
+        "StreamingSpeechSessionConfig has no split_granularity: the input is one request",
+    ),
     "several API servers": Trait(
         frozenset({"0.30.0"}),
         "OmniServeCommand.validate refuses --api-server-count under --omni",

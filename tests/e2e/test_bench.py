@@ -14,7 +14,7 @@ import pytest
 from testbed.bench import client as bench_client
 from testbed.clients import audio
 from testbed.server import Server, binary
-from tests.e2e.conftest import is_idle, settled
+from tests.e2e.conftest import Pause, is_idle, settled
 
 #: On top of 10 %, for times: client, server and whatever else runs share two cores.
 ALLOWANCE_SECONDS = 0.015
@@ -36,6 +36,9 @@ TIMES = (
 )
 #: Of the engine's RTF and ours, which here have nearly the same basis.
 RTF_APART = 0.1
+
+#: Of speech: the bench listens to nothing else.
+LISTENING = tuple(f"audio_underrun_seconds_{end}" for end in ("mean", "p50", "p99"))
 
 Bench = Callable[[Server, Path], None]
 
@@ -74,8 +77,13 @@ def compared(server: Server, bench: Bench, directory: Path) -> tuple[int, dict[s
     return ended.returncode, answer
 
 
-def assert_agree(server: Server, bench: Bench, directory: Path, rtf: str) -> None:
-    """Counts in every run, times in one of a few: a wrong server is wrong in each of them."""
+def assert_agree(
+    server: Server, bench: Bench, directory: Path, rtf: str, times: tuple[str, ...] = TIMES
+) -> dict[str, Any]:
+    """Counts in every run, times in one of a few: a wrong server is wrong in each of them.
+
+    Returns the figures of the run in which they agree, by their names.
+    """
     apart = []
     for attempt in range(ATTEMPTS):
         status, answer = compared(server, bench, directory / str(attempt))
@@ -88,21 +96,32 @@ def assert_agree(server: Server, bench: Bench, directory: Path, rtf: str) -> Non
         assert not any(
             "could not measure" in note for f in answer["figures"] for note in f["notes"]
         )
-        assert set(TIMES) <= set(figures), said
+        assert set(times) <= set(figures), said
         if status == 0 and abs(figures[rtf]["difference"]) <= RTF_APART:
-            verdicts = {name: figures[name]["verdict"] for name in TIMES}
-            assert verdicts == dict.fromkeys(TIMES, "agree")
-            return
+            verdicts = {name: figures[name]["verdict"] for name in times}
+            assert verdicts == dict.fromkeys(times, "agree")
+            return figures
         apart.append(said)
     pytest.fail("\n".join(apart))
 
 
 def test_bench_of_speech_measures_what_the_server_counted(
-    speech_server: Server, tmp_path: Path
+    speech_server: Server, tmp_path: Path, pause: Pause
 ) -> None:
+    def bench_with_gaps(server: Server, result: Path) -> None:
+        pause("0 1.5")  # once for each replica, so in two of the six responses
+        bench_speech(server, result)
+
     for _ in range(2):  # the first request of each replica pays for things that no later one does
         audio.speech(speech_server.url)
-    assert_agree(speech_server, bench_speech, tmp_path, "audio_rtf_end_to_end_mean")
+    times = (*TIMES, *LISTENING)
+    basis = "audio_rtf_end_to_end_mean"
+    figures = assert_agree(speech_server, bench_with_gaps, tmp_path, basis, times)
+    assert figures["audio_underrun_seconds_mean"]["server"] > 0.1
+    continuous = figures["audio_continuous_share"]
+    print(continuous)
+    assert continuous["server"] < 1
+    assert continuous["bench"] < 1
 
 
 def test_bench_of_chat_measures_what_the_server_counted(

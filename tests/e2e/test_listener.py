@@ -6,40 +6,38 @@ code with the plugin. Vocoders pause where a test says so, so that streams reall
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from testbed.clients import audio
-from testbed.clients.listener import Heard, listen
+from testbed.clients import audio, sockets
+from testbed.clients.audio import Answer
+from testbed.clients.listener import Heard, heard, listen
 from testbed.server import Server
-from tests.e2e.conftest import Observation, observing
+from tests.e2e.conftest import (
+    Pause,
+    assert_times_agree,
+    observing,
+    outcomes,
+    settled,
+)
+from tests.e2e.engine import engine_has
 from tests.e2e.verdicts import assert_verdicts_agree, verdicts, violations
 from tests.unit.tick_player import Over, hear
-from vllm_omni_metrics_plugin.scrape import Scrape
+from vllm_omni_metrics_plugin.scrape import Scrape, scrape
 
 #: By the label of the family, milliseconds of buffer.
 PLAYERS = {"0": 0, "0.2": 200}
-#: The client and the server share two cores with whatever else runs.
-APART_SECONDS = 0.06
+#: Until the server notices that its client left.
+LEAVING_SECONDS = 0.06
 
 #: How sound is cut into windows of 10 ms.
 WINDOW_SECONDS = 0.01
 
-Pause = Callable[[str], None]
-
-
-@pytest.fixture
-def pause(pauses: Path) -> Iterator[Pause]:
-    """Has the vocoders pause so many seconds before each of their next steps."""
-
-    def write(seconds: str) -> None:
-        pauses.write_text(seconds)
-
-    yield write
-    pauses.unlink(missing_ok=True)
+Pairs = list[tuple[float, float]]
 
 
 @pytest.fixture
@@ -63,82 +61,94 @@ def endings(gained: Scrape) -> dict[str, float]:
     return gained.by("vllm:omni_audio_streams_total", "ending")
 
 
-def assert_heard_alike(gained: Scrape, heard: Heard) -> None:
-    """Seconds agree within what a busy machine makes a client late."""
+def compared(gained: Scrape, heard: Heard) -> Pairs:
+    """What the client's players heard of its one stream, beside what the server says."""
     over: Over = "leave" if heard.left else "end"
-    played = {
-        label: hear(heard.pieces, buffer, heard.over_at, over) for label, buffer in PLAYERS.items()
-    }
     first, before = heard.pieces[0][0], 0
     underrun = 0
     for arrival, length in heard.pieces:
         underrun = max(underrun, arrival - first - before)
         before += length
-
-    def near(value: float) -> object:
-        return pytest.approx(value, abs=APART_SECONDS, rel=0.1)
-
     assert gained.sum("vllm:omni_audio_underrun_seconds_count") == 1
-    assert gained.sum("vllm:omni_audio_underrun_seconds_sum") == near(underrun / 1000), heard
-    for label, player in played.items():
-        silent = sum(length for _, length, _ in player.stalls) / 1000
-        longest = max((length for _, length, _ in player.stalls), default=0) / 1000
-        shown = {
-            "stalled": gained.sum("vllm:omni_audio_stall_seconds_total", player=label),
-            "longest": gained.sum("vllm:omni_audio_longest_stall_seconds_sum", player=label),
-            "played": gained.sum("vllm:omni_audio_played_seconds_total", player=label),
+    pairs = [(underrun / 1000, gained.sum("vllm:omni_audio_underrun_seconds_sum"))]
+    for label, buffer in PLAYERS.items():
+        player = hear(heard.pieces, buffer, heard.over_at, over)
+        # Shorter ones are noise.
+        silences = [length / 1000 for _, length, _ in player.stalls if length > 1]
+        theirs = {
+            "stalls_total": len(silences),
+            "stall_seconds_total": sum(silences),
+            "longest_stall_seconds_sum": max(silences, default=0.0),
+            "played_seconds_total": player.played / 1000,
         }
-        theirs = {"stalled": silent, "longest": longest, "played": player.played / 1000}
-        assert shown == {name: near(value) for name, value in theirs.items()}, (label, heard)
+        pairs += [
+            (value, gained.sum(f"vllm:omni_audio_{name}", player=label))
+            for name, value in theirs.items()
+        ]
+    return pairs
 
 
-PAUSES = {
-    "early": ("0 0.9", "stalled"),
-    "late": ("0 0 0 0 0 2.5", "stalled"),
-    "at intervals": ("0 0.7 0 1.2 0 1.2", "stalled"),
-}
+def ended(gained: Scrape, ending: str) -> tuple[float, float]:
+    """One stream in all; and that it ended so, for a machine that was not busy for too long."""
+    said = endings(gained)
+    assert sum(said.values()) == 1
+    return 1, said.get(ending, 0)
+
+
+PAUSES = {"early": "0 0.9", "late": "0 0 0 0 0 2.5", "at intervals": "0 0.7 0 1.2 0 1.2"}
 
 
 @pytest.mark.parametrize("when", PAUSES)
 def test_stalls_are_those_that_a_player_has(speech_server: Server, pause: Pause, when: str) -> None:
-    seconds, ending = PAUSES[when]
-    with observing(speech_server) as seen:
-        pause(seconds)
-        heard = listen(speech_server.url, tokens=28)
-    assert endings(seen.gained) == {ending: 1}
-    assert heard.samples == seen.gained.sum("vllm:omni_audio_frames_total")
-    assert_heard_alike(seen.gained, heard)
-    assert_verdicts_agree(seen.gained, "sound")
-    assert violations(seen.gained, "streams", "audio_longest_stall_seconds") == 1
-    assert seen.gained.sum("vllm:omni_metrics_missing_samples_total") == 0
+    def measure() -> Pairs:
+        with observing(speech_server) as seen:
+            pause(PAUSES[when])
+            heard = listen(speech_server.url, tokens=28)
+        assert heard.samples == seen.gained.sum("vllm:omni_audio_frames_total")
+        assert seen.gained.sum("vllm:omni_metrics_missing_samples_total") == 0
+        assert_verdicts_agree(seen.gained, "sound")
+        return [ended(seen.gained, "stalled"), *compared(seen.gained, heard)]
+
+    assert_times_agree(measure, attempts=1)
 
 
-def left(
-    server: Server, pause: Pause, seconds: str, **patience: float
-) -> tuple[Observation, Heard]:
-    """A client that leaves when its patience ends."""
-    with observing(server) as seen:
-        pause(seconds)
-        heard = listen(server.url, tokens=28, **patience)
-    assert heard.left, heard
-    assert_verdicts_agree(seen.gained, "sound")
-    return seen, heard
+ROUTES: dict[str, tuple[str, Callable[[Server], Answer]]] = {
+    "server-sent events": (
+        "speech_server",
+        lambda server: audio.speech(server.url, tokens=28, stream="sse"),
+    ),
+    "websocket": ("speech_server", lambda server: sockets.speech(server.url, tokens=28)),
+    "chat": ("chat_server", lambda server: audio.chat(server.url, stream=True)),
+    "realtime": ("chat_server", lambda server: sockets.realtime(server.url, server.model)),
+}
 
 
-def test_listener_who_leaves_in_a_stall_is_counted_with_it(
-    speech_server: Server, pause: Pause
+@pytest.mark.parametrize("route", ROUTES)
+def test_every_route_that_streams_is_heard_alike(
+    request: pytest.FixtureRequest, pause: Pause, route: str
 ) -> None:
-    seen, heard = left(speech_server, pause, "0 4", bears_seconds=1.0)
-    assert endings(seen.gained) == {"left_stalled": 1}
-    assert verdicts(seen.gained, "streams") == {"bad": 1}
-    assert violations(seen.gained, "streams", "left_stalled") == 1
-    assert_heard_alike(seen.gained, heard)
+    name, ask = ROUTES[route]
+    server: Server = request.getfixturevalue(name)
+
+    def measure() -> Pairs:
+        with observing(server) as seen:
+            pause("0 1.5")
+            answer = ask(server)
+        assert answer.error is None
+        assert answer.samples == seen.gained.sum("vllm:omni_audio_frames_total")
+        assert seen.gained.sum("vllm:omni_metrics_missing_samples_total") == 0
+        return [ended(seen.gained, "stalled"), *compared(seen.gained, heard(answer))]
+
+    assert_times_agree(measure, attempts=1)
 
 
 def test_listener_who_leaves_before_any_sound_heard_nothing(
     speech_server: Server, pause: Pause
 ) -> None:
-    seen, heard = left(speech_server, pause, "4", waits_seconds=1.0)
+    with observing(speech_server) as seen:
+        pause("4")
+        heard = listen(speech_server.url, tokens=28, waits_seconds=1.0)
+    assert heard.left
     assert heard.pieces == []
     assert endings(seen.gained) == {"left_before_audio": 1}
     assert sum(verdicts(seen.gained, "streams").values()) == 1
@@ -148,16 +158,28 @@ def test_listener_who_leaves_before_any_sound_heard_nothing(
     assert seen.gained.sum("vllm:omni_audio_played_seconds_total") == 0
 
 
-def test_listener_who_leaves_while_it_plays_heard_what_was_played(
-    speech_server: Server, pause: Pause
-) -> None:
+LEAVES = {
+    "in a stall": ("0 4", 1.0, "left_stalled"),
     # Five steps bring more than a second of sound, then none comes for four.
-    seen, heard = left(speech_server, pause, "0 0 0 0 0 4", bears_seconds=0.3)
-    received = sum(length for _, length in heard.pieces)
-    if heard.over_at - heard.pieces[0][0] > received - 100:
-        pytest.skip("this machine was too busy to be ahead of a player")
-    assert endings(seen.gained) == {"left_playing": 1}
-    assert_heard_alike(seen.gained, heard)
+    "in play": ("0 0 0 0 0 4", 0.3, "left_playing"),
+}
+
+
+@pytest.mark.parametrize("when", LEAVES)
+def test_listener_who_leaves_heard_what_was_played_until_then(
+    speech_server: Server, pause: Pause, when: str
+) -> None:
+    seconds, bears_seconds, ending = LEAVES[when]
+
+    def measure() -> Pairs:
+        with observing(speech_server) as seen:
+            pause(seconds)
+            heard = listen(speech_server.url, tokens=28, bears_seconds=bears_seconds)
+        assert heard.left, heard
+        assert_verdicts_agree(seen.gained, "sound")
+        return [ended(seen.gained, ending), *compared(seen.gained, heard)]
+
+    assert_times_agree(measure, LEAVING_SECONDS, attempts=1)
 
 
 def test_streams_that_fail_and_whole_answers_are_told_apart(
@@ -192,24 +214,26 @@ def test_first_sound_is_heard_when_a_player_of_what_came_plays_it(
     pauses: str,
 ) -> None:
     """A stall within the silence delays it, one after it does not."""
-    with observing(speech_server) as seen:
-        begin_silent(seconds)
-        pause(pauses)
-        heard = listen(speech_server.url, tokens=28)
-    assert heard.silence is not None
-    player = hear(heard.pieces, 0, heard.over_at, "end")
-    stalled = sum(length for _, length, before in player.stalls if before <= heard.silence)
-    audible = heard.pieces[0][0] + heard.silence + stalled
-    gained = seen.gained
-    assert missing(gained) == {}
-    assert gained.sum("vllm:omni_audio_first_audible_seconds_count") == 1
-    assert gained.sum("vllm:omni_audio_first_audible_seconds_sum") == pytest.approx(
-        audible / 1000, abs=APART_SECONDS, rel=0.1
-    )
-    assert gained.sum("vllm:omni_audio_leading_silence_seconds_count") == 1
-    silent = gained.sum("vllm:omni_audio_leading_silence_seconds_sum")
-    assert silent == pytest.approx(heard.silence / 1000, abs=0.0015)
-    assert silent == pytest.approx(seconds, abs=WINDOW_SECONDS)
+
+    def measure() -> Pairs:
+        with observing(speech_server) as seen:
+            begin_silent(seconds)
+            pause(pauses)
+            heard = listen(speech_server.url, tokens=28)
+        assert heard.silence is not None
+        player = hear(heard.pieces, 0, heard.over_at, "end")
+        stalled = sum(length for _, length, before in player.stalls if before <= heard.silence)
+        audible = heard.pieces[0][0] + heard.silence + stalled
+        gained = seen.gained
+        assert missing(gained) == {}
+        assert gained.sum("vllm:omni_audio_first_audible_seconds_count") == 1
+        assert gained.sum("vllm:omni_audio_leading_silence_seconds_count") == 1
+        silent = gained.sum("vllm:omni_audio_leading_silence_seconds_sum")
+        assert silent == pytest.approx(heard.silence / 1000, abs=0.0015)
+        assert silent == pytest.approx(seconds, abs=WINDOW_SECONDS)
+        return [(audible / 1000, gained.sum("vllm:omni_audio_first_audible_seconds_sum"))]
+
+    assert_times_agree(measure, attempts=1)
 
 
 def test_stream_of_silence_has_no_first_sound(
@@ -223,3 +247,106 @@ def test_stream_of_silence_has_no_first_sound(
     families = ("vllm:omni_audio_first_audible_seconds", "vllm:omni_audio_leading_silence_seconds")
     assert missing(seen.gained) == {(family, "no_audible_sound"): 1 for family in families}
     assert all(seen.gained.sum(f"{family}_count") == 0 for family in families)
+
+
+sentences = pytest.mark.skipif(
+    not engine_has("requests of single sentences"), reason="an utterance is one request there"
+)
+
+
+@sentences
+def test_utterance_of_several_requests_is_one_stream_with_the_gaps_between_them(
+    speech_server: Server,
+) -> None:
+    def measure() -> Pairs:
+        with observing(speech_server) as seen:
+            # The second sentence is said when the first one has long been played.
+            (answer,) = sockets.utterances(speech_server.url, (0.0, 2.0, 0.0), tokens=8)
+        gained = seen.gained
+        assert answer.error is None
+        assert sum(outcomes(gained).values()) == 3
+        assert set(outcomes(gained)) <= {"stop", "length"}
+        assert endings(gained) == {"stalled": 1}
+        assert answer.samples == gained.sum("vllm:omni_audio_frames_total")
+        assert gained.sum("vllm:omni_audio_duration_seconds_count") == 3
+        assert gained.sum("vllm:omni_audio_ttfp_seconds_count") == 3
+        assert gained.sum("vllm:omni_metrics_missing_samples_total") == 0
+        return compared(gained, heard(answer))
+
+    assert_times_agree(measure, attempts=1)
+
+
+@sentences
+def test_each_input_of_a_websocket_is_an_utterance_and_leaving_between_sentences_ends_one(
+    speech_server: Server,
+) -> None:
+    url = speech_server.url
+    before = scrape(url).sum("vllm:omni_audio_streams_total")
+    with observing(speech_server) as seen:
+        answers = sockets.utterances(
+            url, (0.0,), (0.0, 0.0), (0.0,), tokens=8, leaves_after_seconds=2.0
+        )
+        # No request is open when this client leaves, so that the server is idle says nothing.
+        settled(speech_server, lambda s: s.sum("vllm:omni_audio_streams_total") >= before + 3)
+    gained = seen.gained
+    assert [answer.error for answer in answers] == [None] * 3
+    assert sum(outcomes(gained).values()) == 4
+    assert set(outcomes(gained)) <= {"stop", "length"}
+    said = endings(gained)
+    assert said.pop("left_stalled") == 1
+    # Whether a busy machine kept up with the others is its own affair.
+    assert sum(said.values()) == said.get("smooth", 0) + said.get("stalled", 0) == 2
+    samples = sum(answer.samples for answer in answers)
+    assert gained.sum("vllm:omni_audio_frames_total") == samples
+    assert gained.sum("vllm:omni_audio_underrun_seconds_count") == 3
+    for player in PLAYERS:
+        played = gained.sum("vllm:omni_audio_played_seconds_total", player=player)
+        assert played == pytest.approx(samples / 24_000)
+
+
+def test_hundred_streams_at_once_end_once_each_and_their_sums_hold(speech_server: Server) -> None:
+    url = speech_server.url
+    stay = functools.partial(audio.speech, url, tokens=6, stream="audio")
+    leave = functools.partial(audio.speech, url, tokens=60, stream="audio", hang_up_after_packets=1)
+    with observing(speech_server) as seen:
+        answers = audio.together([leave, stay, stay, stay] * 25, at_once=100)
+    assert {answer.status for answer in answers} == {200}
+    assert_sums_hold(seen.gained, 100)
+
+    with observing(speech_server) as seen:
+        answers = audio.together([stay] * 50, at_once=50)
+    assert_sums_hold(seen.gained, 50)
+    samples = sum(answer.samples for answer in answers)
+    assert seen.gained.sum("vllm:omni_audio_frames_total") == samples
+    for player in PLAYERS:
+        played = seen.gained.sum("vllm:omni_audio_played_seconds_total", player=player)
+        assert played == pytest.approx(samples / 24_000)
+    # A player without a buffer is silent for the underrun, but for silences that nobody hears: less
+    # than a millisecond before each of the packets, which hold 80 ms at least.
+    noise = 0.001 * samples / 1_920
+    underrun = seen.gained.sum("vllm:omni_audio_underrun_seconds_sum")
+    silent = seen.gained.sum("vllm:omni_audio_stall_seconds_total", player="0")
+    assert underrun - noise < silent < underrun + 1e-6
+
+
+def assert_sums_hold(gained: Scrape, streams: int) -> None:
+    """What is so whatever the machine did meanwhile."""
+
+    def count(*of: str) -> float:
+        return sum(endings(gained).get(ending, 0) for ending in of)
+
+    print(endings(gained), ended := outcomes(gained))
+    assert sum(ended.values()) == streams
+    assert count("smooth", "stalled") == ended.get("stop", 0) + ended.get("length", 0)
+    left = count("left_before_audio", "left_playing", "left_stalled")
+    assert left == ended.get("abort", 0)
+    assert left + count("smooth", "stalled") == streams
+    heard = streams - count("left_before_audio")
+    assert gained.sum("vllm:omni_audio_underrun_seconds_count") == heard
+    stalled = count("stalled", "left_stalled")
+    assert gained.sum("vllm:omni_audio_stalls_total", player="0") >= stalled
+    longest = "vllm:omni_audio_longest_stall_seconds"
+    for player in PLAYERS:
+        assert gained.sum(f"{longest}_count", player=player) == heard
+        silent = gained.sum("vllm:omni_audio_stall_seconds_total", player=player)
+        assert gained.sum(f"{longest}_sum", player=player) < silent + 1e-6

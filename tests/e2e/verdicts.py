@@ -87,4 +87,7 @@ def assert_verdicts_agree(seen: Scrape, about_all: str | None = None) -> None:
             family, where = f"vllm:omni_{stem}", _WHERE.get(stem, {})
             kept = seen.sum(f"{family}_bucket", le=str(limit), **where)
             beyond = seen.sum(f"{family}_count", **where) - kept
-            assert violations(seen, objective, stem) == beyond, (objective, stem)
+            # What a whole websocket heard is told when its requests are judged already.
+            unknown = verdicts(seen, objective).get("unknown", 0)
+            broken = violations(seen, objective, stem)
+            assert beyond - unknown <= broken <= beyond, (objective, stem)

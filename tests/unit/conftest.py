@@ -45,6 +45,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     standing = Clock()
     monkeypatch.setattr("vllm_omni_metrics_plugin.requests.request.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.requests.state.time", standing)
+    monkeypatch.setattr("vllm_omni_metrics_plugin.requests.utterance.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.requests.executions.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.requests.arrival.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.exporters.prometheus.queues.time", standing)

@@ -30,6 +30,7 @@ from vllm_omni_metrics_plugin.hooks import (
     RequestArrived,
     RequestFinished,
     StageSubmitted,
+    StreamFinished,
 )
 from vllm_omni_metrics_plugin.testing import make_event
 
@@ -56,6 +57,10 @@ BENCH = {
     "p99_audio_ttfp_ms": 125.0,
     "mean_audio_rtf": 0.5025,
     "mean_audio_duration_s": 2.0,
+    "mean_audio_underrun_s": 0.155,
+    "median_audio_underrun_s": 0.005,
+    "p99_audio_underrun_s": 0.602,
+    "audio_continuity_ok_rate": 0.75,
 }
 
 
@@ -65,6 +70,7 @@ NOBODY_YET: dict[str, Any] = {
     "ttfps": (),
     "rtfs": (),
     "lengths": (),
+    "underruns": (),
     "frames": 0,
     "reasons": {},
 }
@@ -76,6 +82,7 @@ def speak(
     ttfps: Sequence[float] = (0.08, 0.1, 0.1, 0.12),
     rtfs: Sequence[float] = (0.4, 0.5, 0.5, 0.6),
     lengths: Sequence[float] = (2.0, 2.0, 2.0, 2.0),
+    underruns: Sequence[float] = (0.0, 0.6, 0.0, 0.0),
     frames: int = 192000,
     reasons: Mapping[str, int] | None = None,
     untimed: int = 0,
@@ -94,6 +101,8 @@ def speak(
     for n, (rtf, length) in enumerate(zip(rtfs, lengths, strict=True)):
         audio = {"duration_seconds": length, "generation_seconds": rtf * length}
         page.fire(make_event(AudioFinished, replica=n % 2, **audio))
+    for n, seconds in enumerate(underruns):
+        page.fire(make_event(StreamFinished, replica=n % 2, underrun_seconds=seconds))
     for _ in range(untimed):
         page.fire(make_event(AudioFinished, replica=0, generation_seconds=None))
     times = itertools.cycle(latencies)
@@ -186,7 +195,9 @@ def test_figure_has_the_name_of_the_family_that_it_is_compared_with(figure: Figu
         assert figure.judged == "no" or figure.over, "judged, but under another name"
     if figure.judged == "no":
         assert figure.why, "say why it is not judged"
-    histogram = figure.aggregate in ("count", "sum", "mean", "quantile") and not figure.over
+    assert (figure.aggregate == "share") == (figure.at_most is not None)
+    assert figure.at_most is None or figure.at_most in family.buckets
+    histogram = figure.aggregate != "total" and not figure.over
     assert (family.kind == "histogram") == (histogram or figure.over is not None)
     if figure.bench.endswith("_ms") and not figure.over and figure.name.endswith("_seconds"):
         assert figure.to_unit == 0.001
@@ -218,6 +229,7 @@ def test_bench_and_server_that_saw_the_same_agree(compare: Any, metrics: Metrics
     said = verdicts(out)
     assert said.pop("audio_ttfp_seconds_count") == "not judged"
     assert said.pop("audio_rtf_end_to_end_mean") == "not judged"
+    assert said.pop("audio_continuous_share") == "not judged"
     assert said == dict.fromkeys(
         [
             SUCCESSES,
@@ -226,6 +238,7 @@ def test_bench_and_server_that_saw_the_same_agree(compare: Any, metrics: Metrics
             "audio_frames_total",
             *(f"audio_duration_seconds_{end}" for end in ("sum", "mean")),
             "audio_rtf_end_to_end",
+            *(f"audio_underrun_seconds_{end}" for end in ("mean", "p50", "p99")),
         ],
         "agree",
     )
@@ -241,6 +254,10 @@ def test_bench_and_server_that_saw_the_same_agree(compare: Any, metrics: Metrics
             {"audio_ttfp_seconds_mean", "audio_ttfp_seconds_p50"},
         ),
         ({"latencies": (1.6, 1.7, 1.7, 1.8)}, {"e2e_request_latency_seconds_mean"}),
+        (
+            {"underruns": (0.9, 1.2, 0.4, 0.9)},
+            {f"audio_underrun_seconds_{end}" for end in ("mean", "p50", "p99")},
+        ),
     ],
 )
 def test_figure_that_is_wrong_on_the_server_is_named(
@@ -478,6 +495,44 @@ def test_server_without_a_sample_is_no_zero(compare: Any, metrics: Metrics) -> N
 def test_bench_without_samples_says_zero_and_is_not_believed(compare: Any) -> None:
     _, out, _ = compare(bench={**BENCH, "mean_audio_duration_s": 0.0})
     assert verdicts(out)["audio_duration_seconds_mean"] == "no bench value"
+
+
+def test_stream_without_a_gap_is_measured_by_both(compare: Any, metrics: Metrics) -> None:
+    gapless = {key: 0.0 for key in BENCH if key.endswith("_audio_underrun_s")}
+    bench = {**BENCH, **gapless, "audio_continuity_ok_rate": 1.0}
+    out = compare(bench=bench, after=metrics(underruns=(0.0,) * 4))[1]
+    said = verdicts(out)
+    assert said["audio_underrun_seconds_mean"] == "agree"
+    assert said["audio_underrun_seconds_p99"] == "agree"
+    lines = [line.split() for line in out.splitlines()]
+    assert ["audio_continuous_share", "1", "1", "+0.0%", "not", "judged"] in lines
+    broken = {**BENCH, "audio_continuity_ok_rate": 0.0}
+    out = compare(bench=broken, after=metrics(underruns=(0.11, 1.0)))[1]
+    lines = [line.split() for line in out.splitlines()]
+    assert ["audio_continuous_share", "0", "0", "+0.0%", "not", "judged"] in lines
+
+
+def test_continuity_is_the_servers_share_of_streams_up_to_a_tenth_of_a_second(
+    compare: Any, metrics: Metrics
+) -> None:
+    after = metrics(underruns=(0.0, 0.1, 0.1, 0.101, 4.0))
+    out = compare(after=after, options=["--json"])[1]
+    (figure,) = (f for f in json.loads(out)["figures"] if f["figure"] == "audio_continuous_share")
+    assert (figure["bench"], figure["server"]) == (0.75, pytest.approx(0.6))
+    assert figure["verdict"] == "not judged"
+    assert 'audio_underrun_seconds_bucket{le="0.1"}' in figure["notes"][0]
+
+
+def test_continuity_needs_its_bucket_and_streams(compare: Any, metrics: Metrics) -> None:
+    other = metrics().replace(b'le="0.1"', b'le="0.15"')
+    assert verdicts(compare(after=other)[1])["audio_continuous_share"] == "no server value"
+    silent = verdicts(compare(after=metrics(underruns=()))[1])
+    assert silent["audio_continuous_share"] == "no server value"
+
+
+def test_chat_that_the_bench_does_not_listen_to_has_no_underrun(compare: Any) -> None:
+    said = verdicts(compare(bench={**BENCH, "backend": "openai-chat-omni"})[1])
+    assert not [name for name in said if "underrun" in name or "continuous" in name]
 
 
 def test_modality_that_neither_side_has_seen_is_left_out(compare: Any) -> None:

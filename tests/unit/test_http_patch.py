@@ -129,6 +129,11 @@ ALL = (speech(480), speech(480, finished=True))
 
 @pytest.fixture(autouse=True)
 def _wrapped(monkeypatch: pytest.MonkeyPatch, state: EngineState) -> None:
+    wrap(monkeypatch, state)
+
+
+def wrap(monkeypatch: pytest.MonkeyPatch, state: EngineState) -> None:
+    """The engine and the application, as in a server."""
     new_id = wrap_request_id(Engine._get_unique_request_id, state)
     monkeypatch.setattr(Engine, "_get_unique_request_id", staticmethod(new_id))
     monkeypatch.setattr(Engine, "generate", wrap_generate(Engine.generate, state))

@@ -113,6 +113,19 @@ def test_response_that_breaks_off_is_an_error(
     assert bool(stream.players) == bool(packets)
 
 
+def test_sound_that_is_answered_with_a_refusal_is_an_error(
+    request_: OpenRequest, recorder: Any
+) -> None:
+    exchange = Exchange("http")
+    request_.answers(exchange)
+    request_.audio_output(sound(1.0), VOCODER, 3, finished=True)
+    request_.end(None)
+    exchange.status = 400
+    exchange.completes()
+    exchange.ends()
+    assert recorder.only(StreamFinished).ending == "error"
+
+
 def test_audio_of_unknown_length_has_no_ending(request_: OpenRequest, recorder: Any) -> None:
     request_.audio_output(sound(0.5, rate=None), VOCODER, 3, finished=True)
     request_.end(None)

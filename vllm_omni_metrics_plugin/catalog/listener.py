@@ -26,7 +26,7 @@ LISTENER: tuple[Family, ...] = (
         labels=(*STAGE, "ending"),
         unit="streams",
         help="Responses with streamed audio that are over, by how they ended for the listener; "
-        "the first player decides.",
+        "the first player decides. An utterance of several requests is one.",
         event="omni_stream_finished",
         formula="+1 by ending",
         known={"ending": ENDINGS},

@@ -80,7 +80,7 @@ def compare(result: Result, totals: Totals, tolerance: Tolerance) -> list[Row]:
     for measured in result.figures():
         figure = measured.figure
         server = server_value(measured, totals)
-        if not measured.value and (server is None or not server.high):
+        if not measured.value and (server is None or not (measured.says_something or server.high)):
             continue  # neither side has seen this modality
         if measured.value is None:
             verdict: Verdict = "no bench value"
@@ -108,6 +108,8 @@ def server_value(measured: Measured, totals: Totals) -> Interval | None:
             return Interval(*bounds) if bounds else None
         if figure.aggregate == "count":
             value = histogram.count
+        elif figure.at_most is not None:
+            value = histogram.share(figure.at_most)
         elif figure.aggregate == "mean" and figure.over is None:
             value = histogram.mean
         else:

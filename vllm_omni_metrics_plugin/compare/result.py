@@ -40,6 +40,11 @@ class Measured(NamedTuple):
         aggregate = self.figure.aggregate
         return self.figure.name if aggregate == "total" else f"{self.figure.name}_{aggregate}"
 
+    @property
+    def says_something(self) -> bool:
+        """Whether the bench has seen what the figure is of."""
+        return bool(self.value) or (self.figure.zero_is_measured and self.value is not None)
+
 
 class Result:
     """One run of ``vllm bench serve``."""
@@ -84,7 +89,7 @@ class Result:
                 values = {p: value * figure.to_unit for p, value in percentiles.items()}
                 named = _percentiles(rf"{re.escape(figure.name)}_p({_PERCENT})", self._named)
                 measured += [
-                    Measured(figure, percent, value or None)
+                    Measured(figure, percent, _sample(figure, value))
                     for percent, value in sorted({**named, **values}.items())
                     if 0 <= percent <= 100
                 ]
@@ -111,8 +116,7 @@ class Result:
             value = value / factor if inverse else value * factor
         if value is not None:
             value *= figure.to_unit
-        # Nothing takes no time and no picture is empty: such a 0 is the bench's word for no sample.
-        return value or None if figure.aggregate == "mean" else value
+        return _sample(figure, value) if figure.aggregate == "mean" else value
 
 
 def read(path: Path) -> Result:
@@ -155,6 +159,11 @@ def _objects(text: str) -> list[Any]:
         found.append(value)
         text = text[end:].lstrip()
     return found
+
+
+def _sample(figure: Figure, value: float | None) -> float | None:
+    # Nothing takes no time and no picture is empty: such a 0 is the bench's word for no sample.
+    return value if figure.zero_is_measured else value or None
 
 
 def _number(key: str, value: Any) -> float | None:

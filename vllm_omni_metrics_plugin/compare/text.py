@@ -39,7 +39,7 @@ def renamed(figures: Sequence[Measured]) -> str:
     lines = [
         (measured.name, _number(measured.value), measured.figure.bench_formula)
         for measured in figures
-        if measured.value
+        if measured.says_something
     ]
     return aligned(("FIGURE", "BENCH", "IN THE FILE"), lines)
 

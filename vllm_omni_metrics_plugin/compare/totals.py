@@ -30,6 +30,11 @@ class Histogram:
     def mean(self) -> float | None:
         return self.sum / self.count if self.count else None
 
+    def share(self, at_most: float) -> float | None:
+        """How many of all are at or below a bound; None without samples, or such a bucket."""
+        counts = dict(self.buckets)
+        return counts[at_most] / self.count if self.count and at_most in counts else None
+
     def quantile(self, percent: float) -> tuple[float, float] | None:
         """The bounds between which the percentile is; None without samples.
 

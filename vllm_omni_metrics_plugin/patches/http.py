@@ -16,7 +16,7 @@ from typing import Any
 from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.patches.metrics_route import take_over
 from vllm_omni_metrics_plugin.patches.state import EngineState
-from vllm_omni_metrics_plugin.requests import Exchange, OpenRequest
+from vllm_omni_metrics_plugin.requests import Exchange, OpenRequest, Utterance
 
 Message = MutableMapping[str, Any]
 
@@ -34,6 +34,10 @@ _ERROR_EVENTS = (
 _ERROR_BEGINNINGS = frozenset(event[:6] for event in _ERROR_EVENTS)
 #: How the event ends that tells a client of ``/v1/realtime/video`` that it stopped.
 _STOPPED = ('"stopped":true}', '"stopped": true}')
+#: The websocket that makes a request of each sentence, and how the event begins that tells its
+#: client that its input was answered.
+_SENTENCES = "/v1/audio/speech/stream"
+_INPUT_ANSWERED = ('{"type":"session.done"', '{"type": "session.done"')
 #: Closing codes of a websocket that say nothing is wrong; none at all is one of them.
 _NORMAL_CLOSURES = (None, 1000, 1001)
 
@@ -73,7 +77,10 @@ class Connection:
 
     def attach(self, request: OpenRequest) -> None:
         """The engine is called for this client."""
-        request.answers(self.exchange)
+        exchange = self.exchange
+        if exchange.utterance is None and exchange.kind == "websocket" and self.route == _SENTENCES:
+            exchange.utterance = Utterance(request.requests)
+        request.answers(exchange)
         self._watch()
 
     async def receive(self) -> Message:
@@ -155,6 +162,8 @@ class Connection:
                 if text.endswith(_STOPPED):
                     self.exchange.stops()
                 self.exchange.tells(error=text.startswith(_ERROR_MESSAGES))
+                if self.exchange.utterance is not None and text.startswith(_INPUT_ANSWERED):
+                    self.exchange.completes_utterance()
         elif kind == "websocket.close":
             self.exchange.tells(error=message.get("code") not in _NORMAL_CLOSURES)
 

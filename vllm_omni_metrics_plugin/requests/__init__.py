@@ -10,6 +10,15 @@ from vllm_omni_metrics_plugin.requests.exchange import Exchange
 from vllm_omni_metrics_plugin.requests.request import OpenRequest
 from vllm_omni_metrics_plugin.requests.state import OpenRequests
 from vllm_omni_metrics_plugin.requests.streamed_input import StreamedInput
+from vllm_omni_metrics_plugin.requests.utterance import Utterance
 from vllm_omni_metrics_plugin.requests.work import Delivery, StageWork
 
-__all__ = ["Delivery", "Exchange", "OpenRequest", "OpenRequests", "StageWork", "StreamedInput"]
+__all__ = [
+    "Delivery",
+    "Exchange",
+    "OpenRequest",
+    "OpenRequests",
+    "StageWork",
+    "StreamedInput",
+    "Utterance",
+]

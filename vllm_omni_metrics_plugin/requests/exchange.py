@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
+from vllm_omni_metrics_plugin.requests.utterance import Utterance
+
 Kind = Literal["http", "websocket", "job"]
 #: How ``generate`` was over: by itself, closed or cancelled by whoever called it, or by an
 #: exception of its own.
@@ -32,7 +34,17 @@ class Answered(Protocol):
 class Exchange:
     """The facts, and the requests that end with it."""
 
-    __slots__ = ("_open", "_waiting", "completed", "failed", "kind", "left", "over", "status")
+    __slots__ = (
+        "_open",
+        "_waiting",
+        "completed",
+        "failed",
+        "kind",
+        "left",
+        "over",
+        "status",
+        "utterance",
+    )
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
@@ -46,6 +58,8 @@ class Exchange:
         self.failed = False
         #: Nothing more happens on it.
         self.over = False
+        #: Of a websocket whose requests are parts of one: the present one.
+        self.utterance: Utterance | None = None
         #: Whose ``generate`` goes on.
         self._open: list[Answered] = []
         #: Of a websocket: whose ``generate`` is over, and whose client was not told of its end.
@@ -83,8 +97,16 @@ class Exchange:
                 request.error_event = True
             for request in self._waiting:
                 request.failed = True
+        if self.utterance is not None:
+            self.utterance.tells(error=error)
         if self._waiting:
             self._settle_waiting()
+
+    def completes_utterance(self) -> None:
+        """A websocket's client is told that its input was answered; the next one is another."""
+        utterance, self.utterance = self.utterance, None
+        if utterance is not None:
+            utterance.completes()
 
     def stops(self) -> None:
         """A websocket's client is told that it stopped what it had asked for."""
@@ -95,6 +117,8 @@ class Exchange:
         """The client left, which is nothing after the last byte."""
         if not self.completed:
             self.left = True
+            if self.utterance is not None:
+                self.utterance.leaves()
             self._settle_waiting()
 
     def completes(self) -> None:
@@ -105,6 +129,8 @@ class Exchange:
     def ends(self) -> None:
         """Nothing more happens on it; whose ``generate`` goes on all the same ends as well."""
         self.over = True
+        if self.utterance is not None:
+            self.utterance.breaks_off(failed=self.failed)
         self._settle_waiting()
         if self.kind != "websocket":
             requests, self._open = self._open, []

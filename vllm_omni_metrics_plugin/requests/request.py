@@ -28,6 +28,7 @@ from vllm_omni_metrics_plugin.requests.paths import Paths
 from vllm_omni_metrics_plugin.requests.stalls import Stalls, Watched
 from vllm_omni_metrics_plugin.requests.stream import Stream, Waited
 from vllm_omni_metrics_plugin.requests.streamed_input import StreamedInput
+from vllm_omni_metrics_plugin.requests.utterance import Utterance
 from vllm_omni_metrics_plugin.requests.visual import VisualOutput
 from vllm_omni_metrics_plugin.requests.work import Delivery, StageWork
 
@@ -74,6 +75,7 @@ class OpenRequest:
         "stopped",
         "streamed_input",
         "streams",
+        "utterance",
         "visual",
     )
 
@@ -109,6 +111,8 @@ class OpenRequest:
         #: What its listeners hear, where anybody asks for it.
         self.streams: dict[int, Stream] = {}
         self.exchange: Exchange | None = None  # where it can be seen
+        #: What it is a part of for its listener.
+        self.utterance: Utterance | None = None
         #: How ``generate`` was over, and when; None while it goes on.
         self.ending: Ending | None = None
         self.ended_at: float | None = None
@@ -126,6 +130,9 @@ class OpenRequest:
         """The request ends with the client's response, whenever ``generate`` is over."""
         self.exchange = exchange
         exchange.attach(self)
+        self.utterance = exchange.utterance
+        if self.utterance is not None:
+            self.utterance.begins(self._waited)
 
     def submitting(
         self, stage: int, delivery: Delivery | None, *, makes_audio: bool = False
@@ -322,7 +329,13 @@ class OpenRequest:
         hooks = self.requests.hooks
         if not hooks.omni_stream_finished.listeners and not hooks.omni_playback_stalled.listeners:
             return None
-        stream = self.streams[stage] = Stream(self.requests.players, self.requests.background)
+        requests, utterance = self.requests, self.utterance
+        stream = (
+            Stream(requests.players, requests.background)
+            if utterance is None
+            else utterance.stream(stage)
+        )
+        self.streams[stage] = stream
         return stream
 
     def _watch(self, stream: Stream, stage: int, now: float) -> None:
@@ -357,14 +370,16 @@ class OpenRequest:
 
     def _finish_streams(self, outcome: str) -> None:
         """Not when the engine was done: the listener may have left after it."""
+        streams = list(self.streams.items())
+        utterance, self.utterance = self.utterance, None
+        if utterance is not None:
+            replicas = {stage: self._replica(stage) for stage, _ in streams}
+            utterance.settles(self.request_id, self.model_name, outcome, replicas)
+            return
         now = time.monotonic()
-        for stage, stream in list(self.streams.items()):
-            if stream.watched is not None:
-                if outcome in CUT_SHORT:  # else the silence is the end
-                    stream.watched.look(now)
-                self.requests.stalls.over(stream.watched)
+        for stage, stream in streams:
+            stream.over(outcome, now, self.requests.stalls)
             if self.requests.hooks.omni_stream_finished.listeners:
-                stream.over(outcome, now)
                 stream.first_sound.when_looked_at(
                     partial(self._finish_stream, stream, stage, self._replica(stage), self._waited)
                 )

@@ -10,7 +10,8 @@ from vllm_omni_metrics_plugin.hooks.events import Unheard
 from vllm_omni_metrics_plugin.media.playback import Playback, Player
 from vllm_omni_metrics_plugin.requests.background import Background
 from vllm_omni_metrics_plugin.requests.first_sound import FirstSound
-from vllm_omni_metrics_plugin.requests.stalls import Watched
+from vllm_omni_metrics_plugin.requests.outcome import CUT_SHORT
+from vllm_omni_metrics_plugin.requests.stalls import Stalls, Watched
 
 
 class Waited(NamedTuple):
@@ -52,8 +53,12 @@ class Stream:
         else:
             self.playback.packet(at, samples / sample_rate)
 
-    def over(self, outcome: str, at: float) -> None:
-        """Nothing more is handed over; ``outcome`` is the request's."""
+    def over(self, outcome: str, at: float, stalls: Stalls) -> None:
+        """Nothing more is handed over; ``outcome`` is the request's, or that of several."""
+        if self.watched is not None:
+            if outcome in CUT_SHORT:  # else the silence is the end
+                self.watched.look(at)
+            stalls.over(self.watched)
         if outcome == "abort":
             self.playback.leave(at)
         elif outcome in ("error", "rejected"):
@@ -62,9 +67,15 @@ class Stream:
             self.playback.end(at)
 
     def finished(
-        self, request_id: str, model_name: str, stage: int, replica: int | None, waited: Waited
+        self,
+        request_id: str,
+        model_name: str,
+        stage: int,
+        replica: int | None,
+        waited: Waited,
+        requests: int = 1,
     ) -> StreamFinished:
-        """The event of its end, when its packets were looked at."""
+        """The event of the end of what ``requests`` made, when its packets were looked at."""
         playback = self.playback
         measured = not self.lacks_rate
         heard = measured and playback.first_at is not None
@@ -81,6 +92,7 @@ class Stream:
             leading_silence_seconds=silence,
             first_audible_seconds=audible,
             unheard=unheard,
+            requests=requests,
         )
 
     def _first_audible(

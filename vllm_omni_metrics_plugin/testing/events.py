@@ -63,6 +63,7 @@ _USUAL: dict[str, Any] = {
     "sample_rate": 24_000,
     "duration_seconds": 2.0,
     "streamed": True,
+    "requests": 1,
     "images": 1,
     "pixels": (1024 * 1024,),
     "unknown_form": False,

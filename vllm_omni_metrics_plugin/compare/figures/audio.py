@@ -20,6 +20,12 @@ _STREAM_OR_STAGE = (
     "own share is much smaller."
 )
 
+_LISTENERS_WAY = (
+    "The client's network and its own delay make packets late and early. The bench has completed "
+    "requests only, with 0 for one without audio; the server has every stream with audio, those "
+    "that their listener left and those that failed included."
+)
+
 AUDIO: tuple[Figure, ...] = (
     Figure(
         name="audio_ttfp_seconds",
@@ -134,5 +140,50 @@ AUDIO: tuple[Figure, ...] = (
         bench_meaning="All requests' time over all audio.",
         server_meaning="All requests' time over all audio.",
         why="The same formula on both sides; needs `e2el` among the bench's percentile metrics.",
+    ),
+    Figure(
+        name="audio_underrun_seconds",
+        aggregate="mean",
+        bench="mean_audio_underrun_s",
+        judged="time",
+        family="audio_underrun_seconds",
+        zero_is_measured=True,
+        backends=SPEECH,
+        bench_meaning=(
+            "The longest that a player who began with the first bytes would have been behind, as "
+            "the bytes came."
+        ),
+        server_meaning="The same, as the packets left the engine.",
+        why=_LISTENERS_WAY,
+    ),
+    Figure(
+        name="audio_underrun_seconds",
+        aggregate="quantile",
+        bench="audio_underrun_s",
+        judged="time",
+        family="audio_underrun_seconds",
+        zero_is_measured=True,
+        backends=SPEECH,
+        bench_meaning="Percentile of the same.",
+        server_meaning="Percentile of the same, as exactly as the buckets know it.",
+        why=_LISTENERS_WAY,
+    ),
+    Figure(
+        name="audio_continuous",
+        aggregate="share",
+        bench="audio_continuity_ok_rate",
+        judged="no",
+        family="audio_underrun_seconds",
+        at_most=0.1,
+        zero_is_measured=True,
+        backends=SPEECH,
+        bench_meaning="Completed requests whose underrun is 100 ms at most.",
+        server_meaning="Streams with audio whose underrun is.",
+        why=(
+            "A stream of about 100 ms may be on either side of it for each observer. The bench "
+            "counts a request without audio as continuous; its bound is another if "
+            "`VLLM_OMNI_BENCH_AUDIO_CONTINUITY_THRESHOLD_S` says so, and the server has none "
+            "without a bucket of 0.1."
+        ),
     ),
 )

@@ -7,8 +7,8 @@ from typing import Literal
 
 from vllm_omni_metrics_plugin import catalog
 
-#: How both sides make one number of many requests.
-Aggregate = Literal["total", "count", "sum", "mean", "quantile"]
+#: How both sides make one number of many requests; ``share``: of those at or below a bound.
+Aggregate = Literal["total", "count", "sum", "mean", "quantile", "share"]
 
 #: How far apart both sides may be. ``exact``: not at all. ``time``: the tolerance, and the client's
 #: way on top. ``ratio``: the tolerance. ``no``: they are shown beside each other, no more.
@@ -60,6 +60,10 @@ class Figure:
     over: str | None = None
     #: Only successes (stop, length) of a family by finished_reason, or only the others.
     successes: bool | None = None
+    #: Of a share, the bound; it has to be one of the family's buckets.
+    at_most: float | None = None
+    #: The bench's 0 is a number as any other; of means it is its word for no sample otherwise.
+    zero_is_measured: bool = False
 
     @property
     def bench_formula(self) -> str:
@@ -89,6 +93,8 @@ class Figure:
             return f"{self.family}_count"
         if self.aggregate == "quantile":
             return f"quantile of {self.family}_bucket"
+        if self.aggregate == "share":
+            return f'{self.family}_bucket{{le="{self.at_most}"}} / {self.family}_count'
         return total
 
     @property

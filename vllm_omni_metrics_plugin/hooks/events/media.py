@@ -126,6 +126,7 @@ class StreamFinished(Event, frozen=True, kw_only=True):
     last packets wait to be looked at for its first sound: then after it, in a thread of its own.
     """
 
+    #: Of an utterance that was several requests, the last one's; so are stage and replica.
     request_id: str
     model_name: str
     #: The stage that makes the audio.
@@ -152,6 +153,8 @@ class StreamFinished(Event, frozen=True, kw_only=True):
     #: audio: ``on_device``, where it is not copied from; ``unknown_form``; ``queue_full``, too many
     #: packets waited to be looked at; ``internal_error``, of this package.
     unheard: Unheard | None
+    #: More than 1 for an utterance of which a websocket's endpoint made several.
+    requests: int = 1
 
 
 class ImageFinished(Event, frozen=True, kw_only=True):

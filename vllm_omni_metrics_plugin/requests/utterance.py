@@ -1,0 +1,144 @@
+"""What the client of a websocket says at once, though the engine gets it in several requests.
+
+``/v1/audio/speech/stream`` makes a request of each sentence. Its listener hears one stream, with
+the gaps between the sentences in it. All of it happens in the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from vllm_omni_metrics_plugin.requests.background import Background
+from vllm_omni_metrics_plugin.requests.stalls import Stalls
+from vllm_omni_metrics_plugin.requests.stream import Stream, Waited
+
+#: Outcomes of a request that break off the utterance for its listener.
+_BROKEN = ("error", "rejected")
+
+
+class OpenRequests(Protocol):
+    """All that are open, to what their listeners hear."""
+
+    hooks: Any
+    #: Seconds that the players of its streams buffer.
+    players: Sequence[float]
+    #: Looks for the first sound of each.
+    background: Background
+    stalls: Stalls
+
+
+class Utterance:
+    """The streams of one input, by stage; each ends once.
+
+    It is over when its client has been told so, has left, or nothing more can come; and when none
+    of its requests is open.
+    """
+
+    __slots__ = (
+        "_finished",
+        "_heard",
+        "_open",
+        "_open_requests",
+        "_outcome",
+        "_over",
+        "_requests",
+        "_streams",
+        "_told_of_error",
+        "_waited",
+    )
+
+    def __init__(self, requests: OpenRequests) -> None:
+        """``requests`` are all that are open."""
+        self._open_requests = requests
+        self._streams: dict[int, Stream] = {}
+        #: Of the latest request, by stage: its id, its model's name, the stage, the replica.
+        self._heard: dict[int, tuple[str, str, int, int | None]] = {}
+        #: Since when its listener waits: the first of its requests.
+        self._waited: Waited | None = None
+        self._requests = 0
+        self._open = 0
+        #: The worst of its requests so far.
+        self._outcome = "stop"
+        #: Its client was told of an error after its last request.
+        self._told_of_error = False
+        self._over = False
+        self._finished = False
+
+    def stream(self, stage: int) -> Stream:
+        """The one that a request's audio of ``stage`` continues, or begins."""
+        stream = self._streams.get(stage)
+        if stream is None:
+            requests = self._open_requests
+            stream = self._streams[stage] = Stream(requests.players, requests.background)
+        return stream
+
+    def begins(self, waited: Waited) -> None:
+        """A request of it, whose client has waited like this."""
+        self._waited = self._waited or waited
+        self._requests += 1
+        self._open += 1
+        self._told_of_error = False
+
+    def settles(
+        self, request_id: str, model_name: str, outcome: str, replicas: Mapping[int, int | None]
+    ) -> None:
+        """A request of it; ``replicas`` made its streams, by stage."""
+        self._open -= 1
+        self._worsen(outcome)
+        for stage, replica in replicas.items():
+            self._heard[stage] = (request_id, model_name, stage, replica)
+        if self._over:
+            self._finish()
+
+    def tells(self, *, error: bool) -> None:
+        """Its client gets an event."""
+        self._told_of_error = self._told_of_error or error
+
+    def completes(self) -> None:
+        """Its client is told that this was all."""
+        self._end("stop")
+
+    def leaves(self) -> None:
+        """The client left."""
+        self._end("abort")
+
+    def breaks_off(self, *, failed: bool) -> None:
+        """Nothing more comes, though it was not complete.
+
+        ``failed``: the application raised. Unless something failed, the client wanted no more.
+        """
+        self._end("error" if failed or self._told_of_error else "abort")
+
+    def _end(self, outcome: str) -> None:
+        if not self._over:
+            self._over = True
+            self._worsen(outcome)
+            self._finish()
+
+    def _worsen(self, outcome: str) -> None:
+        if outcome in _BROKEN or (outcome == "abort" and self._outcome not in _BROKEN):
+            self._outcome = outcome
+
+    def _finish(self) -> None:
+        if self._open or self._finished:
+            return
+        self._finished = True
+        finished = self._open_requests.hooks.omni_stream_finished
+        now = time.monotonic()
+        for stage, (request_id, model_name, _, replica) in self._heard.items():
+            stream = self._streams[stage]
+            stream.over(self._outcome, now, self._open_requests.stalls)
+            if finished.listeners:
+                maker = (request_id, model_name, stage, replica, self._waited or Waited(None))
+                told = partial(stream.finished, *maker, self._requests)
+                stream.first_sound.when_looked_at(partial(_tell, finished, told))
+        self._streams.clear()
+        self._heard.clear()
+
+
+def _tell(hook: Any, event: Callable[[], Any]) -> None:
+    """Perhaps on another thread."""
+    hook(event())
