@@ -8,6 +8,7 @@ stage inside the server's process.
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from testbed.clients import audio, visual
 from testbed.clients.visual import Answer
 from testbed.server import Server
-from tests.e2e.conftest import ON, observing, outcomes
+from tests.e2e.conftest import ON, observing, outcomes, settled
 from tests.e2e.engine import TRAITS, engine_has
 from tests.e2e.ledger import Ledger, edges
 from vllm_omni_metrics_plugin.scrape import Scrape, scrape
@@ -33,6 +34,7 @@ TRANSFERS = (
     "transfer_in_flight_time_ms",
     "transfer_rx_decode_time_ms",
 )
+WAITS = "vllm:omni_kv_wait_seconds"
 #: Of BAGEL, for four that are asked for: it goes from one point in time to the next.
 STEPS = 3
 
@@ -153,17 +155,18 @@ def test_payloads_reach_a_diffusion_stage_inside_the_server(writer_server: Serve
     assert set(outcomes(gained)) <= {"stop", "length"}, "length if the writer had more to say"
 
 
-#: Has BAGEL's diffusion engine inside the server's process, as a pipeline can ask for.
+#: Has BAGEL's diffusion engine inside the server's process, as a pipeline can ask for. Its caches
+#: are handed over when the language model is done, not when it has read its prompt.
 _INLINE = """
 import dataclasses
 
 
 def register():
     from vllm_omni.config.pipeline_registry import OMNI_PIPELINES, register_pipeline
-    from vllm_omni.model_executor.models.bagel.pipeline import BAGEL_PIPELINE
+    from vllm_omni.model_executor.models.bagel.pipeline import BAGEL_PIPELINE, BAGEL_THINK_PIPELINE
 
     if "bagel_inline" not in OMNI_PIPELINES:
-        thinker, painter = BAGEL_PIPELINE.stages
+        thinker, painter = BAGEL_THINK_PIPELINE.stages
         stages = (thinker, dataclasses.replace(painter, inline_diffusion=True))
         inline = {"model_type": "bagel_inline", "hf_architectures": (), "stages": stages}
         register_pipeline(dataclasses.replace(BAGEL_PIPELINE, **inline))
@@ -185,23 +188,32 @@ def test_kv_caches_and_steps_are_counted_inside_the_server_and_in_bagels_own_loo
         deploy=inline_and_not_step_by_step,
         log_path=logs / "inline.log",
     ) as server:
+        began = time.monotonic()
         with observing(server) as seen:
             answers = [ask(server.url) for ask, _ in HANDED_OVER.values()]
+            caches = sum(caches for _, caches in HANDED_OVER.values())
+            # The first stage may hear of the last one when its image is there already.
+            held = settled(server, lambda now: now.sum(f"{WAITS}_count") >= caches)
+        took = time.monotonic() - began
         fetched = ledger.sizes("fetched")
         stored = ledger.sizes("stored")
         processes = {(1, 0): server.pid, **server.stage_processes()}
 
     gained = seen.gained
     assert [answer.status for answer in answers] == [200] * 3, answers
-    caches = sum(caches for _, caches in HANDED_OVER.values())
     assert {pid: len(sizes) for pid, sizes in stored.items()} == {processes[0, 0]: caches}
     assert {pid: len(sizes) for pid, sizes in fetched.items()} == {processes[1, 0]: caches}
     for family in TRANSFERS:
         assert hops(gained, family) == {("0", "0", "1", "0"): caches}, family
+    labels = {"stage": "0", "replica": "0", "model_name": server.model}
+    print(held.by(f"{WAITS}_count", "connector_type"), held.sum(f"{WAITS}_sum"))
+    assert held.sum(f"{WAITS}_count", **labels) == held.sum(f"{WAITS}_count") == caches
+    assert 0 < held.sum(f"{WAITS}_sum") < caches * took
     sizes = sum(map(sum, fetched.values()))
     assert edges(gained, "transfer_size_bytes_sum") == {(0, 0, 1, 0): sizes}
     assert images_by_replica(gained) == {"0": len(answers)}
     assert gained.sum("vllm:omni_image_pixels_sum") == sum(answer.pixels for answer in answers)
     assert gained.sum("vllm:omni_diffusion_steps_total", stage="1") == STEPS * len(answers)
     assert gained.sum("vllm:omni_metrics_missing_samples_total") == 0
-    assert outcomes(gained) == {"stop": len(answers)}
+    assert sum(outcomes(gained).values()) == len(answers)
+    assert set(outcomes(gained)) <= {"stop", "length"}, "length if it had more to think"
