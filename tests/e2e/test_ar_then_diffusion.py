@@ -155,7 +155,7 @@ def test_payloads_reach_a_diffusion_stage_inside_the_server(writer_server: Serve
     assert set(outcomes(gained)) <= {"stop", "length"}, "length if the writer had more to say"
 
 
-#: Has BAGEL's diffusion engine inside the server's process, as a pipeline can ask for. KV caches
+#: Has BAGEL's diffusion engine inside the server's process, as a pipeline can ask for. Its caches
 #: are handed over when the language model is done, not when it has read its prompt.
 _INLINE = """
 import dataclasses

@@ -10,8 +10,11 @@ from vllm_omni_metrics_plugin.hooks.events import Unheard
 from vllm_omni_metrics_plugin.media.playback import Playback, Player
 from vllm_omni_metrics_plugin.requests.background import Background
 from vllm_omni_metrics_plugin.requests.first_sound import FirstSound
-from vllm_omni_metrics_plugin.requests.outcome import CUT_SHORT
 from vllm_omni_metrics_plugin.requests.stalls import Stalls, Watched
+
+
+#: Outcomes of a request that break it off for its listener.
+BROKEN = ("error", "rejected")
 
 
 class Waited(NamedTuple):
@@ -56,12 +59,12 @@ class Stream:
     def over(self, outcome: str, at: float, stalls: Stalls) -> None:
         """Nothing more is handed over; ``outcome`` is the request's, or that of several."""
         if self.watched is not None:
-            if outcome in CUT_SHORT:  # else the silence is the end
+            if outcome in ("abort", *BROKEN):  # else the silence is the end
                 self.watched.look(at)
             stalls.over(self.watched)
         if outcome == "abort":
             self.playback.leave(at)
-        elif outcome in ("error", "rejected"):
+        elif outcome in BROKEN:
             self.playback.fail(at)
         else:
             self.playback.end(at)

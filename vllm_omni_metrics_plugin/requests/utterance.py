@@ -13,11 +13,7 @@ from typing import Any, Protocol
 
 from vllm_omni_metrics_plugin.requests.background import Background
 from vllm_omni_metrics_plugin.requests.stalls import Stalls
-from vllm_omni_metrics_plugin.requests.stream import Stream, Waited
-
-#: Outcomes of a request that break off the utterance for its listener.
-_BROKEN = ("error", "rejected")
-
+from vllm_omni_metrics_plugin.requests.stream import BROKEN, Stream, Waited
 
 class OpenRequests(Protocol):
     """All that are open, to what their listeners hear."""
@@ -119,7 +115,7 @@ class Utterance:
             self._finish()
 
     def _worsen(self, outcome: str) -> None:
-        if outcome in _BROKEN or (outcome == "abort" and self._outcome not in _BROKEN):
+        if outcome in BROKEN or (outcome == "abort" and self._outcome not in BROKEN):
             self._outcome = outcome
 
     def _finish(self) -> None:
