@@ -12,6 +12,8 @@ import pytest
 
 from tests.unit.feed import Feed
 from tests.unit.metrics_page import MetricsPage, building
+from vllm_omni_metrics_plugin import internal_errors
+from vllm_omni_metrics_plugin.requests.background import Background
 
 
 class Clock:
@@ -35,6 +37,19 @@ class Clock:
         self.now += seconds
 
 
+@pytest.fixture(autouse=True)
+def nothing_waits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done beside the event loop is done at once, but for modules that test just that."""
+    if getattr(request.module, "BESIDE_THE_LOOP", False):
+        return
+
+    def put(_: Background, call: Callable[[], object]) -> None:
+        with internal_errors.suppressed("working beside the event loop"):
+            call()
+
+    monkeypatch.setattr(Background, "put", put)
+
+
 @pytest.fixture
 def feed(hooks: Any) -> Feed:
     return Feed(hooks)
@@ -46,6 +61,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr("vllm_omni_metrics_plugin.requests.request.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.requests.state.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.requests.utterance.time", standing)
+    monkeypatch.setattr("vllm_omni_metrics_plugin.requests.heard.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.requests.executions.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.requests.arrival.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.exporters.prometheus.queues.time", standing)

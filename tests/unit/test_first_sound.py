@@ -22,6 +22,8 @@ np = pytest.importorskip("numpy")
 VOCODER = 1
 #: The window that first has enough of a sound in it begins up to 10 ms before the sound.
 EARLY = 0.010
+#: The thread that looks for sounds is tested here.
+BESIDE_THE_LOOP = True
 SECONDS = 30.0
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, Protocol
 
 from vllm_omni_metrics_plugin.hooks import (
     MediaPacket,
-    PlaybackStalled,
     RequestFinished,
 )
+from vllm_omni_metrics_plugin.requests import heard
 from vllm_omni_metrics_plugin.requests.audio import AudioOutput
 from vllm_omni_metrics_plugin.requests.background import Background
 from vllm_omni_metrics_plugin.requests.encoding import Encoding, current_encoding
@@ -25,7 +24,7 @@ from vllm_omni_metrics_plugin.requests.executions import Executions
 from vllm_omni_metrics_plugin.requests.failure import Failure, cause_of, failure_of
 from vllm_omni_metrics_plugin.requests.outcome import CUT_SHORT, ending_of, outcome_of
 from vllm_omni_metrics_plugin.requests.paths import Paths
-from vllm_omni_metrics_plugin.requests.stalls import Stalls, Watched
+from vllm_omni_metrics_plugin.requests.stalls import Stalls
 from vllm_omni_metrics_plugin.requests.stream import Stream, Waited
 from vllm_omni_metrics_plugin.requests.streamed_input import StreamedInput
 from vllm_omni_metrics_plugin.requests.utterance import Utterance
@@ -132,7 +131,7 @@ class OpenRequest:
         exchange.attach(self)
         self.utterance = exchange.utterance
         if self.utterance is not None:
-            self.utterance.begins(self._waited)
+            self.utterance.begins(self.waited)
 
     def submitting(
         self, stage: int, delivery: Delivery | None, *, makes_audio: bool = False
@@ -141,7 +140,7 @@ class OpenRequest:
         if stage not in self.stages:
             self.stages[stage] = StageWork(time.monotonic(), delivery)
             if makes_audio and delivery in ("delta", "cumulative"):
-                self._open_stream(stage)
+                heard.begin(self, stage)
 
     def audio_output(
         self,
@@ -169,13 +168,7 @@ class OpenRequest:
         if output.streamed:
             if self.packets == 0:
                 self.paths.packet_leaves(stage, work, now, waited)
-            stream = self.streams.get(stage) or self._open_stream(stage)
-            if stream is not None:
-                if self.requests.hooks.omni_playback_stalled.listeners:
-                    self._watch(stream, stage, now)
-                stream.packet(now, samples, output.sample_rate, payloads)
-                if stream.watched is not None:
-                    self.requests.stalls.came(stream.watched, now)
+            heard.packet(self, stage, now, samples, output.sample_rate, payloads)
         packet = self.requests.hooks.omni_media_packet
         if packet.listeners:
             packet(
@@ -279,7 +272,7 @@ class OpenRequest:
             finish_reasons=reasons,
         )
         self.exchange = None
-        self._finish_streams(outcome)
+        heard.finish(self, outcome)
         self.requests.executions.closed(self, ended_at, {*self.audio, *self.visual})
         if outcome not in CUT_SHORT:
             self._finish_audio()
@@ -315,7 +308,8 @@ class OpenRequest:
         return None if since is None else moment - since
 
     @property
-    def _waited(self) -> Waited:
+    def waited(self) -> Waited:
+        """Since when its client waits."""
         if self.streamed_input is None:
             return Waited(self.arrived_at)
         return Waited(self.streamed_input.ended_at, during_input=True)
@@ -325,72 +319,11 @@ class OpenRequest:
         since = self.arrived_at if self.streamed_input is None else self.streamed_input.began_at
         return None if since is None else moment - since
 
-    def _open_stream(self, stage: int) -> Stream | None:
-        hooks = self.requests.hooks
-        if not hooks.omni_stream_finished.listeners and not hooks.omni_playback_stalled.listeners:
-            return None
-        requests, utterance = self.requests, self.utterance
-        stream = (
-            Stream(requests.players, requests.background)
-            if utterance is None
-            else utterance.stream(stage)
-        )
-        self.streams[stage] = stream
-        return stream
-
-    def _watch(self, stream: Stream, stage: int, now: float) -> None:
-        """A packet is about to be taken in, which may end a stall that nobody was told of."""
-        if stream.watched is None:
-            stream.watched = Watched(stream.playback, partial(self._tell_stall, stage))
-        else:
-            stream.watched.look(now)
-
-    def _tell_stall(
-        self, stage: int, buffer_seconds: float, stalled_at: float, played_seconds: float
-    ) -> None:
-        stalled = self.requests.hooks.omni_playback_stalled
-        if stalled.listeners and not self.streams[stage].lacks_rate:
-            stalled(
-                PlaybackStalled(
-                    request_id=self.request_id,
-                    model_name=self.model_name,
-                    stage=stage,
-                    replica=self._replica(stage),
-                    buffer_seconds=buffer_seconds,
-                    stalled_at=stalled_at,
-                    played_seconds=played_seconds,
-                )
-            )
-
-    def _replica(self, stage: int) -> int | None:
+    def replica(self, stage: int) -> int | None:
         """As its output says, or else as it was placed."""
         output, work = self.audio.get(stage), self.stages.get(stage)
         replica = output.replica if output is not None else None
         return work.replica if replica is None and work is not None else replica
-
-    def _finish_streams(self, outcome: str) -> None:
-        """Not when the engine was done: the listener may have left after it."""
-        streams = list(self.streams.items())
-        utterance, self.utterance = self.utterance, None
-        if utterance is not None:
-            replicas = {stage: self._replica(stage) for stage, _ in streams}
-            utterance.settles(self.request_id, self.model_name, outcome, replicas)
-            return
-        now = time.monotonic()
-        for stage, stream in streams:
-            stream.over(outcome, now, self.requests.stalls)
-            if self.requests.hooks.omni_stream_finished.listeners:
-                stream.first_sound.when_looked_at(
-                    partial(self._finish_stream, stream, stage, self._replica(stage), self._waited)
-                )
-
-    def _finish_stream(
-        self, stream: Stream, stage: int, replica: int | None, waited: Waited
-    ) -> None:
-        """Perhaps on another thread."""
-        self.requests.hooks.omni_stream_finished(
-            stream.finished(self.request_id, self.model_name, stage, replica, waited)
-        )
 
     def _finish_audio(self) -> None:
         finished = self.requests.hooks.omni_audio_finished

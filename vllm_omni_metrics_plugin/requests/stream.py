@@ -12,9 +12,12 @@ from vllm_omni_metrics_plugin.requests.background import Background
 from vllm_omni_metrics_plugin.requests.first_sound import FirstSound
 from vllm_omni_metrics_plugin.requests.stalls import Stalls, Watched
 
-
 #: Outcomes of a request that break it off for its listener.
 BROKEN = ("error", "rejected")
+
+
+#: The request, its model's name, the stage and its replica.
+Maker = tuple[str, str, int, int | None]
 
 
 class Waited(NamedTuple):
@@ -69,7 +72,19 @@ class Stream:
         else:
             self.playback.end(at)
 
-    def finished(
+    def tell_end(self, hook: Any, maker: Maker, waited: Waited, requests: int = 1) -> None:
+        """Call ``omni_stream_finished`` once its packets were looked at, on another thread then.
+
+        ``maker`` and ``waited`` are of the request that made it, or of the last and the first one
+        of so many ``requests``.
+        """
+
+        def tell() -> None:
+            hook(self._finished(*maker, waited, requests))
+
+        self.first_sound.when_looked_at(tell)
+
+    def _finished(
         self,
         request_id: str,
         model_name: str,
@@ -78,7 +93,6 @@ class Stream:
         waited: Waited,
         requests: int = 1,
     ) -> StreamFinished:
-        """The event of the end of what ``requests`` made, when its packets were looked at."""
         playback = self.playback
         measured = not self.lacks_rate
         heard = measured and playback.first_at is not None

@@ -7,13 +7,13 @@ the gaps between the sentences in it. All of it happens in the event loop's thre
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from vllm_omni_metrics_plugin.requests.background import Background
 from vllm_omni_metrics_plugin.requests.stalls import Stalls
-from vllm_omni_metrics_plugin.requests.stream import BROKEN, Stream, Waited
+from vllm_omni_metrics_plugin.requests.stream import BROKEN, Maker, Stream, Waited
+
 
 class OpenRequests(Protocol):
     """All that are open, to what their listeners hear."""
@@ -51,7 +51,7 @@ class Utterance:
         self._open_requests = requests
         self._streams: dict[int, Stream] = {}
         #: Of the latest request, by stage: its id, its model's name, the stage, the replica.
-        self._heard: dict[int, tuple[str, str, int, int | None]] = {}
+        self._heard: dict[int, Maker] = {}
         #: Since when its listener waits: the first of its requests.
         self._waited: Waited | None = None
         self._requests = 0
@@ -124,17 +124,10 @@ class Utterance:
         self._finished = True
         finished = self._open_requests.hooks.omni_stream_finished
         now = time.monotonic()
-        for stage, (request_id, model_name, _, replica) in self._heard.items():
+        for stage, maker in self._heard.items():
             stream = self._streams[stage]
             stream.over(self._outcome, now, self._open_requests.stalls)
             if finished.listeners:
-                maker = (request_id, model_name, stage, replica, self._waited or Waited(None))
-                told = partial(stream.finished, *maker, self._requests)
-                stream.first_sound.when_looked_at(partial(_tell, finished, told))
+                stream.tell_end(finished, maker, self._waited or Waited(None), self._requests)
         self._streams.clear()
         self._heard.clear()
-
-
-def _tell(hook: Any, event: Callable[[], Any]) -> None:
-    """Perhaps on another thread."""
-    hook(event())
