@@ -204,21 +204,21 @@ def missing(gained: Scrape) -> dict[tuple[str, str], float]:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "pauses"), [(0.0, "0"), (0.3, "0 0.9"), (0.3, "0 0 0 0 0 2.5")]
+    ("seconds", "paused"), [(0.0, "0"), (0.3, "0 0.9"), (0.3, "0 0 0 0 0 2.5")]
 )
 def test_first_sound_is_heard_when_a_player_of_what_came_plays_it(
     speech_server: Server,
     pause: Pause,
     begin_silent: Callable[[float], None],
     seconds: float,
-    pauses: str,
+    paused: str,
 ) -> None:
     """A stall within the silence delays it, one after it does not."""
 
     def measure() -> Pairs:
         with observing(speech_server) as seen:
             begin_silent(seconds)
-            pause(pauses)
+            pause(paused)
             heard = listen(speech_server.url, tokens=28)
         assert heard.silence is not None
         player = hear(heard.pieces, 0, heard.over_at, "end")
