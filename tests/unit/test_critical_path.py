@@ -58,8 +58,21 @@ class Request:
         asked_at = received_at if asked_at is None else asked_at
         into.received(key, n - 1, asked_at, received_at)
 
-    def path(self, until: float, n: int, output_at: float | None, since: float = 0.0) -> list[Row]:
-        return rows(critical_path(since, until, n, output_at, self.stages, self.inputs))
+    def path(
+        self,
+        until: float,
+        n: int,
+        output_at: float | None,
+        since: float = 0.0,
+        *,
+        is_first_output: bool = False,
+    ) -> list[Row]:
+        return rows(
+            critical_path(
+                *(since, until, n, output_at, self.stages, self.inputs),
+                is_first_output=is_first_output,
+            )
+        )
 
 
 @pytest.fixture
@@ -100,6 +113,23 @@ def test_stage_that_is_fed_by_chunks_waits_for_the_last_one_before_its_packet(
         ("execute", 1, 6.5, 7.0),
         ("delivery", 1, 7.0, 8.0),
     ]
+
+
+def test_first_output_is_made_of_what_was_there_at_the_start_whatever_comes_meanwhile(
+    request_: Request,
+) -> None:
+    request_.stage(0, submitted_at=1.0, started_at=2.0)
+    request_.stage(1, submitted_at=1.1, started_at=4.0)
+    request_.payload(1, sent_at=3.0, received_at=3.5)
+    request_.payload(1, sent_at=5.0, received_at=6.0)
+    way = [("frontend", 0, 0.0, 1.0), ("queue", 0, 1.0, 2.0), ("execute", 0, 2.0, 3.0)]
+    slow = [*way, ("transfer", 1, 3.0, 3.5), ("queue", 1, 3.5, 4.0), ("execute", 1, 4.0, 9.0)]
+    assert request_.path(9.0, 1, None, is_first_output=True) == slow
+    assert request_.path(9.0, 1, None)[-2:] == [("transfer", 1, 5.0, 6.0), ("execute", 1, 6.0, 9.0)]
+    # Its start may be told a moment early.
+    request_.stage(1, submitted_at=1.1, started_at=3.25)
+    early = request_.path(4.0, 1, None, is_first_output=True)
+    assert early == [*way, ("transfer", 1, 3.0, 3.5), ("execute", 1, 3.5, 4.0)]
 
 
 def test_three_stages_are_walked_to_the_payload_that_each_chunk_was_made_of(
@@ -334,7 +364,9 @@ def test_segments_touch_and_span_the_time_whatever_is_known(data: st.DataObject)
         request.payload(n, data.draw(maybe), data.draw(moment), data.draw(maybe))
     since, until = sorted((data.draw(moment), data.draw(moment)))
     path = critical_path(
-        since, until, data.draw(st.integers(0, 3)), data.draw(maybe), request.stages, request.inputs
+        *(since, until, data.draw(st.integers(0, 3)), data.draw(maybe)),
+        *(request.stages, request.inputs),
+        is_first_output=data.draw(st.booleans()),
     )
     assert sum(part.seconds for part in path) == pytest.approx(until - since, abs=1e-9)
     assert all(part.seconds > 0 for part in path)

@@ -86,6 +86,15 @@ def test_every_form_of_labels_reaches_the_same_child(
     assert shown(registry) == {tuple(expected.items()): 3}
 
 
+def test_duration_below_zero_is_no_sample(engines: Engines) -> None:
+    histogram, registry = family(engines, "engine", kind=2)
+    for seconds in (-29_646.0, 0.0, 1.5):
+        histogram.labels(0).observe(seconds)
+    of = {"stage": "0", "replica": "0"}
+    assert registry.get_sample_value("requests_sum", of) == 1.5
+    assert registry.get_sample_value("requests_count", of) == 2
+
+
 @pytest.mark.parametrize("engine", [3, "3", "x", None, -1])
 def test_unknown_engine_is_an_error_that_names_it(engines: Engines, engine: Any) -> None:
     made, registry = family(engines, "model_name", "engine")

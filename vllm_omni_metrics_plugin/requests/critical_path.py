@@ -54,10 +54,13 @@ def critical_path(
     output_at: float | None,
     stages: Mapping[int, StageWork],
     inputs: Mapping[int, Inputs],
+    *,
+    is_first_output: bool = False,
 ) -> tuple[PathSegment, ...]:
     """The segments between two moments of a request, the first one first, without gaps.
 
-    ``stage`` gave what the client got at ``until``, and had it ready at ``output_at``.
+    ``stage`` gave what the client got at ``until``, and had it ready at ``output_at``. Its first
+    output is made of what had arrived when it started, whatever arrives meanwhile.
     """
     walk = _Walk(since, until)
     if output_at is not None:
@@ -69,7 +72,7 @@ def critical_path(
         work = stages.get(stage)
         if work is None:
             break
-        payload = inputs[stage].latest(walk.at) if stage in inputs else None
+        payload = _payload(inputs.get(stage), work, walk.at, is_first_output and hops == 1)
         if payload is not None and _was_fetched_late(work, payload):
             _fetch(walk, stage, payload)
             continue
@@ -89,6 +92,18 @@ def critical_path(
     walk.back_to(since, "unknown", stage)
     walk.segments.reverse()
     return tuple(walk.segments)
+
+
+def _payload(
+    inputs: Inputs | None, work: StageWork, until: float, is_first_output: bool
+) -> Payload | None:
+    """What the stage received last before the moment when it went on."""
+    if inputs is None:
+        return None
+    at_start = None
+    if is_first_output and not work.tells_end and work.started_at is not None:
+        at_start = inputs.latest(min(until, work.started_at))
+    return at_start or inputs.latest(until)
 
 
 def _in_stage(walk: _Walk, stage: int, work: StageWork, ready_at: float) -> None:

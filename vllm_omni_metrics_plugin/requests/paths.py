@@ -20,6 +20,8 @@ class _FirstPacket(NamedTuple):
     stage: int
     #: When it reached the server.
     output_at: float | None
+    #: The stage had given nothing before it, empty outputs included.
+    is_first_output: bool
 
 
 class Paths:
@@ -45,13 +47,18 @@ class Paths:
         """A packet leaves, ``waited`` seconds after its client began to wait; one is the first."""
         if self._first_packet is None and waited is not None:
             output_at = work.output_at if work is not None else None
-            self._first_packet = _FirstPacket(at - waited, at, stage, output_at)
+            is_first = work is not None and not work.gave_nothing
+            self._first_packet = _FirstPacket(at - waited, at, stage, output_at, is_first)
 
     def to_first_packet(self, stages: Mapping[int, StageWork]) -> tuple[PathSegment, ...]:
         """``()`` if there was none, or nobody knows since when its client waited."""
         if self._first_packet is None:
             return ()
-        return critical_path(*self._first_packet, stages, self.inputs)
+        first = self._first_packet
+        return critical_path(
+            *(first.since, first.left_at, first.stage, first.output_at, stages, self.inputs),
+            is_first_output=first.is_first_output,
+        )
 
     def to_end(
         self, at: float, waited: float | None, stages: Mapping[int, StageWork]

@@ -162,6 +162,7 @@ class OpenRequest:
         if samples == 0:
             if work is not None:
                 work.output_at = None
+                work.gave_nothing = True
             return
         if work is not None:
             work.gave_output = True

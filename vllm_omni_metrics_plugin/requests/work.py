@@ -21,6 +21,7 @@ class StageWork:
         "ended",
         "ended_at",
         "finish_reasons",
+        "gave_nothing",
         "gave_output",
         "generation_seconds",
         "had_pieces",
@@ -48,6 +49,8 @@ class StageWork:
         self.input_at: float | None = None
         #: When its first output that is not empty reached the server.
         self.output_at: float | None = None
+        #: It gave an output with nothing in it.
+        self.gave_nothing = False
         #: Some of what it made left for the client.
         self.gave_output = False
         #: Whether it began and ended to execute, and when as far as that is known.

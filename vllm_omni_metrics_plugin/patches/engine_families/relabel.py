@@ -161,12 +161,22 @@ class ByReplica(MetricWrapperBase):
         return key[self._engine_at], key[self._engine_at + 1]
 
 
+class _Durations(Histogram):
+    """A histogram without what cannot be: vLLM takes a request that its scheduler never admitted
+    to have queued until second 0, so less than no time.
+    """
+
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+        if amount >= 0:
+            super().observe(amount, exemplar)
+
+
 def relabelled(
     engines: Engines,
 ) -> tuple[type[Gauge], type[Counter], type[Histogram]]:
     """Gauge, Counter and Histogram whose ``engine`` label becomes ``stage`` and ``replica``."""
     gauge, counter, histogram = (
-        type(f"{base.__name__}ByReplica", (ByReplica, base), {"engines": engines})
-        for base in (Gauge, Counter, Histogram)
+        type(f"{name}ByReplica", (ByReplica, base), {"engines": engines})
+        for name, base in (("Gauge", Gauge), ("Counter", Counter), ("Histogram", _Durations))
     )
     return gauge, counter, histogram
