@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from tests.unit.feed import Feed
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.exporters.prometheus import queues
+from vllm_omni_metrics_plugin.exporters.prometheus.occupancy import Occupancy
 from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families
 from vllm_omni_metrics_plugin.hooks import HookRegistry, ReplicaLeft
 from vllm_omni_metrics_plugin.requests.request import OpenRequest
@@ -366,3 +367,15 @@ def test_exporter_that_others_share_files_with_shows_what_is_at_once(
     shown: CollectorRegistry = families.registry
     for name in ("running", "waiting"):
         assert shown.get_sample_value(f"vllm:omni_num_requests_{name}", MODEL) == 1, name
+
+
+def test_request_of_which_no_end_may_be_told_ends_in_its_stages_with_its_own_end() -> None:
+    occupancy = Occupancy()
+    replica = ("tiny", 0, 0)
+    for ends_at, running in ((None, 1), (3.0, 1)):
+        occupancy.arrived("a", "tiny", 1.0)
+        occupancy.submitted("a", replica)
+        occupancy.started("a", replica, 2.0)
+        occupancy.closed("a", ends_at)
+        _, replicas = occupancy.read(4.0)
+        assert replicas[replica].running == running, "the first one goes on"

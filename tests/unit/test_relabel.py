@@ -87,12 +87,15 @@ def test_every_form_of_labels_reaches_the_same_child(
 
 
 def test_duration_below_zero_is_no_sample(engines: Engines) -> None:
-    histogram, registry = family(engines, "engine", kind=2)
-    for seconds in (-29_646.0, 0.0, 1.5):
-        histogram.labels(0).observe(seconds)
+    registry = CollectorRegistry()
+    made = relabelled(engines)[2]
     of = {"stage": "0", "replica": "0"}
-    assert registry.get_sample_value("requests_sum", of) == 1.5
-    assert registry.get_sample_value("requests_count", of) == 2
+    for name, count in (("queue_seconds", 2), ("tokens", 3)):
+        histogram = made(name, "-", labelnames=["engine"], registry=registry)
+        for amount in (-29_646.0, 0.0, 1.5):
+            histogram.labels(0).observe(amount)
+        assert registry.get_sample_value(f"{name}_count", of) == count
+    assert registry.get_sample_value("queue_seconds_sum", of) == 1.5
 
 
 @pytest.mark.parametrize("engine", [3, "3", "x", None, -1])

@@ -348,6 +348,22 @@ def test_picture_and_film_say_what_was_asked_for_where_the_engine_does_not(
         assert verdicts(recorder, "image") == judged
 
 
+@pytest.mark.parametrize("outcome", ["stop", "error"])
+def test_request_whose_stream_is_told_after_it_is_about_streams_all_the_same(
+    feed: Feed, listen: Listen, recorder: Recorder, outcome: str
+) -> None:
+    """As of a sentence on a websocket."""
+    listen(Objective("smooth", 0.9, {"audio_underrun_seconds": 1.0}, "audio", streamed=True))
+    feed.event(make_event(ReplicaJoined, model_name="tiny", stage=1, makes=("audio",)))
+    feed.arrive()
+    feed.submit(stage=1)
+    feed.packet(streamed=True)
+    if outcome == "stop":
+        feed.finish_audio(streamed=True)
+    feed.finish(outcome=outcome)
+    assert verdicts(recorder) == ["unknown" if outcome == "stop" else "bad"]
+
+
 # Once, and nothing left behind
 
 #: They are kept for those who come later, and say nothing of requests.

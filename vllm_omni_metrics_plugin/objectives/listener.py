@@ -77,8 +77,9 @@ class ObjectivesListener:
             by_hook.setdefault(catalog.BY_STEM[stem].event, {})[stem] = PER_REQUEST[stem].value
         self._at_end = by_hook.pop("omni_request_finished", {})
         self._of_streams = by_hook.pop("omni_stream_finished", {})
-        if _TTFP in limits:
-            self.omni_media_packet = self._hearing_first_packets(by_hook.pop("omni_media_packet"))
+        of_packets = by_hook.pop("omni_media_packet", {})
+        if of_packets or any(one.streamed is not None for one in objectives):
+            self.omni_media_packet = self._hearing_first_packets(of_packets)
         for hook, values in by_hook.items():
             setattr(self, hook, self._hearing(values, _MODALITIES.get(hook)))
 
@@ -149,6 +150,8 @@ class ObjectivesListener:
             if request is not None:
                 if modality is not None:
                     request.modalities.add(modality)
+                    # What several requests of a websocket sound like is told when these have ended.
+                    request.streamed |= getattr(event, "streamed", False)
                 _take(request, values, event)
 
         return hear
@@ -162,6 +165,7 @@ class ObjectivesListener:
                 request = open_requests.get(event.request_id)
                 if request is not None:
                     request.has_first_packet = True
+                    request.streamed |= event.streamed
                     _take(request, values, event)
 
         return hear

@@ -159,8 +159,11 @@ class Occupancy:
                 part = request.parts.get(stage) or self._new_part(request, replica)
                 self._end(request_id, request, part, at)
 
-    def closed(self, request_id: str) -> None:
-        """The request is over; what it executes goes on until it is told otherwise."""
+    def closed(self, request_id: str, ends_at: float | None = None) -> None:
+        """The request is over; what it executes goes on until it is told otherwise.
+
+        With ``ends_at`` that ends, too, as nobody may be told of its end.
+        """
         with self._lock:
             request = self._requests.pop(request_id, None)
             if request is None:
@@ -170,6 +173,8 @@ class Occupancy:
             for stage, part in request.parts.items():
                 if part.phase == _WAITING:
                     part.replica.waiting -= 1
+                elif part.phase == _EXECUTING and ends_at is not None:
+                    part.replica.end(ends_at)
                 elif part.phase == _EXECUTING:
                     self._going_on[request_id, stage] = part
 

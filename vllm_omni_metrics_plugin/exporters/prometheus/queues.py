@@ -163,7 +163,7 @@ class QueueSamples:
     @hookimpl
     def omni_request_finished(self, event: RequestFinished) -> None:
         # After all else of the request, so that a scrape which sees the server idle sees it all.
-        self._occupancy.closed(event.request_id)
+        self._occupancy.closed(event.request_id, time.monotonic() if self._unasked else None)
         self._changed()
 
     def publish(self) -> None:

@@ -162,12 +162,12 @@ class ByReplica(MetricWrapperBase):
 
 
 class _Durations(Histogram):
-    """A histogram without what cannot be: vLLM takes a request that its scheduler never admitted
-    to have queued until second 0, so less than no time.
+    """A histogram without seconds that cannot be: vLLM takes a request that its scheduler never
+    admitted to have queued until second 0, so less than no time.
     """
 
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
-        if amount >= 0:
+        if amount >= 0 or not self._name.endswith("_seconds"):
             super().observe(amount, exemplar)
 
 
