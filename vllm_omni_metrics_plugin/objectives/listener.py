@@ -150,8 +150,6 @@ class ObjectivesListener:
             if request is not None:
                 if modality is not None:
                     request.modalities.add(modality)
-                    # What several requests of a websocket sound like is told when these have ended.
-                    request.streamed |= getattr(event, "streamed", False)
                 _take(request, values, event)
 
         return hear
@@ -165,6 +163,7 @@ class ObjectivesListener:
                 request = open_requests.get(event.request_id)
                 if request is not None:
                     request.has_first_packet = True
+                    # What several requests of a websocket sound like is told when these have ended.
                     request.streamed |= event.streamed
                     _take(request, values, event)
 
