@@ -8,26 +8,18 @@ server of the test bed (``image_costs.json``). Nothing but the router's rule dif
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import random
 import statistics
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from testbed.clients import visual
-from testbed.server import Server
 from vllm_omni_metrics_plugin.exporters.prometheus.remaining import Remaining
 from vllm_omni_metrics_plugin.hooks import Demand
-from vllm_omni_metrics_plugin.scrape import scrape
 
 COSTS = Path(__file__).parent / "image_costs.json"
-_SIZES = ("64x64", "128x128", "256x256", "512x256")
-_STEPS = (2, 8, 20)
-_EACH = 5
 _REQUESTS = 3_000
 #: Of what the replicas could do at most.
 _LOAD = 0.8
@@ -134,38 +126,5 @@ def figures() -> Iterator[Figure]:
     yield "least_backlog_vs_least_requests", ratio, "< 1", how
 
 
-def record(url: str) -> list[Cost]:
-    """Ask for each size with each number of steps, one by one and in any order."""
-    mix = list(itertools.product(_SIZES, _STEPS)) * _EACH
-    random.Random(0).shuffle(mix)
-    costs = []
-    for size, steps in mix:
-        before = _executed(url, 0)
-        visual.images(url, size=size, steps=steps)
-        count, seconds = _executed(url, before[0] + 1)
-        width, height = map(int, size.split("x"))
-        costs.append(Cost(width * height, steps, round(seconds - before[1], 4)))
-        assert count == before[0] + 1, "somebody else asks this server, too"
-    return costs
-
-
 def _rated(rule: Callable[[Replica, float], float], now: float, replica: Replica) -> float:
     return rule(replica, now)
-
-
-def _executed(url: str, at_least: float) -> tuple[float, float]:
-    """How many requests the server has executed, and the seconds of all of them."""
-    while True:
-        page = scrape(url)
-        count = page.sum("vllm:omni_stage_execute_time_seconds_count")
-        if count >= at_least:
-            return count, page.sum("vllm:omni_stage_execute_time_seconds_sum")
-        time.sleep(0.01)
-
-
-if __name__ == "__main__":
-    with Server("image", env={"VLLM_OMNI_METRICS": "1"}) as server:
-        for _ in range(3):
-            visual.images(server.url)
-        lines = ",\n".join(json.dumps(cost) for cost in record(server.url))
-    COSTS.write_text(f"[\n{lines}\n]\n")
