@@ -79,15 +79,11 @@ def finish(request: OpenRequest, outcome: str) -> None:
         replicas = {stage: request.replica(stage) for stage, _ in streams}
         utterance.settles(request.request_id, request.model_name, outcome, replicas)
         return
-    finished, now = request.requests.hooks.omni_stream_finished, time.monotonic()
+    now = time.monotonic()
     for stage, stream in streams:
         stream.over(outcome, now, request.requests.stalls)
-        if finished.listeners:
-            stream.tell_end(
-                finished,
-                (request.request_id, request.model_name, stage, request.replica(stage)),
-                request.waited,
-            )
+        maker = (request.request_id, request.model_name, stage, request.replica(stage))
+        stream.tell_end(request.requests.hooks, maker, request.waited)
 
 
 def _tell_stall(

@@ -15,16 +15,14 @@ from vllm_omni_metrics_plugin.hooks import (
     MediaPacket,
     RequestFinished,
 )
-from vllm_omni_metrics_plugin.requests import heard
+from vllm_omni_metrics_plugin.requests import heard, utterance
 from vllm_omni_metrics_plugin.requests.audio import AudioOutput
-from vllm_omni_metrics_plugin.requests.background import Background
 from vllm_omni_metrics_plugin.requests.encoding import Encoding, current_encoding
 from vllm_omni_metrics_plugin.requests.exchange import Ending, Exchange
 from vllm_omni_metrics_plugin.requests.executions import Executions
 from vllm_omni_metrics_plugin.requests.failure import Failure, cause_of, failure_of
 from vllm_omni_metrics_plugin.requests.outcome import CUT_SHORT, ending_of, outcome_of
 from vllm_omni_metrics_plugin.requests.paths import Paths
-from vllm_omni_metrics_plugin.requests.stalls import Stalls
 from vllm_omni_metrics_plugin.requests.stream import Stream, Waited
 from vllm_omni_metrics_plugin.requests.streamed_input import StreamedInput
 from vllm_omni_metrics_plugin.requests.utterance import Utterance
@@ -32,16 +30,10 @@ from vllm_omni_metrics_plugin.requests.visual import VisualOutput
 from vllm_omni_metrics_plugin.requests.work import Delivery, StageWork
 
 
-class OpenRequests(Protocol):
+class OpenRequests(utterance.OpenRequests, Protocol):
     """All that are open, to one of them."""
 
-    hooks: Any
     executions: Executions
-    #: Seconds that the players of its streams buffer.
-    players: Sequence[float]
-    #: Looks for the first sound of each.
-    background: Background
-    stalls: Stalls
 
     def close(self, request: OpenRequest) -> bool:
         """Forget it; False if that was done before."""
@@ -305,15 +297,17 @@ class OpenRequest:
 
     def _waited_until(self, moment: float) -> float | None:
         """How long the client has waited; while it still sends its input, it does not."""
-        since = self.arrived_at if self.streamed_input is None else self.streamed_input.ended_at
+        since = self._waits_since
         return None if since is None else moment - since
 
     @property
     def waited(self) -> Waited:
         """Since when its client waits."""
-        if self.streamed_input is None:
-            return Waited(self.arrived_at)
-        return Waited(self.streamed_input.ended_at, during_input=True)
+        return Waited(self._waits_since, during_input=self.streamed_input is not None)
+
+    @property
+    def _waits_since(self) -> float | None:
+        return self.arrived_at if self.streamed_input is None else self.streamed_input.ended_at
 
     def _queued_until(self, moment: float) -> float | None:
         """How long a stage could have had it: of a streamed input, from the first piece on."""

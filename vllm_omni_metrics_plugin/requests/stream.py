@@ -72,17 +72,20 @@ class Stream:
         else:
             self.playback.end(at)
 
-    def tell_end(self, hook: Any, maker: Maker, waited: Waited, requests: int = 1) -> None:
+    def tell_end(self, hooks: Any, maker: Maker, waited: Waited, requests: int = 1) -> None:
         """Call ``omni_stream_finished`` once its packets were looked at, on another thread then.
 
         ``maker`` and ``waited`` are of the request that made it, or of the last and the first one
         of so many ``requests``.
         """
 
+        hook = hooks.omni_stream_finished
+
         def tell() -> None:
             hook(self._finished(*maker, waited, requests))
 
-        self.first_sound.when_looked_at(tell)
+        if hook.listeners:
+            self.first_sound.when_looked_at(tell)
 
     def _finished(
         self,

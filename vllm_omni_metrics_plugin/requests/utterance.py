@@ -122,12 +122,10 @@ class Utterance:
         if self._open or self._finished:
             return
         self._finished = True
-        finished = self._open_requests.hooks.omni_stream_finished
-        now = time.monotonic()
+        requests, now = self._open_requests, time.monotonic()
         for stage, maker in self._heard.items():
             stream = self._streams[stage]
-            stream.over(self._outcome, now, self._open_requests.stalls)
-            if finished.listeners:
-                stream.tell_end(finished, maker, self._waited or Waited(None), self._requests)
+            stream.over(self._outcome, now, requests.stalls)
+            stream.tell_end(requests.hooks, maker, self._waited or Waited(None), self._requests)
         self._streams.clear()
         self._heard.clear()
