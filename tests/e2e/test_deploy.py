@@ -25,8 +25,10 @@ from tests.deployed import DRAIN, NAMESPACE, Query, adapter, engine, keda
 from tests.e2e.conftest import is_idle, settled
 from vllm_omni_metrics_plugin.scrape import Scrape, scrape
 
-#: More than the first stage executes at once, so that some wait.
+#: More than the first stage executes at once.
 COUNT = 6
+#: Come when the stage stands still, so that they wait however many have left it by then.
+LATER = 2
 RUNNING = "vllm:omni_num_requests_running"
 WAITING = "vllm:omni_num_requests_waiting"
 POD = "speech-0"
@@ -58,13 +60,14 @@ class Held:
 
     def __init__(self, server: Server) -> None:
         self._stage = server.stage_processes()[0, 0]
-        self._pool = ThreadPoolExecutor(COUNT)
+        self._pool = ThreadPoolExecutor(COUNT + LATER)
         self.began = time.time()
         speak = functools.partial(audio.speech, server.url, tokens=240)
         self._calls: list[Future[audio.Answer]] = [self._pool.submit(speak) for _ in range(COUNT)]
         settled(server, lambda now: now.sum(RUNNING) > 0)
         os.kill(self._stage, signal.SIGSTOP)
         try:
+            self._calls += [self._pool.submit(speak) for _ in range(LATER)]
             # All others arrive, and what has left the stage comes to its end.
             seen = settled(server, lambda now: _open(now) == self.open)
             assert _open(seen) == self.open
