@@ -20,7 +20,7 @@ from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.hooks import Event, events, specs
 from vllm_omni_metrics_plugin.hooks.since import since
 from vllm_omni_metrics_plugin.tables import markdown
-from vllm_omni_metrics_plugin.testing import EVENTS, HookHarness, make_event
+from vllm_omni_metrics_plugin.testing import EVENTS, HookHarness, make_event, speech_request
 
 EXAMPLES = ROOT / "docs" / "examples"
 
@@ -48,13 +48,14 @@ def example(hook: str) -> str:
 
 
 def output(hook: str) -> str:
-    """What the example prints when its hook is called with an ordinary event."""
+    """What the example prints when its hook is called with an event of ordinary speech."""
     module = ModuleType(f"example_of_{hook}")
     vars(module).update(runpy.run_path(str(EXAMPLES / f"{hook}.py")))
     printed = io.StringIO()
     with HookHarness() as harness, contextlib.redirect_stdout(printed):
         harness.register(module)
-        harness.fire(make_event(EVENTS[hook]))
+        told = (event for event in speech_request() if type(event) is EVENTS[hook])
+        harness.fire(next(told, None) or make_event(EVENTS[hook]))
     return printed.getvalue()
 
 

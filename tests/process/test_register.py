@@ -375,11 +375,18 @@ def test_built_in_exporter_listens_unless_it_is_blocked_by_name(
     assert process.warnings == []
 
 
+START = """
+import os
+from vllm_omni_metrics_plugin.startup import start
+state = start(os.environ)
+"""
 OBJECTIVE = '[[objective]]\nname = "prompt"\ntarget = 0.9\nlimits.audio_rtf = 0.97\n'
 BOUNDS = """
 from prometheus_client import REGISTRY
-from vllm_omni_metrics_plugin.hooks import ReplicaJoined
-from vllm_omni_metrics_plugin.testing import make_event
+from vllm_omni_metrics_plugin.hooks import ReplicaJoined, RequestFinished
+from vllm_omni_metrics_plugin.testing import Recorder, make_event
+recorder = Recorder()
+plugins.register(recorder)
 plugins.hooks.omni_replica_joined(make_event(ReplicaJoined, makes=("audio",)))
 bounds = [
     sample.labels["le"]
@@ -388,20 +395,21 @@ bounds = [
     if sample.name == "vllm:omni_audio_rtf_bucket"
 ]
 print("0.97" in bounds, "1.0" in bounds)
-print(*(heard.plugin for heard in plugins.hooks.omni_request_finished.listeners))
+state.requests.begin("a", "a", "model", 0.0).end(None)
+print(*(event.objective for event in recorder.only(RequestFinished).verdicts))
 """
 
 
 @pytest.mark.parametrize(
     ("text", "hooks", "printed"),
     [
-        (OBJECTIVE, "", ["plugins objectives prometheus", "True True", "objectives prometheus"]),
-        (OBJECTIVE, "-objectives", ["plugins prometheus", "False True", "prometheus"]),
-        ("", "", ["plugins prometheus", "False True", "prometheus"]),
-        (None, "", ["plugins prometheus", "False True", "prometheus"]),
+        (OBJECTIVE, "", ["plugins objectives prometheus", "True True", "prompt"]),
+        (OBJECTIVE, "-objectives", ["plugins prometheus", "False True"]),
+        ("", "", ["plugins prometheus", "False True"]),
+        (None, "", ["plugins prometheus", "False True"]),
     ],
 )
-def test_objectives_are_listened_for_where_a_file_has_some(
+def test_requests_are_judged_where_a_file_has_objectives(
     interpret: Callable[..., Interpreter],
     tmp_path: Path,
     text: str | None,
@@ -414,7 +422,7 @@ def test_objectives_are_listened_for_where_a_file_has_some(
         file.write_text(text)
         variables["VLLM_OMNI_METRICS_SLO"] = str(file)
     process = interpret(
-        ENGINE_INSTALLED + REGISTER + LISTENERS + BOUNDS,
+        ENGINE_INSTALLED + START + LISTENERS + BOUNDS,
         VLLM_OMNI_METRICS="1",
         VLLM_OMNI_METRICS_HOOKS=hooks,
         **variables,

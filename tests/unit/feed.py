@@ -26,6 +26,7 @@ from vllm_omni_metrics_plugin.hooks import (
     TransferSent,
     VideoFinished,
 )
+from vllm_omni_metrics_plugin.requests.end import Judge, tell
 from vllm_omni_metrics_plugin.testing import EVENTS, make_event
 
 WORK = DiffusionWork(
@@ -50,6 +51,8 @@ class Feed:
 
     def __init__(self, hooks: Any) -> None:
         self._hooks = hooks
+        #: Judges each request at its end, as a server's would.
+        self.judged_by: Judge | None = None
         self._waiting: set[str] = set()
         self._running: set[str] = set()
         self._started: set[str] = set()
@@ -111,19 +114,18 @@ class Feed:
         self._running.discard(request_id)
         self._started.discard(request_id)
         self._waiting.discard(request_id)
-        self.event(
-            make_event(
-                RequestFinished,
-                dispatched=dispatched,
-                started=started,
-                request_id=request_id,
-                model_name="tiny",
-                outcome=outcome,
-                end_to_end_seconds=seconds,
-                queue_seconds=queue_seconds,
-                **changes,
-            )
+        event = make_event(
+            RequestFinished,
+            dispatched=dispatched,
+            started=started,
+            request_id=request_id,
+            model_name="tiny",
+            outcome=outcome,
+            end_to_end_seconds=seconds,
+            queue_seconds=queue_seconds,
+            **changes,
         )
+        tell(self._hooks, self.judged_by, (), event)
 
     def judge(self, **changes: Any) -> None:
         usual = {"request_id": "a", "model_name": "tiny"}

@@ -11,7 +11,12 @@ import pytest
 
 from tests.unit.feed import Feed
 from vllm_omni_metrics_plugin import internal_errors
-from vllm_omni_metrics_plugin.hooks import MediaPacket, RequestFinished, StreamFinished
+from vllm_omni_metrics_plugin.hooks import (
+    AudioFinished,
+    MediaPacket,
+    RequestFinished,
+    StreamFinished,
+)
 from vllm_omni_metrics_plugin.media import sound as sounds
 from vllm_omni_metrics_plugin.media.onset import Onset
 from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests, StreamedInput
@@ -308,16 +313,41 @@ def busy(requests: OpenRequests) -> Iterator[threading.Event]:
     over.set()
 
 
-def test_end_of_a_stream_waits_for_its_packets_and_nobody_waits_for_it(
-    request_: OpenRequest, requests: OpenRequests, recorder: Any, busy: threading.Event
+def test_end_waits_for_the_packets_of_its_stream_and_nobody_waits_for_it(
+    request_: OpenRequest, requests: OpenRequests, recorder: Any, busy: threading.Event, clock: Any
 ) -> None:
     packet(request_, audio(0.3))
+    clock.now += 0.5
     request_.end(None)
-    assert recorder.only(RequestFinished).outcome == "stop"
-    assert recorder.of(StreamFinished) == []
+    assert requests.by_id == {}, "it is over all the same"
+    assert recorder.of(AudioFinished) != []
+    assert recorder.of(StreamFinished) == recorder.of(RequestFinished) == []
+    clock.now += 5.0
     busy.set()
     assert requests.background.flush(SECONDS)
-    assert recorder.only(StreamFinished).leading_silence_seconds == pytest.approx(0.3, abs=EARLY)
+    stream, finished = recorder.events[-2:]
+    assert stream.leading_silence_seconds == pytest.approx(0.3, abs=EARLY)
+    assert finished.streams == (stream,)
+    assert finished.end_to_end_seconds == pytest.approx(0.5), "what was looked at took no time"
+
+
+def test_end_with_one_of_two_streams_looked_at_waits_for_the_other(
+    request_: OpenRequest, requests: OpenRequests, recorder: Any
+) -> None:
+    packet(request_, audio(0.0))
+    assert requests.background.flush(SECONDS)
+    over = threading.Event()
+    requests.background.put(partial(over.wait, SECONDS))
+    request_.submitting(VOCODER + 1, "delta", makes_audio=True)
+    other = [{"audio": audio(0.1), "sr": 24_000}]
+    request_.audio_output(other, VOCODER + 1, 0, finished=False)
+    request_.end(None)
+    assert recorder.of(StreamFinished) == []
+    over.set()
+    assert requests.background.flush(SECONDS)
+    silences = [stream.leading_silence_seconds for stream in recorder.of(StreamFinished)]
+    assert silences == pytest.approx([0.0, 0.1], abs=EARLY)
+    assert recorder.only(RequestFinished).streams == tuple(recorder.of(StreamFinished))
 
 
 def test_stream_whose_packets_were_looked_at_ends_at_once_before_its_request(

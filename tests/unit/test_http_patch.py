@@ -8,6 +8,7 @@ import contextvars
 import gc
 import weakref
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -140,12 +141,17 @@ def wrap(monkeypatch: pytest.MonkeyPatch, state: EngineState) -> None:
     monkeypatch.setattr(Application, "__call__", wrap_application(Application.__call__, state))
 
 
-async def serve(endpoint: Endpoint, *, websocket: bool = False, path: str = "/v1/x") -> Uvicorn:
+async def serve(
+    endpoint: Endpoint, *, websocket: bool = False, path: str = "/v1/x", route: str | None = None
+) -> Uvicorn:
+    """``route`` is the template that the application finds for the path."""
     server = Uvicorn(*([] if websocket else [REQUEST]), websocket=websocket)
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         if not websocket:
             await receive()
+        if route is not None:
+            scope["route"] = SimpleNamespace(path=route)
         await endpoint(Call(server, scope, receive, send))
 
     scope = {"type": "websocket" if websocket else "http", "path": path}
@@ -648,6 +654,76 @@ def test_video_that_its_client_waits_for_ends_with_the_response(recorder: Any) -
 
     asyncio.run(serve(endpoint, path="/v1/videos/sync"))
     assert recorder.only(RequestFinished).outcome == "error"
+
+
+# What the client called
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "status"), [(whole, 200), (refused_after_the_engine, 400), (encoder_failed, 500)]
+)
+def test_request_says_which_route_its_client_called_and_the_status_it_was_sent(
+    recorder: Any, endpoint: Endpoint, status: int
+) -> None:
+    asyncio.run(serve(endpoint, path="/v1/voices/x/speech", route="/v1/voices/{name}/speech"))
+    arrived, finished = recorder.only(RequestArrived), recorder.only(RequestFinished)
+    for event in (arrived, finished):
+        assert (event.endpoint, event.transport) == ("/v1/voices/{name}/speech", "http")
+    assert finished.status == status
+
+
+def test_client_that_left_before_the_response_was_sent_no_status(recorder: Any) -> None:
+    async def endpoint(call: Call) -> None:
+        await call.outputs(speech(480), call.leave, *ALL)
+
+    asyncio.run(serve(endpoint))
+    finished = recorder.only(RequestFinished)
+    assert (finished.outcome, finished.status) == ("abort", None)
+
+
+def test_path_without_a_route_is_no_endpoint(recorder: Any) -> None:
+    asyncio.run(serve(whole, path="/anything/a/client/likes"))
+    assert recorder.only(RequestFinished).endpoint is None
+
+
+def test_request_on_a_websocket_has_its_route_and_no_status(recorder: Any) -> None:
+    asyncio.run(serve(ws_left_in_midstream, websocket=True, route="/v1/realtime"))
+    finished = recorder.only(RequestFinished)
+    assert (finished.endpoint, finished.transport) == ("/v1/realtime", "websocket")
+    assert finished.status is None
+
+
+@pytest.mark.parametrize("begins_before_the_response_is_over", [True, False])
+def test_job_has_the_route_of_its_order_and_no_status(
+    recorder: Any, begins_before_the_response_is_over: bool
+) -> None:
+    jobs = []
+
+    async def generate_video_bytes(call: Call) -> None:
+        await call.outputs(*ALL)
+
+    generate = wrap_generate_bytes(generate_video_bytes, None)
+
+    async def endpoint(call: Call) -> None:
+        jobs.append(asyncio.create_task(generate(call)))
+        if begins_before_the_response_is_over:
+            await asyncio.sleep(0)
+        await call.answer()
+
+    async def both() -> None:
+        await serve(endpoint, path="/v1/videos", route="/v1/videos")
+        await asyncio.wait(jobs)
+
+    asyncio.run(both())
+    for event in (recorder.only(RequestArrived), recorder.only(RequestFinished)):
+        assert (event.endpoint, event.transport) == ("/v1/videos", "job")
+    assert recorder.only(RequestFinished).status is None
+
+
+def test_request_of_a_script_has_neither_route_nor_transport(recorder: Any) -> None:
+    asyncio.run(Call(Uvicorn(), None, None, None).outputs(*ALL))
+    arrived = recorder.only(RequestArrived)
+    assert (arrived.endpoint, arrived.transport) == (None, None)
 
 
 # Nobody's requests

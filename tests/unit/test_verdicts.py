@@ -17,11 +17,14 @@ from vllm_omni_metrics_plugin.hooks import (
     HookRegistry,
     ReplicaJoined,
     RequestArrived,
+    RequestFinished,
     RequestJudged,
     StreamFinished,
+    hookimpl,
 )
 from vllm_omni_metrics_plugin.objectives import Objective, ObjectivesListener, listener, with_bounds
 from vllm_omni_metrics_plugin.objectives.values import PER_REQUEST
+from vllm_omni_metrics_plugin.requests.end import tell
 from vllm_omni_metrics_plugin.testing import EVENTS, Recorder, make_event
 
 TTFP, RTF, LATENCY = 0.5, 1.0, 10.0
@@ -37,12 +40,13 @@ Listen = Callable[..., ObjectivesListener]
 
 
 @pytest.fixture
-def listen(registry: HookRegistry, recorder: Recorder) -> Listen:
+def listen(registry: HookRegistry, recorder: Recorder, feed: Feed) -> Listen:
     """Has requests judged by these objectives."""
 
     def start(*objectives: Objective) -> ObjectivesListener:
-        judging = ObjectivesListener(objectives, registry.hooks.omni_request_judged)
+        judging = ObjectivesListener(objectives)
         registry.register(judging, "objectives", timed=False)
+        feed.judged_by = judging.judge
         return judging
 
     return start
@@ -414,7 +418,7 @@ def test_each_request_is_judged_once_in_any_order_of_events(
     registry, recorder = HookRegistry(), Recorder()
     registry.register(recorder, "recorder")
     every = Objective("every", 0.9, dict.fromkeys(PER_REQUEST, 1.0))
-    judging = ObjectivesListener((about("all"), every), registry.hooks.omni_request_judged)
+    judging = ObjectivesListener((about("all"), every))
     registry.register(judging, "objectives", timed=False)
     open_requests: set[str] = set()
     ended = 0
@@ -426,7 +430,11 @@ def test_each_request_is_judged_once_in_any_order_of_events(
             ended += 1
         event = EVENTS[hook]
         fields = {"request_id": request_id} if "request_id" in event.__struct_fields__ else {}
-        getattr(registry.hooks, hook)(make_event(event, **fields))
+        fired = make_event(event, **fields)
+        if isinstance(fired, RequestFinished):
+            tell(registry.hooks, judging.judge, (), fired)
+        else:
+            getattr(registry.hooks, hook)(fired)
     assert len(verdicts(recorder, "all")) == ended
     assert len(judging) == len(open_requests)
 
@@ -435,7 +443,7 @@ def test_packets_are_listened_to_only_for_a_limit_of_the_first(
     registry: HookRegistry, feed: Feed
 ) -> None:
     for number, objective in enumerate((about("all"), SPEECH)):
-        judging = ObjectivesListener([objective], registry.hooks.omni_request_judged)
+        judging = ObjectivesListener([objective])
         registry.register(judging, f"judge {number}")
         assert len(registry.hooks.omni_media_packet.listeners) == number
 
@@ -518,13 +526,52 @@ def test_verdicts_stand_at_0_for_the_models_that_an_objective_is_about(expose: A
         assert exposed.value("slo_target_ratio", objective="tiny") == 0.9
 
 
-def test_verdict_is_there_before_the_request_counts_as_ended(
-    hooks: Any, expose: Any, listen: Listen
+def test_verdicts_are_told_before_the_end_of_their_request_which_has_them(
+    feed: Feed, listen: Listen, recorder: Recorder
 ) -> None:
-    with expose(objectives=(SPEECH,)):
-        listen(SPEECH)
-        called = [heard.plugin for heard in hooks.omni_request_finished.listeners]
-    assert called.index("objectives") < called.index("prometheus")
+    listen(about("quick"), about("slow"), about("other", models=frozenset({"other"})))
+    feed.arrive()
+    feed.finish(seconds=6.0)
+    *judged, finished = recorder.events[-3:]
+    assert [type(event) for event in judged] == [RequestJudged] * 2
+    assert isinstance(finished, RequestFinished)
+    assert finished.verdicts == tuple(judged)
+    assert [(v.objective, v.verdict) for v in finished.verdicts] == [
+        ("quick", "bad"),
+        ("slow", "bad"),
+    ]
+
+
+def test_request_is_told_to_have_ended_whatever_its_judge_raises(
+    feed: Feed, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    def judge(event: RequestFinished) -> list[RequestJudged]:
+        raise ZeroDivisionError("by a limit")
+
+    feed.judged_by = judge
+    feed.arrive()
+    feed.finish()
+    assert recorder.only(RequestFinished).verdicts == ()
+    assert "judging a request" in caplog.text
+
+
+def test_request_is_judged_for_whoever_hears_of_its_end_alone(
+    registry: HookRegistry, feed: Feed
+) -> None:
+    judging = ObjectivesListener([about("all")])
+    registry.register(judging, "objectives", timed=False)
+    feed.judged_by = judging.judge
+    ended: list[RequestFinished] = []
+
+    class Ends:
+        @hookimpl
+        def omni_request_finished(self, event: RequestFinished) -> None:
+            ended.append(event)
+
+    registry.register(Ends())
+    feed.arrive()
+    feed.finish()
+    assert [verdict.objective for verdict in ended[0].verdicts] == ["all"]
 
 
 def test_built_in_listener_is_no_news_while_it_works(

@@ -58,15 +58,13 @@ class _Open:
 
 
 class ObjectivesListener:
-    """Calls ``omni_request_judged`` once for each request and objective that is about it.
+    """Gathers what the objectives' limits need of each request, by their hooks and no others.
 
-    Listens to the hooks that the objectives' limits need, and to no others.
+    Whoever ends a request has it judged by :meth:`judge`, once, before its end is told.
     """
 
-    def __init__(self, objectives: Sequence[Objective], judged: Any) -> None:
-        """``judged`` is the hook."""
+    def __init__(self, objectives: Sequence[Objective]) -> None:
         self._objectives = tuple(objectives)
-        self._judged = judged
         #: By request id.
         self._open: dict[str, _Open] = {}
         #: Model and stage of those that make audio.
@@ -113,12 +111,12 @@ class ObjectivesListener:
             request.left_stalled |= event.ending == "left_stalled"
             _take(request, self._of_streams, event)
 
-    @hookimpl
-    def omni_request_finished(self, event: RequestFinished) -> None:
+    def judge(self, event: RequestFinished) -> list[RequestJudged]:
+        """The verdicts on a request that has ended; it is followed no longer."""
         known = self._open.pop(event.request_id, None)
         about = [one for one in self._objectives if _is_about(one, known, event)]
-        if not about or not self._judged.listeners:
-            return
+        if not about:
+            return []
         request = known or _Open(())
         _take(request, self._at_end, event)
         ended = Ended(
@@ -128,17 +126,7 @@ class ObjectivesListener:
             running=_running(request, event),
             left_stalled=request.left_stalled,
         )
-        for objective in about:
-            verdict, broken = judge(objective, ended)
-            self._judged(
-                RequestJudged(
-                    request_id=event.request_id,
-                    model_name=event.model_name,
-                    objective=objective.name,
-                    verdict=verdict,
-                    broken=broken,
-                )
-            )
+        return [_verdict(objective, ended, event) for objective in about]
 
     def _hearing(self, values: dict[str, Value], modality: str | None) -> Callable[[Any], None]:
         """An implementation that takes these values of an event."""
@@ -168,6 +156,17 @@ class ObjectivesListener:
                     _take(request, values, event)
 
         return hear
+
+
+def _verdict(objective: Objective, ended: Ended, event: RequestFinished) -> RequestJudged:
+    verdict, broken = judge(objective, ended)
+    return RequestJudged(
+        request_id=event.request_id,
+        model_name=event.model_name,
+        objective=objective.name,
+        verdict=verdict,
+        broken=broken,
+    )
 
 
 def _take(request: _Open, values: dict[str, Value], event: Event) -> None:

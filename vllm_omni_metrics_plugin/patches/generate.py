@@ -75,6 +75,7 @@ class Call:
             self.nobodys = request_id
             self.requests.nobodys.add(request_id)
             return
+        answering = self.answering
         self.request = self.requests.begin(
             request_id,
             self.external_request_id,
@@ -82,6 +83,8 @@ class Call:
             self.arrived_at,
             self.streamed,
             self.modalities,
+            endpoint=None if answering is None else answering.endpoint,
+            transport=None if answering is None else answering.exchange.kind,
         )
         http.attach(self.request, self.answering)
 

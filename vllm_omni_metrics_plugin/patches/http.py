@@ -50,7 +50,10 @@ class Connection:
     receive, a task of ours does; what it gets is what the application receives next.
     """
 
-    __slots__ = ("_is_read", "_receive", "_receiving", "_scope", "_send", "_watcher", "exchange")
+    __slots__ = (
+        *("_endpoint", "_is_read", "_receive", "_receiving", "_scope", "_send", "_watcher"),
+        "exchange",
+    )
 
     def __init__(
         self,
@@ -60,6 +63,7 @@ class Connection:
     ) -> None:
         self.exchange = Exchange("http" if scope["type"] == "http" else "websocket")
         self._scope: Message | None = scope
+        self._endpoint: str | None = None
         self._receive = receive
         self._send = send
         #: How many calls of the application wait for the server's next message.
@@ -74,6 +78,17 @@ class Connection:
         if self._scope is None:
             return ""
         return str(getattr(self._scope.get("route"), "path", self._scope.get("path", "")))
+
+    @property
+    def endpoint(self) -> str | None:
+        """The template of the route; None before it is found, and where the application has none.
+
+        Unlike :attr:`route`, also when all is over.
+        """
+        if self._scope is not None:
+            template = getattr(self._scope.get("route"), "path", None)
+            self._endpoint = None if template is None else str(template)
+        return self._endpoint
 
     def attach(self, request: OpenRequest) -> None:
         """The engine is called for this client."""
@@ -138,6 +153,8 @@ class Connection:
         self.exchange.ends()
         if self._receiving == 0:
             self._stop_watching()
+        with internal_errors.suppressed("reading a route"):
+            self._endpoint = self.endpoint  # a job that it ordered may begin later
         self._scope = None  # the engine keeps the first call's context for good
 
     async def _received(self) -> Message:
@@ -194,12 +211,14 @@ def _retrieve(watcher: asyncio.Task[Message]) -> None:
 class Job:
     """Work that was ordered in one response and outlives it."""
 
-    __slots__ = ("exchange",)
+    __slots__ = ("endpoint", "exchange")
     #: No request's path.
     route = ""
 
-    def __init__(self) -> None:
+    def __init__(self, endpoint: str | None) -> None:
         self.exchange = Exchange("job")
+        #: Of the order.
+        self.endpoint = endpoint
 
     def attach(self, request: OpenRequest) -> None:
         """The engine is called for this job."""
@@ -229,7 +248,8 @@ def attach(request: OpenRequest, current: Connection | Job | None) -> None:
 @contextlib.contextmanager
 def job() -> Iterator[None]:
     """The requests of the block end with it, whatever its caller answers."""
-    current = Job()
+    order = _answering.get()
+    current = Job(None if order is None else order.endpoint)
     token = _answering.set(current)
     try:
         yield

@@ -23,6 +23,7 @@ from vllm_omni_metrics_plugin.patches.transfer_keys import requests_of
 from vllm_omni_metrics_plugin.requests import OpenRequests
 from vllm_omni_metrics_plugin.requests.arrival import WallClock
 from vllm_omni_metrics_plugin.requests.bindings import Binding
+from vllm_omni_metrics_plugin.requests.end import Judge
 
 #: Takes what this process sees of hops and executions.
 Report = Callable[[WireEvent], None]
@@ -42,13 +43,16 @@ class Stage:
 class EngineState:
     """Every patch gets it when it is applied; see ``startup`` for the one of a real process."""
 
-    def __init__(self, hooks: Any, players: Sequence[float] = PLAYERS) -> None:
+    def __init__(
+        self, hooks: Any, players: Sequence[float] = PLAYERS, judge: Judge | None = None
+    ) -> None:
         """``hooks`` are those of a :class:`~vllm_omni_metrics_plugin.hooks.HookRegistry`.
 
-        ``players`` of streamed audio, by the seconds that they buffer.
+        ``players`` of streamed audio, by the seconds that they buffer. ``judge`` of what each
+        request was like at its end.
         """
         self.hooks = hooks
-        self.requests = OpenRequests(hooks, players)
+        self.requests = OpenRequests(hooks, players, judge)
         #: In which endpoints say when a request reached them.
         self.wall_clock = WallClock()
         self.transfers = Transfers(hooks, self._owner)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
+from vllm_omni_metrics_plugin.hooks.events import Transport
 from vllm_omni_metrics_plugin.requests.utterance import Utterance
 
-Kind = Literal["http", "websocket", "job"]
 #: How ``generate`` was over: by itself, closed or cancelled by whoever called it, or by an
 #: exception of its own.
 Ending = Literal["ended", "closed", "raised"]
@@ -46,7 +46,7 @@ class Exchange:
         "utterance",
     )
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Transport) -> None:
         self.kind = kind
         #: HTTP status of the response; None before it, and where there is none.
         self.status: int | None = None

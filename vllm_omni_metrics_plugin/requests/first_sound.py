@@ -6,7 +6,7 @@ copied there and looked at by the one thread of all streams.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -65,12 +65,10 @@ class FirstSound:
             self._give_up("internal_error")
             internal_errors.report("copying sound", error)
 
-    def when_looked_at(self, call: Callable[[], object]) -> None:
-        """Make ``call`` once all that came was looked at: now, unless some of it waits."""
-        if self._given == self._looked_at:
-            call()
-        else:
-            self._background.put(call)
+    @property
+    def is_looked_at(self) -> bool:
+        """Nothing that came waits to be looked at."""
+        return self._given == self._looked_at
 
     def _take(
         self,

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from vllm_omni_metrics_plugin.hooks import PlaybackStalled
 from vllm_omni_metrics_plugin.requests.stalls import Watched
-from vllm_omni_metrics_plugin.requests.stream import Stream, Waited
+from vllm_omni_metrics_plugin.requests.stream import EndedStream, Stream, Waited
 from vllm_omni_metrics_plugin.requests.utterance import OpenRequests, Utterance
 
 
@@ -38,7 +38,11 @@ def begin(request: OpenRequest, stage: int) -> Stream | None:
     """A stage is to make audio for it; None where nobody asks what is heard."""
     requests, utterance = request.requests, request.utterance
     hooks = requests.hooks
-    if not hooks.omni_stream_finished.listeners and not hooks.omni_playback_stalled.listeners:
+    if not (
+        hooks.omni_stream_finished.listeners
+        or hooks.omni_request_finished.listeners
+        or hooks.omni_playback_stalled.listeners
+    ):
         return None
     if utterance is None:
         stream = Stream(requests.players, requests.background)
@@ -71,19 +75,24 @@ def packet(
         request.requests.stalls.came(stream.watched, now)
 
 
-def finish(request: OpenRequest, outcome: str) -> None:
-    """Not when the engine was done: the listener may have left after it."""
+def finish(request: OpenRequest, outcome: str) -> list[EndedStream]:
+    """Its streams are over; those that end with it are to be told of.
+
+    Not when the engine was done: the listener may have left after it.
+    """
     streams = list(request.streams.items())
     utterance, request.utterance = request.utterance, None
     if utterance is not None:
         replicas = {stage: request.replica(stage) for stage, _ in streams}
         utterance.settles(request.request_id, request.model_name, outcome, replicas)
-        return
+        return []
     now = time.monotonic()
+    ended = []
     for stage, stream in streams:
         stream.over(outcome, now, request.requests.stalls)
         maker = (request.request_id, request.model_name, stage, request.replica(stage))
-        stream.tell_end(request.requests.hooks, maker, request.waited)
+        ended.append(EndedStream(stream, maker, request.waited))
+    return ended
 
 
 def _tell_stall(

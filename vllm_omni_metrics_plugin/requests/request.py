@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from vllm_omni_metrics_plugin.hooks import (
+    ImageFinished,
     MediaPacket,
     RequestFinished,
 )
+from vllm_omni_metrics_plugin.hooks.events import Transport
 from vllm_omni_metrics_plugin.requests import heard, utterance
 from vllm_omni_metrics_plugin.requests.audio import AudioOutput
 from vllm_omni_metrics_plugin.requests.encoding import Encoding, current_encoding
+from vllm_omni_metrics_plugin.requests.end import Judge, Media, tell
 from vllm_omni_metrics_plugin.requests.exchange import Ending, Exchange
 from vllm_omni_metrics_plugin.requests.executions import Executions
 from vllm_omni_metrics_plugin.requests.failure import Failure, cause_of, failure_of
 from vllm_omni_metrics_plugin.requests.outcome import CUT_SHORT, ending_of, outcome_of
 from vllm_omni_metrics_plugin.requests.paths import Paths
-from vllm_omni_metrics_plugin.requests.stream import Stream, Waited
+from vllm_omni_metrics_plugin.requests.stream import Stream, Waited, when_looked_at
 from vllm_omni_metrics_plugin.requests.streamed_input import StreamedInput
 from vllm_omni_metrics_plugin.requests.utterance import Utterance
 from vllm_omni_metrics_plugin.requests.visual import VisualOutput
@@ -34,6 +38,8 @@ class OpenRequests(utterance.OpenRequests, Protocol):
     """All that are open, to one of them."""
 
     executions: Executions
+    #: None where nobody has objectives.
+    judge: Judge | None
 
     def close(self, request: OpenRequest) -> bool:
         """Forget it; False if that was done before."""
@@ -52,8 +58,10 @@ class OpenRequest:
         "encoding",
         "ended_at",
         "ending",
+        "endpoint",
         "error_event",
         "exchange",
+        "external_request_id",
         "failed",
         "finish_reasons",
         "model_name",
@@ -66,6 +74,7 @@ class OpenRequest:
         "stopped",
         "streamed_input",
         "streams",
+        "transport",
         "utterance",
         "visual",
     )
@@ -80,6 +89,10 @@ class OpenRequest:
     ) -> None:
         self.requests = requests
         self.request_id = request_id
+        #: Under which its client knows it, and where that called, as far as it is known.
+        self.external_request_id = ""
+        self.endpoint: str | None = None
+        self.transport: Transport | None = None
         self.model_name = model_name
         self.arrived_at = arrived_at
         #: None if all of it was there at the arrival.
@@ -264,32 +277,57 @@ class OpenRequest:
             delivered=self.delivered,
             finish_reasons=reasons,
         )
+        status = self.exchange.status if self.exchange is not None else None
         self.exchange = None
-        heard.finish(self, outcome)
-        self.requests.executions.closed(self, ended_at, {*self.audio, *self.visual})
+        requests = self.requests
+        ended = heard.finish(self, outcome)
+        requests.executions.closed(self, ended_at, {*self.audio, *self.visual})
+        media = Media()
         if outcome not in CUT_SHORT:
-            self._finish_audio()
-            self._finish_visual()
-        finished = self.requests.hooks.omni_request_finished
-        if finished.listeners:
-            starts = [work.started_at for work in stages if work.started_at is not None]
-            works, waited = dict(self.stages), self._waited_until(ended_at)
-            whole = () if outcome in CUT_SHORT else self.paths.to_end(ended_at, waited, works)
-            finished(
-                RequestFinished(
-                    request_id=self.request_id,
-                    model_name=self.model_name,
-                    outcome=outcome,
-                    end_to_end_seconds=waited,
-                    queue_seconds=self._queued_until(min(starts)) if starts else None,
-                    dispatched=self.dispatched,
-                    started=any(work.started or work.ended for work in stages),
-                    during_input=self._is_during_input,
-                    first_packet_path=self.paths.to_first_packet(works),
-                    critical_path=whole,
-                    failure=failure,
-                )
-            )
+            self._finish_audio(media)
+            self._finish_visual(media)
+        event = None
+        if requests.hooks.omni_request_finished.listeners or requests.judge is not None:
+            event = self._finished(outcome, failure, status, ended_at, media)
+        when_looked_at(
+            ended, requests.background, partial(tell, requests.hooks, requests.judge, ended, event)
+        )
+
+    def _finished(
+        self,
+        outcome: str,
+        failure: Failure | None,
+        status: int | None,
+        ended_at: float,
+        media: Media,
+    ) -> RequestFinished:
+        """The event of the end, without what its listener heard and the verdicts."""
+        works, waited = dict(self.stages), self._waited_until(ended_at)
+        starts = [work.started_at for work in works.values() if work.started_at is not None]
+        whole = () if outcome in CUT_SHORT else self.paths.to_end(ended_at, waited, works)
+        return RequestFinished(
+            request_id=self.request_id,
+            model_name=self.model_name,
+            outcome=outcome,
+            end_to_end_seconds=waited,
+            queue_seconds=self._queued_until(min(starts)) if starts else None,
+            dispatched=self.dispatched,
+            started=any(work.started or work.ended for work in works.values()),
+            during_input=self._is_during_input,
+            first_packet_path=self.paths.to_first_packet(works),
+            critical_path=whole,
+            failure=failure,
+            external_request_id=self.external_request_id,
+            endpoint=self.endpoint,
+            transport=self.transport,
+            arrived_at=self.arrived_at,
+            status=status,
+            stages=tuple(works[stage].summary(stage) for stage in sorted(works)),
+            packets=self.packets,
+            audio=tuple(media.audio),
+            images=tuple(media.images),
+            videos=tuple(media.videos),
+        )
 
     @property
     def _is_during_input(self) -> bool:
@@ -320,16 +358,20 @@ class OpenRequest:
         replica = output.replica if output is not None else None
         return work.replica if replica is None and work is not None else replica
 
-    def _finish_audio(self) -> None:
-        finished = self.requests.hooks.omni_audio_finished
-        if finished.listeners:
+    def _finish_audio(self, media: Media) -> None:
+        hooks = self.requests.hooks
+        finished = hooks.omni_audio_finished
+        if finished.listeners or hooks.omni_request_finished.listeners:
             for stage, output in self.audio.items():
                 work = self.stages.get(stage)
-                finished(output.finished(self.request_id, self.model_name, stage, work))
+                event = output.finished(self.request_id, self.model_name, stage, work)
+                media.audio.append(event)
+                if finished.listeners:
+                    finished(event)
 
-    def _finish_visual(self) -> None:
+    def _finish_visual(self, media: Media) -> None:
         for stage, output in self.visual.items():
-            output.finish(
+            event = output.finish(
                 self.requests.hooks,
                 self.request_id,
                 self.model_name,
@@ -338,3 +380,7 @@ class OpenRequest:
                 requested=self.requested_frame_rates.get(stage),
                 encoding=self.encoding,
             )
+            if isinstance(event, ImageFinished):
+                media.images.append(event)
+            elif event is not None:
+                media.videos.append(event)

@@ -19,9 +19,11 @@ from vllm_omni_metrics_plugin.hooks import (
     StageFinished,
     StageSubmitted,
 )
+from vllm_omni_metrics_plugin.hooks.events import Transport
 from vllm_omni_metrics_plugin.media.playback import PLAYERS
 from vllm_omni_metrics_plugin.requests.background import Background
 from vllm_omni_metrics_plugin.requests.bindings import Bindings
+from vllm_omni_metrics_plugin.requests.end import Judge
 from vllm_omni_metrics_plugin.requests.executions import Executions
 from vllm_omni_metrics_plugin.requests.request import OpenRequest
 from vllm_omni_metrics_plugin.requests.stalls import Stalls
@@ -31,13 +33,17 @@ from vllm_omni_metrics_plugin.requests.streamed_input import StreamedInput
 class OpenRequests:
     """All open requests of an engine, by the engine's internal id."""
 
-    def __init__(self, hooks: Any, players: Sequence[float] = PLAYERS) -> None:
+    def __init__(
+        self, hooks: Any, players: Sequence[float] = PLAYERS, judge: Judge | None = None
+    ) -> None:
         """``hooks`` are those of a :class:`~vllm_omni_metrics_plugin.hooks.HookRegistry`.
 
-        ``players`` of streamed audio, by the seconds that they buffer.
+        ``players`` of streamed audio, by the seconds that they buffer. ``judge`` of what each
+        request was like at its end.
         """
         self.hooks = hooks
         self.players = players
+        self.judge = judge
         self.background = Background()
         self.stalls = Stalls()
         self.by_id: dict[str, OpenRequest] = {}
@@ -56,13 +62,17 @@ class OpenRequests:
         arrived_at: float | None,
         streamed_input: StreamedInput | None = None,
         modalities: tuple[str, ...] = (),
+        endpoint: str | None = None,
+        transport: Transport | None = None,
     ) -> OpenRequest:
         """A request arrived; ``arrived_at`` in monotonic seconds, None if it is not known.
 
         ``streamed_input``, unless all of its input is there. ``modalities`` are those that it asks
-        for, as far as that is known.
+        for, as far as that is known; so are ``endpoint`` and ``transport`` of its client.
         """
         request = OpenRequest(self, request_id, model_name, arrived_at, streamed_input)
+        request.external_request_id = external_request_id
+        request.endpoint, request.transport = endpoint, transport
         self.by_id[request_id] = request
         self.bindings.begin(request_id, model_name)
         if self.hooks.omni_request_arrived.listeners:
@@ -73,6 +83,8 @@ class OpenRequests:
                     model_name=model_name,
                     arrived_at=time.monotonic() if arrived_at is None else arrived_at,
                     modalities=modalities,
+                    endpoint=endpoint,
+                    transport=transport,
                 )
             )
         return request
@@ -223,6 +235,8 @@ class OpenRequests:
             work.diffusion = diffusion
             if work.had_pieces:
                 tokens_in = tokens_out = None
+            work.finish_reason = finish_reason
+            work.tokens_in, work.tokens_out = tokens_in, tokens_out
         if request is not None:
             self.executions.finished(request, stage, now)
         if self.hooks.omni_stage_finished.listeners:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.hooks import Playing, StreamFinished
 from vllm_omni_metrics_plugin.hooks.events import Unheard
 from vllm_omni_metrics_plugin.media.playback import Playback, Player
@@ -72,30 +73,18 @@ class Stream:
         else:
             self.playback.end(at)
 
-    def tell_end(self, hooks: Any, maker: Maker, waited: Waited, requests: int = 1) -> None:
-        """Call ``omni_stream_finished`` once its packets were looked at, on another thread then.
+    @property
+    def is_looked_at(self) -> bool:
+        """All that came was looked at for its first sound."""
+        return self.first_sound.is_looked_at
+
+    def finished(self, maker: Maker, waited: Waited, requests: int = 1) -> StreamFinished:
+        """The event of its end, once all that came was looked at.
 
         ``maker`` and ``waited`` are of the request that made it, or of the last and the first one
         of so many ``requests``.
         """
-
-        hook = hooks.omni_stream_finished
-
-        def tell() -> None:
-            hook(self._finished(*maker, waited, requests))
-
-        if hook.listeners:
-            self.first_sound.when_looked_at(tell)
-
-    def _finished(
-        self,
-        request_id: str,
-        model_name: str,
-        stage: int,
-        replica: int | None,
-        waited: Waited,
-        requests: int = 1,
-    ) -> StreamFinished:
+        request_id, model_name, stage, replica = maker
         playback = self.playback
         measured = not self.lacks_rate
         heard = measured and playback.first_at is not None
@@ -144,3 +133,36 @@ def _playing(player: Player) -> Playing:
         first_stall_at_seconds=player.first_stall_at_seconds,
         played_seconds=player.played_seconds,
     )
+
+
+class EndedStream(NamedTuple):
+    """A stream that is over, and whose it was."""
+
+    stream: Stream
+    maker: Maker
+    waited: Waited
+    #: Of which it was made.
+    requests: int = 1
+
+
+def when_looked_at(
+    ended: Sequence[EndedStream], background: Background, call: Callable[[], object]
+) -> None:
+    """Make ``call`` once all that came of them was looked at: now, unless some of it waits."""
+    if all(one.stream.is_looked_at for one in ended):
+        call()
+    else:
+        background.put(call)
+
+
+def tell_streams(hooks: Any, ended: Sequence[EndedStream]) -> tuple[StreamFinished, ...]:
+    """Call ``omni_stream_finished`` of each, all of which was looked at; returns its events."""
+    told = []
+    with internal_errors.suppressed("the end of a stream"):
+        hook = hooks.omni_stream_finished
+        for one in ended:
+            event = one.stream.finished(one.maker, one.waited, one.requests)
+            told.append(event)
+            if hook.listeners:
+                hook(event)
+    return tuple(told)

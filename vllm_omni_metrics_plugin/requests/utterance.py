@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from vllm_omni_metrics_plugin.requests.background import Background
 from vllm_omni_metrics_plugin.requests.stalls import Stalls
-from vllm_omni_metrics_plugin.requests.stream import BROKEN, Maker, Stream, Waited
+from vllm_omni_metrics_plugin.requests.stream import (
+    BROKEN,
+    EndedStream,
+    Maker,
+    Stream,
+    Waited,
+    tell_streams,
+    when_looked_at,
+)
 
 
 class OpenRequests(Protocol):
@@ -123,9 +132,13 @@ class Utterance:
             return
         self._finished = True
         requests, now = self._open_requests, time.monotonic()
+        waited = self._waited or Waited(None)
+        ended = []
         for stage, maker in self._heard.items():
             stream = self._streams[stage]
             stream.over(self._outcome, now, requests.stalls)
-            stream.tell_end(requests.hooks, maker, self._waited or Waited(None), self._requests)
+            ended.append(EndedStream(stream, maker, waited, self._requests))
         self._streams.clear()
         self._heard.clear()
+        if ended and requests.hooks.omni_stream_finished.listeners:
+            when_looked_at(ended, requests.background, partial(tell_streams, requests.hooks, ended))

@@ -91,26 +91,32 @@ class VisualOutput:
         *,
         requested: float | None,
         encoding: Encoding | None,
-    ) -> None:
-        """Their end is told, that of videos when ``encoding`` says at what rate it encodes them."""
-        if not self.is_video:
-            if hooks.omni_image_finished.listeners:
-                hooks.omni_image_finished(self.image_finished(request_id, model_name, stage, work))
-            return
-        finished = hooks.omni_video_finished
+    ) -> ImageFinished | VideoFinished | None:
+        """Their end is told, that of videos when ``encoding`` says at what rate it encodes them.
+
+        Returns the event, as far as anybody asks for it or for the whole of the request; None of
+        videos whose rate is not said yet.
+        """
+        hook = hooks.omni_video_finished if self.is_video else hooks.omni_image_finished
+        told: list[ImageFinished | VideoFinished] = []
 
         def finish(encoded: float | None) -> None:
-            if finished.listeners:
-                finished(
-                    self.video_finished(
-                        request_id, model_name, stage, work, requested=requested, encoded=encoded
-                    )
-                )
+            if not hook.listeners and not hooks.omni_request_finished.listeners:
+                return
+            about = (request_id, model_name, stage, work)
+            told.append(
+                self.video_finished(*about, requested=requested, encoded=encoded)
+                if self.is_video
+                else self.image_finished(*about)
+            )
+            if hook.listeners:
+                hook(told[0])
 
-        if encoding is None:
+        if encoding is None or not self.is_video:
             finish(None)
         else:
             encoding.when_said(finish)
+        return told[0] if told else None
 
     def image_finished(
         self, request_id: str, model_name: str, stage: int, work: StageWork | None

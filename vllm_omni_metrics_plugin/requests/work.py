@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from vllm_omni_metrics_plugin.hooks import DiffusionWork
+from vllm_omni_metrics_plugin.hooks import DiffusionWork, StageSummary
 from vllm_omni_metrics_plugin.requests.streamed_input import StreamedInput
 
 #: How a stage delivers its output: new parts, the whole so far each time, or once at the end.
@@ -20,6 +20,7 @@ class StageWork:
         "diffusion",
         "ended",
         "ended_at",
+        "finish_reason",
         "finish_reasons",
         "gave_nothing",
         "gave_output",
@@ -32,6 +33,8 @@ class StageWork:
         "started_at",
         "submitted_at",
         "tells_end",
+        "tokens_in",
+        "tokens_out",
     )
 
     def __init__(self, submitted_at: float, delivery: Delivery | None) -> None:
@@ -41,6 +44,10 @@ class StageWork:
         self.generation_seconds: float | None = None
         #: The engine's words: one, or one for each piece of a streamed input and its end.
         self.finish_reasons: set[str | None] = set()
+        #: Of its finish.
+        self.finish_reason: str | None = None
+        self.tokens_in: int | None = None
+        self.tokens_out: int | None = None
         self.diffusion: DiffusionWork | None = None
         #: It was done with a piece of a streamed input before the end. The engine then counts the
         #: tokens of the last piece or of all of them, and does not say which.
@@ -72,3 +79,29 @@ class StageWork:
         if streamed_input.ended_at is None:
             return None
         return finished_at - max(self.submitted_at, streamed_input.ended_at)
+
+    def summary(self, stage: int) -> StageSummary:
+        """What is known of it now."""
+        started_at, ended_at = self.started_at, self.ended_at
+        queued = executed = None
+        if started_at is not None:
+            ready_at, input_at = self.submitted_at, self.input_at
+            if input_at is not None and not self.tells_end:  # a diffusion engine begins without it
+                ready_at = max(ready_at, input_at)
+            queued = max(0.0, started_at - ready_at)
+            if ended_at is not None:
+                executed = max(0.0, ended_at - started_at)
+        return StageSummary(
+            stage=stage,
+            replica=self.replica,
+            submitted_at=self.submitted_at,
+            started_at=started_at,
+            ended_at=ended_at,
+            queue_seconds=queued,
+            execute_seconds=executed,
+            generation_seconds=self.generation_seconds,
+            tokens_in=self.tokens_in,
+            tokens_out=self.tokens_out,
+            finish_reason=self.finish_reason,
+            diffusion=self.diffusion,
+        )

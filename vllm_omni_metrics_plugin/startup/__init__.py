@@ -21,6 +21,7 @@ from vllm_omni_metrics_plugin.patches import Patches, process
 from vllm_omni_metrics_plugin.patches.seams.releases import BY_VERSION
 from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.patches.table import seams_of
+from vllm_omni_metrics_plugin.requests.end import Judge
 from vllm_omni_metrics_plugin.settings import Settings
 from vllm_omni_metrics_plugin.startup.channel import open_channel
 from vllm_omni_metrics_plugin.startup.scrapes import answer_scrapes
@@ -64,9 +65,10 @@ def start(environ: Mapping[str, str]) -> EngineState | None:
         # First, and so the last of all that this process does at its end.
         atexit.register(api_servers.withdraw_gauges)
     loading: Loading = nullcontext
+    judge: Judge | None = None
     if role == "server":
-        loading = _register_built_in(settings, warn)
-    state = EngineState(plugins.hooks, settings.players)
+        loading, judge = _register_built_in(settings, warn)
+    state = EngineState(plugins.hooks, settings.players, judge)
     open_channel(settings, role, state)
     if role == "server":
         answer_scrapes(settings, state)
@@ -89,9 +91,15 @@ def start(environ: Mapping[str, str]) -> EngineState | None:
     return state
 
 
-def _register_built_in(settings: Settings, warn: Callable[[str], None]) -> Loading:
-    """The exporter and the objectives; returns what other hook plugins are loaded under."""
+def _register_built_in(
+    settings: Settings, warn: Callable[[str], None]
+) -> tuple[Loading, Judge | None]:
+    """The exporter and the objectives.
+
+    Returns what other hook plugins are loaded under, and who judges requests.
+    """
     loading: Loading = nullcontext
+    judge: Judge | None = None
     objectives: tuple[Objective, ...] = ()
     if settings.slo is not None and OBJECTIVES not in settings.hooks_blocked:
         objectives = read(settings.slo, warn)
@@ -110,10 +118,10 @@ def _register_built_in(settings: Settings, warn: Callable[[str], None]) -> Loadi
         )
         plugins.register(exporter, BUILT_IN, timed=False)
     if objectives:
-        # After the exporter, and so called before it: who sees a request ended sees its verdicts.
-        listener = ObjectivesListener(objectives, plugins.hooks.omni_request_judged)
+        listener = ObjectivesListener(objectives)
         plugins.register(listener, OBJECTIVES, timed=False)
-    return loading
+        judge = listener.judge
+    return loading, judge
 
 
 def _log_limits() -> None:

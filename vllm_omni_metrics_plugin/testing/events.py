@@ -108,6 +108,8 @@ _FAILURES = {
     "error": "stage_error",
     "rejected": "invalid_request",
 }
+#: The usual status, where it is not 200; who left may have been sent one before.
+_STATUSES = {"error": 500, "rejected": 400}
 #: By type, for fields that are not in the list.
 _PLAIN: dict[Any, Any] = {int: 0, float: 1.0, str: "text", bool: True}
 
@@ -156,11 +158,14 @@ def speech_request(
     submitted_at = arrived_at + queue_seconds
     same: dict[str, Any] = {"request_id": internal}
     about: dict[str, Any] = {**same, "model_name": model_name}
+    client: dict[str, Any] = {
+        **{"external_request_id": request_id, "arrived_at": arrived_at},
+        **{"endpoint": "/v1/audio/speech", "transport": "http"},
+    }
     ended = arrived_at + first_packet_seconds + packet_seconds * max(0, packets - 1)
-    story: list[Event] = [
-        events.RequestArrived(**about, external_request_id=request_id, arrived_at=arrived_at)
-    ]
-    for stage, member in ((0, 0), (1, replica)):
+    members = ((0, 0), (1, replica))
+    story: list[Event] = [events.RequestArrived(**about, **client)]
+    for stage, member in members:
         story.append(
             events.StageSubmitted(
                 **about,
@@ -186,22 +191,19 @@ def speech_request(
                 streamed=streamed,
             )
         )
-    if outcome not in ("abort", "error", "rejected"):
-        for stage, member in ((0, 0), (1, replica)):
-            story.append(
-                events.StageFinished(
-                    **same,
-                    stage=stage,
-                    replica=member,
-                    finished_at=ended,
-                    generation_seconds=ended - submitted_at,
-                    tokens_in=0 if stage else tokens_in,
-                    tokens_out=tokens_out,
-                    finish_reason=outcome if stage == 0 else "stop",
-                )
-            )
+    works: list[dict[str, Any]] = [{"stage": stage, "replica": member} for stage, member in members]
+    audio: tuple[events.AudioFinished, ...] = ()
+    if outcome not in _FAILURES:
+        for work in works:
+            work |= {
+                "generation_seconds": ended - submitted_at,
+                "tokens_in": 0 if work["stage"] else tokens_in,
+                "tokens_out": tokens_out,
+                "finish_reason": "stop" if work["stage"] else outcome,
+            }
+            story.append(events.StageFinished(**same, **work, finished_at=ended))
         total = packets * samples
-        story.append(
+        audio = (
             events.AudioFinished(
                 **about,
                 stage=1,
@@ -212,16 +214,25 @@ def speech_request(
                 generation_seconds=ended - submitted_at,
                 first_packet_seconds=first_packet_seconds if streamed and packets else None,
                 streamed=streamed,
-            )
+            ),
         )
+        story.extend(audio)
     story.append(
         events.RequestFinished(
             **about,
+            **client,
             outcome=outcome,
             end_to_end_seconds=ended - arrived_at,
             queue_seconds=queue_seconds,
             dispatched=True,
             failure=_FAILURES.get(outcome),
+            status=_STATUSES.get(outcome, 200),
+            stages=tuple(
+                events.StageSummary(**work, submitted_at=submitted_at, ended_at=ended)
+                for work in works
+            ),
+            packets=packets,
+            audio=audio,
         )
     )
     return story

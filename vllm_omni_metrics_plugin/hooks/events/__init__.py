@@ -10,6 +10,7 @@ the value could not be measured; it is never replaced by 0.
 from __future__ import annotations
 
 from vllm_omni_metrics_plugin.hooks.events.base import Event
+from vllm_omni_metrics_plugin.hooks.events.diffusion import DiffusionWork
 from vllm_omni_metrics_plugin.hooks.events.media import (
     AudioFinished,
     ImageFinished,
@@ -30,7 +31,6 @@ from vllm_omni_metrics_plugin.hooks.events.process import (
 from vllm_omni_metrics_plugin.hooks.events.replicas import EngineStats, ReplicaJoined, ReplicaLeft
 from vllm_omni_metrics_plugin.hooks.events.requests import (
     Demand,
-    DiffusionWork,
     PathSegment,
     RequestArrived,
     RequestFinished,
@@ -40,6 +40,8 @@ from vllm_omni_metrics_plugin.hooks.events.requests import (
     StageFinished,
     StageStarted,
     StageSubmitted,
+    StageSummary,
+    Transport,
     Verdict,
 )
 from vllm_omni_metrics_plugin.hooks.events.transfers import (
@@ -80,10 +82,12 @@ __all__ = [
     "StageFinished",
     "StageStarted",
     "StageSubmitted",
+    "StageSummary",
     "StreamFinished",
     "TransferFailed",
     "TransferReceived",
     "TransferSent",
+    "Transport",
     "Unheard",
     "Verdict",
     "VideoFinished",

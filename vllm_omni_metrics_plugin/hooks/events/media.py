@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from vllm_omni_metrics_plugin.hooks.events.base import Event
-from vllm_omni_metrics_plugin.hooks.events.requests import DiffusionWork
+from vllm_omni_metrics_plugin.hooks.events.diffusion import DiffusionWork
 from vllm_omni_metrics_plugin.hooks.renamed import RenamedField
 from vllm_omni_metrics_plugin.media.playback import Ending
 
@@ -122,8 +122,8 @@ class Playing(msgspec.Struct, frozen=True, kw_only=True):
 class StreamFinished(Event, frozen=True, kw_only=True):
     """A response with streamed audio is over, whether its listener heard all of it or not.
 
-    Called before the request's :class:`RequestFinished`, in the same thread, but for a stream whose
-    last packets wait to be looked at for its first sound: then after it, in a thread of its own.
+    Called before the request's :class:`RequestFinished`, which has it, in the same thread. That of
+    an utterance of several requests is called when all of them have ended.
     """
 
     #: Of an utterance that was several requests, the last one's; so are stage and replica.

@@ -7,8 +7,16 @@ from typing import Literal
 import msgspec
 
 from vllm_omni_metrics_plugin.hooks.events.base import Event
+from vllm_omni_metrics_plugin.hooks.events.diffusion import DiffusionWork
+from vllm_omni_metrics_plugin.hooks.events.media import (
+    AudioFinished,
+    ImageFinished,
+    StreamFinished,
+    VideoFinished,
+)
 
 Verdict = Literal["good", "bad", "excluded", "unknown"]
+Transport = Literal["http", "websocket", "job"]
 
 
 class RequestArrived(Event, frozen=True, kw_only=True):
@@ -25,6 +33,12 @@ class RequestArrived(Event, frozen=True, kw_only=True):
     #: What it asks the engine to make, in the engine's words: ``text``, ``audio``, ``image``,
     #: ``video`` and others. Empty if the engine does not say, and for prompts of a script.
     modalities: tuple[str, ...] = ()
+    #: The template of the route that its client called, ``/v1/audio/speech`` for example; of a job,
+    #: the one that ordered it. None for prompts of a script, and where no route is known.
+    endpoint: str | None = None
+    #: What its client is answered over: ``http``, ``websocket``, or ``job`` where it was answered
+    #: with the number of one. None for prompts of a script.
+    transport: Transport | None = None
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,42 +112,6 @@ class StageEnded(Event, frozen=True, kw_only=True):
     model_name: str
 
 
-class DiffusionWork(msgspec.Struct, frozen=True, kw_only=True):
-    """What a diffusion engine did for a request, in its own timings; None where it gave none.
-
-    From the metrics of ``DiffusionEngine.step_streaming``. The steps are counted where they are
-    done, in ``DiffusionModelRunner``, by the calls of the noise schedulers.
-    """
-
-    #: Denoising steps that were executed, whatever was requested.
-    steps: int | None = None
-    #: Preparing the prompt and its pictures; None for pipelines that have nothing to prepare.
-    preprocess_seconds: float | None = None
-    #: Admission to output: waiting for the engine's turn, text encoding, all steps, decoding.
-    exec_seconds: float | None = None
-    #: Decoded tensors to images or video frames.
-    postprocess_seconds: float | None = None
-    #: The engine's step for the request as a whole: the three above and the output's transport.
-    step_seconds: float | None = None
-    #: The text encoder's part of the execution, all denoising steps, and latents to pixels or
-    #: sound, of the pass that the request may share with others. From the engine's own profiler of
-    #: pipelines (``--enable-diffusion-pipeline-profiler``); None where it is off, or has no such
-    #: part.
-    text_encode_seconds: float | None = None
-    denoise_seconds: float | None = None
-    vae_decode_seconds: float | None = None
-    #: Memory that the device's allocator held at most during the pass, as the engine's platform
-    #: says; None where it says none.
-    peak_memory_bytes: int | None = None
-
-    @property
-    def step_latency_seconds(self) -> float | None:
-        """One denoising step on average; None unless both were measured."""
-        if self.denoise_seconds is None or not self.steps:
-            return None
-        return self.denoise_seconds / self.steps
-
-
 class StageFinished(Event, frozen=True, kw_only=True):
     """A stage replica finished the request (``StagePool.build_stage_metrics``)."""
 
@@ -178,8 +156,56 @@ class PathSegment(msgspec.Struct, frozen=True, kw_only=True):
         return self.ended_at - self.began_at
 
 
+class RequestJudged(Event, frozen=True, kw_only=True):
+    """A request has ended, and whether it met one of the operator's objectives is certain."""
+
+    request_id: str
+    model_name: str
+    #: The name of the objective in the file that ``VLLM_OMNI_METRICS_SLO`` names.
+    objective: str
+    #: ``good``: the natural end, each limit measured and kept. ``bad``: something is ``broken``.
+    #: ``excluded``: it left, or was answered with HTTP 4xx, and had kept every limit so far.
+    #: ``unknown``: the natural end, with a limit that could not be measured.
+    verdict: Verdict
+    #: The limits that measured values broke, by the stems of their families; ``error``;
+    #: ``left_stalled``: the client left in a silence; ``left_late``: it left without what it waited
+    #: for, when the limit of that was past. Empty unless it is bad.
+    broken: tuple[str, ...]
+
+
+class StageSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What one stage did for a request, as far as it is known at the request's end."""
+
+    stage: int
+    #: None if none took it.
+    replica: int | None
+    #: Monotonic seconds, as are the next two; the first submit.
+    submitted_at: float
+    #: When it began to execute it, as :class:`StageStarted` says.
+    started_at: float | None = None
+    #: When it executed it no more, as :class:`StageEnded` says; None also while it goes on.
+    ended_at: float | None = None
+    #: Submit to start; of a stage that others feed, from the arrival of its first payload.
+    queue_seconds: float | None = None
+    #: Start to end.
+    execute_seconds: float | None = None
+    #: The rest is as :class:`StageFinished` says, and None if the stage did not finish it.
+    generation_seconds: float | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    finish_reason: str | None = None
+    diffusion: DiffusionWork | None = None
+
+
 class RequestFinished(Event, frozen=True, kw_only=True):
-    """The end of a request, exactly once per :class:`RequestArrived`, whatever happened."""
+    """The end of a request, exactly once per :class:`RequestArrived`, whatever happened.
+
+    The last of its events but for three: a diffusion stage that goes on with it has its
+    :class:`StageEnded` later, a stage whose start was reported late both that and its
+    :class:`StageStarted`, and an utterance of several requests its :class:`StreamFinished`. So it
+    has all that they said, and nobody has to keep it. Where a stream's last packets wait to be
+    looked at for its first sound, it comes from the thread that does.
+    """
 
     request_id: str
     model_name: str
@@ -212,20 +238,30 @@ class RequestFinished(Event, frozen=True, kw_only=True):
     #: The same up to the last output, so its sum is ``end_to_end_seconds``; () if that is None, and
     #: for what did not run to its natural end.
     critical_path: tuple[PathSegment, ...] = ()
-
-
-class RequestJudged(Event, frozen=True, kw_only=True):
-    """A request has ended, and whether it met one of the operator's objectives is certain."""
-
-    request_id: str
-    model_name: str
-    #: The name of the objective in the file that ``VLLM_OMNI_METRICS_SLO`` names.
-    objective: str
-    #: ``good``: the natural end, each limit measured and kept. ``bad``: something is ``broken``.
-    #: ``excluded``: it left, or was answered with HTTP 4xx, and had kept every limit so far.
-    #: ``unknown``: the natural end, with a limit that could not be measured.
-    verdict: Verdict
-    #: The limits that measured values broke, by the stems of their families; ``error``;
-    #: ``left_stalled``: the client left in a silence; ``left_late``: it left without what it waited
-    #: for, when the limit of that was past. Empty unless it is bad.
-    broken: tuple[str, ...]
+    #: As :class:`RequestArrived` says.
+    external_request_id: str | None = None
+    #: As :class:`RequestArrived` says.
+    endpoint: str | None = None
+    #: As :class:`RequestArrived` says.
+    transport: Transport | None = None
+    #: Monotonic seconds; None where the arrival is not known.
+    arrived_at: float | None = None
+    #: The HTTP status that its client was sent; None where none was, as on a websocket, for a job,
+    #: and if it left before.
+    status: int | None = None
+    #: Those that were given it, in their order.
+    stages: tuple[StageSummary, ...] = ()
+    #: Packets of audio that left for the client, empty ones not counted, whatever the outcome.
+    packets: int | None = None
+    #: One for each stage that made some, as it was told: so none of a request that was cut short
+    #: (``abort``, ``error``, ``rejected``), whatever had been made by then.
+    audio: tuple[AudioFinished, ...] = ()
+    #: The same of images.
+    images: tuple[ImageFinished, ...] = ()
+    #: The same of videos.
+    videos: tuple[VideoFinished, ...] = ()
+    #: What its listener heard, also of one that was cut short. Empty for a part of an utterance of
+    #: ``/v1/audio/speech/stream``, whose stream ends when all of its requests have ended.
+    streams: tuple[StreamFinished, ...] = ()
+    #: One for each of the operator's objectives that is about it.
+    verdicts: tuple[RequestJudged, ...] = ()
