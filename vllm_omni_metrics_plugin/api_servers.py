@@ -138,6 +138,7 @@ _LIMITS = (
             "metrics_hook_errors_total",
             "metrics_hook_dropped_events_total",
             "metrics_held_series_total",
+            "metrics_spans_dropped_total",
         ),
         "up to a second late, since a scrape is answered from files and asks nobody",
     ),

@@ -56,8 +56,8 @@ VARIABLES: tuple[Variable, ...] = (
         "all",
         "Comma-separated names of the installed hook plugins to load (entry point group "
         "`vllm_omni_metrics_plugin.hooks`); `-name` blocks one and keeps the others. "
-        "Set but empty: none. What is built in is loaded unless `-prometheus` or `-objectives` "
-        "blocks it.",
+        "Set but empty: none. What is built in is loaded unless `-prometheus`, `-objectives`, "
+        "`-traces` or `-otlp_metrics` blocks it.",
     ),
     Variable(
         f"{PREFIX}_NATIVE",
@@ -88,6 +88,18 @@ VARIABLES: tuple[Variable, ...] = (
         "none",
         "TOML file with the objectives that requests are judged by. The limits in it become bucket "
         "bounds of their families.",
+    ),
+    Variable(
+        f"{PREFIX}_TRACES",
+        "off",
+        "`1` sends a trace of each sampled request over OTLP. OpenTelemetry's own variables say "
+        "where to, and which are sampled: `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`, "
+        "`OTEL_TRACES_SAMPLER_ARG` and others.",
+    ),
+    Variable(
+        f"{PREFIX}_OTLP_METRICS",
+        "off",
+        "`1` sends metrics over OTLP as well, to where `OTEL_EXPORTER_OTLP_ENDPOINT` says.",
     ),
     Variable(
         f"{PREFIX}_TRACE",
@@ -139,6 +151,9 @@ class Settings:
     players: tuple[float, ...] = PLAYERS
     #: File with the objectives that requests are judged by.
     slo: str | None = None
+    #: Send traces of requests, and metrics, over OTLP.
+    traces: bool = False
+    otlp_metrics: bool = False
     #: Log every call of a hook plugin.
     trace: bool = False
     #: Bucket bounds that replace the catalogue's, by family stem.
@@ -166,6 +181,8 @@ def parse(environ: Mapping[str, str], warn: Warn = logger.warning) -> Settings:
         port=_port(environ.get(f"{PREFIX}_PORT"), warn),
         players=_players(environ.get(f"{PREFIX}_PLAYERS"), warn),
         slo=environ.get(f"{PREFIX}_SLO") or None,
+        traces=_switch(f"{PREFIX}_TRACES", environ.get(f"{PREFIX}_TRACES"), warn),
+        otlp_metrics=_switch(f"{PREFIX}_OTLP_METRICS", environ.get(f"{PREFIX}_OTLP_METRICS"), warn),
         trace=_switch(f"{PREFIX}_TRACE", environ.get(f"{PREFIX}_TRACE"), warn),
         buckets=_all_buckets(environ, warn),
     )

@@ -11,11 +11,9 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +25,7 @@ from testbed.pages.places import DOCS
 from testbed.paths import EXAMPLES, ROOT
 from testbed.server import Server, binary, free_port
 from tests.e2e.conftest import ON, is_idle, observing, outcomes, settled
+from tests.otlp import Receiver
 from vllm_omni_metrics_plugin.hooks.listener import FAULTS_IN_A_ROW
 from vllm_omni_metrics_plugin.scrape import scrape
 
@@ -103,23 +102,15 @@ class Served(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def collector() -> Iterator[Any]:
-    """The OTLP receiver of the example's own tests."""
-    sys.path.insert(0, str(ROOT / "examples" / "otlp_metrics" / "tests"))
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        from test_opentelemetry import Receiver
-    finally:
-        del sys.path[:2]
+def collector() -> Iterator[Receiver]:
     receiver = Receiver()
-    assert isinstance(receiver._server, ThreadingHTTPServer)
     yield receiver
     receiver.close()
 
 
 @pytest.fixture(scope="module")
 def served(
-    logs: Path, tmp_path_factory: pytest.TempPathFactory, collector: Any, pauses: Path
+    logs: Path, tmp_path_factory: pytest.TempPathFactory, collector: Receiver, pauses: Path
 ) -> Iterator[Served]:
     """A server with the hostile package, the walk's and the examples' installed beside it."""
     folder = tmp_path_factory.mktemp("hooks")
@@ -137,6 +128,7 @@ def served(
         "HOSTILE_HOOKS_PORT": str(port),
         "VLLM_OMNI_CPU_PAUSES": str(pauses),
         "VLLM_OMNI_ACCESS_LOG": str(folder / "access.jsonl"),
+        "VLLM_OMNI_METRICS_OTLP_METRICS": "1",
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         "OTEL_METRIC_EXPORT_INTERVAL": "500",
     }
@@ -347,11 +339,13 @@ def test_access_log_has_one_line_per_request_with_the_clients_numbers(served: Se
         assert line["packets"] >= 1
 
 
-def test_opentelemetry_collector_receives_every_request(served: Served, collector: Any) -> None:
+def test_opentelemetry_collector_receives_every_request(
+    served: Served, collector: Receiver
+) -> None:
     assert served.hooks("flush")
     [finished] = [
         account["calls"]
-        for hook, account in served.hooks.accounts("opentelemetry").items()
+        for hook, account in served.hooks.accounts("otlp_metrics").items()
         if hook == "omni_request_finished"
     ]
 

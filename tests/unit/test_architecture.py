@@ -70,7 +70,9 @@ MAY_IMPORT = {
     "requests": {"internal_errors", "media", "hooks"},
     "channel": {"internal_errors", "hooks"},
     "exposition": {"internal_errors", "api_servers", "exporters"},
-    "exporters": {"internal_errors", "api_servers", "catalog", "media", "hooks", "objectives"},
+    "exporters": {
+        *{"", "internal_errors", "api_servers", "catalog", "media", "hooks", "objectives"},
+    },
     "compare": {"catalog", "scrape", "tables"},
     "patches": {
         *{"internal_errors", "media", "catalog", "hooks", "requests", "channel", "compare"},

@@ -664,6 +664,18 @@ def test_objectives_are_named_and_what_is_wrong_with_their_file(tmp_path: Path) 
     assert only(examine(settled), "objectives")[1].endswith("nothing is judged")
 
 
+@pytest.mark.parametrize("signal", ["TRACES", "OTLP_METRICS"])
+def test_what_is_to_be_sent_and_has_nowhere_to_go_is_named(signal: str) -> None:
+    wanted = {**ON, f"VLLM_OMNI_METRICS_{signal}": "1"}
+    report = examine(wanted)
+    assert report.exit_code == 1
+    severity, why = only(report, "otlp")
+    assert severity == "degraded"
+    assert "nothing is sent: OTEL_EXPORTER_OTLP_ENDPOINT is not set" in why
+    report = examine({**wanted, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"})
+    assert said(report, "otlp") == []
+
+
 def test_front_end_in_rust_is_named_as_nothing_of_ours_can_be_there() -> None:
     report = examine({**ON, "VLLM_USE_RUST_FRONTEND": "1"})
     assert report.exit_code == 2

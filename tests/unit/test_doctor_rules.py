@@ -243,6 +243,11 @@ def test_packets_that_left_without_a_time_are_found_by_their_calls(exposed: Any)
             ["hook plugin mine", "mine_total", "label voice", "6 calls", "overflow"],
         ),
         (
+            added("metrics_spans_dropped_total", 7, reason="export_failed"),
+            "degraded",
+            ["7 spans", "lost (export_failed)"],
+        ),
+        (
             added("metrics_internal_errors_total", 3, place="reading an output"),
             "degraded",
             ["3 internal errors", "in reading an output", "traceback"],

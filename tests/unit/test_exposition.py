@@ -468,6 +468,7 @@ def page() -> str:
         plugins.stats,
         shown,
         held=lambda: {("late_starts", "late_starts_total", "request_id"): 4},
+        spans_dropped=lambda: {"queue_full": 3},
         objectives=OBJECTIVES,
     )
     plugins.register(exporter, "prometheus")

@@ -38,7 +38,7 @@ RELEASED = {
     ),
     "omni_stream_finished": (
         "request_id model_name stage replica ending underrun_seconds players "
-        "leading_silence_seconds first_audible_seconds unheard requests"
+        "leading_silence_seconds first_audible_seconds unheard requests trace_id"
     ),
     "omni_image_finished": (
         "request_id model_name stage replica images pixels unknown_form first_image_seconds "

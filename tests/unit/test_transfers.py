@@ -268,6 +268,7 @@ def test_lost_payloads_that_wait_are_bounded(
 
 class Owner:
     def __init__(self, model_name: str | None, **replicas: int) -> None:
+        self.request_id = f"{model_name}-1"
         self.model_name = model_name
         self.replicas = replicas
 
@@ -287,6 +288,7 @@ def test_replicas_and_model_are_those_that_the_server_gave_the_request_to(
     for kind in (TransferSent, TransferReceived):
         edges = [(e.model_name, e.from_replica, e.to_replica) for e in recorder.of(kind)]
         assert edges == [("painter", 4, 5), ("talker", 6, 7), ("sole", None, 7)]
+        assert [e.request_id for e in recorder.of(kind)] == ["painter-1", "talker-1", None]
 
 
 def test_owner_that_becomes_known_before_the_other_half_comes_counts(
@@ -300,6 +302,7 @@ def test_owner_that_becomes_known_before_the_other_half_comes_counts(
     for kind in (TransferSent, TransferReceived):
         event = recorder.only(kind)
         assert (event.model_name, event.from_replica, event.to_replica) == ("painter", 4, 5)
+        assert event.request_id == "painter-1"
 
 
 def test_owner_that_is_forgotten_before_the_other_half_comes_counts(
@@ -312,6 +315,7 @@ def test_owner_that_is_forgotten_before_the_other_half_comes_counts(
     joining.report(received("a", to_replica=1))
     event = recorder.only(TransferReceived)
     assert (event.model_name, event.from_replica, event.to_replica) == ("painter", 4, 1)
+    assert event.request_id == "painter-1"
 
 
 def test_lost_payload_is_its_sides(hooks: Any, recorder: Any) -> None:

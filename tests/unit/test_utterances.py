@@ -16,7 +16,7 @@ from vllm_omni_metrics_plugin.hooks import RequestFinished, StreamFinished
 from vllm_omni_metrics_plugin.media.playback import ENDINGS
 from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.requests import OpenRequests, Utterance
-from vllm_omni_metrics_plugin.requests.stream import Waited
+from vllm_omni_metrics_plugin.requests.stream import Maker, Waited
 from vllm_omni_metrics_plugin.testing import HookHarness, Recorder
 
 SENTENCES = "/v1/audio/speech/stream"
@@ -290,9 +290,9 @@ def test_utterance_with_a_request_ends_once_in_any_order(steps: list[str]) -> No
                 OVER[step](utterance)
             elif now_open:
                 now_open -= 1
-                utterance.settles("a", "tiny", OUTCOMES[step], {VOCODER: 0})
+                utterance.settles(OUTCOMES[step], [Maker("a", "tiny", VOCODER, 0)])
         for _ in range(now_open):
-            utterance.settles("a", "tiny", "stop", {VOCODER: 0})
+            utterance.settles("stop", [Maker("a", "tiny", VOCODER, 0)])
     endings = [stream.ending for stream in recorder.of(StreamFinished)]
     assert len(endings) == begun_in_time
     assert set(endings) <= set(ENDINGS)

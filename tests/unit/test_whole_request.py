@@ -21,6 +21,7 @@ from vllm_omni_metrics_plugin.hooks import (
     hookimpl,
 )
 from vllm_omni_metrics_plugin.requests import Exchange, OpenRequest, OpenRequests, StreamedInput
+from vllm_omni_metrics_plugin.requests.client import Client
 from vllm_omni_metrics_plugin.requests.encoding import encoding
 from vllm_omni_metrics_plugin.testing import Recorder
 
@@ -41,7 +42,7 @@ def requests(hooks: Any, recorder: Recorder, clock: Any) -> OpenRequests:
 def request_(requests: OpenRequests, clock: Any) -> OpenRequest:
     """For streamed speech; it has waited for 1 s, both stages have it."""
     request = requests.begin(
-        "a-1", "a", "tiny", clock.now, endpoint="/v1/audio/speech", transport="http"
+        "a-1", "a", "tiny", clock.now, client=Client("/v1/audio/speech", "http")
     )
     clock.advance(1.0)
     for stage in (TALKER, VOCODER):

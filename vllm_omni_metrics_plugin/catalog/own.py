@@ -96,6 +96,16 @@ OWN: tuple[Family, ...] = (
         formula="+1 per call; label is the one with the most values",
     ),
     Family(
+        stem="metrics_spans_dropped_total",
+        kind="counter",
+        labels=("reason",),
+        unit="spans",
+        help="Spans of requests' traces that did not get to the collector.",
+        event=PLUGIN,
+        formula="+1 per span; per request whose trace was not begun, for too_many_requests",
+        known={"reason": ("queue_full", "export_failed", "too_many_requests")},
+    ),
+    Family(
         stem="metrics_hook_listening",
         kind="gauge",
         labels=("plugin", "hook"),

@@ -36,6 +36,7 @@ Half = TypeVar("Half", SentHalf, ReceivedHalf, FailedHalf)
 class Owner(Protocol):
     """What the server knows of the request that a payload belongs to."""
 
+    request_id: str
     model_name: str | None
 
     def replica(self, stage: int) -> int | None:
@@ -53,6 +54,8 @@ class _Seen(NamedTuple, Generic[Half]):
     half: Half
     #: None if the engine is not known by name.
     model_name: str | None
+    #: None if it is not known whose the payload is.
+    request_id: str | None = None
 
 
 def _nobodys(_key: str, _from_stage: int, _to_stage: int) -> Owner | None:
@@ -147,8 +150,9 @@ class Transfers:
         # What was not known yet when the first half came may be known now.
         sent, received = self._see_again(sent), self._see_again(received)
         model_name = sent.model_name or received.model_name
-        sent = sent._replace(model_name=model_name)
-        received = received._replace(model_name=model_name)
+        request_id = sent.request_id or received.request_id
+        sent = sent._replace(model_name=model_name, request_id=request_id)
+        received = received._replace(model_name=model_name, request_id=request_id)
         self._joined[key] = sent
         if len(self._joined) > MOST_JOINED:
             self._joined.popitem(last=False)
@@ -178,12 +182,17 @@ class Transfers:
         replica = owner.replica(stage)
         if replica is not None:
             half = structs.replace(half, **{field: replica})
-        return _Seen(now, half, owner.model_name or self.model_name)
+        return _Seen(now, half, owner.model_name or self.model_name, owner.request_id)
 
     def _see_again(self, seen: _Seen[Half]) -> _Seen[Half]:
         again = self._see(seen.half)
         # The request may be forgotten by now.
-        return _Seen(seen.at, again.half, seen.model_name or again.model_name)
+        return _Seen(
+            seen.at,
+            again.half,
+            seen.model_name or again.model_name,
+            seen.request_id or again.request_id,
+        )
 
     def _sent_event(self, seen: _Seen[SentHalf], to_replica: int | None = None) -> TransferSent:
         sent = seen.half
@@ -199,6 +208,7 @@ class Transfers:
             duration_seconds=sent.duration_seconds,
             sent_at=sent.sent_at,
             clock=sent.clock,
+            request_id=seen.request_id,
         )
 
     def _received_event(
@@ -226,6 +236,7 @@ class Transfers:
             received_at=received.received_at,
             in_flight_seconds=in_flight,
             clock=received.clock,
+            request_id=seen.request_id,
         )
 
     def _failed_event(self, seen: _Seen[FailedHalf]) -> TransferFailed:

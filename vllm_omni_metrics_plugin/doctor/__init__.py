@@ -48,6 +48,7 @@ def examine(
     report.channel, of_channel = installation.check_channel(settings)
     here += [*of_hooks, *of_channel, *api_servers.check(environ)]
     here += installation.check_objectives(settings)
+    here += installation.check_otel(settings, environ)
     unavailable = dict(release.unavailable) if release is not None else {}
     seams = seams_of(report.engine.get("vllm-omni", RELEASES[-1].version))
     if url is not None:

@@ -13,6 +13,7 @@ from vllm_omni_metrics_plugin import objectives, settings
 from vllm_omni_metrics_plugin.channel.check import problem_with
 from vllm_omni_metrics_plugin.channel.endpoint import Endpoint, private_endpoint
 from vllm_omni_metrics_plugin.doctor.report import Finding, HookPlugin
+from vllm_omni_metrics_plugin.exporters.otel.environment import Signal, refusal
 from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
 from vllm_omni_metrics_plugin.hooks import HookRegistry
 from vllm_omni_metrics_plugin.hooks.loading import BUILT_IN, ENTRY_POINT_GROUP, load_installed
@@ -150,6 +151,16 @@ def check_objectives(chosen: Settings) -> list[Finding]:
         why = f"{objectives.VARIABLE}={chosen.slo!r}: requests are judged by {names}"
         findings.append(Finding("note", "objectives", why))
     return findings
+
+
+def check_otel(chosen: Settings, environ: Mapping[str, str]) -> list[Finding]:
+    """Whether what a server would send over OTLP has somewhere to go."""
+    signals: tuple[tuple[bool, Signal], ...] = (
+        (chosen.traces, "TRACES"),
+        (chosen.otlp_metrics, "METRICS"),
+    )
+    refused = [refusal(environ, signal) for is_on, signal in signals if is_on]
+    return [Finding("degraded", "otlp", f"nothing is sent: {why}") for why in refused if why]
 
 
 def load_hooks(chosen: Settings) -> dict[str, list[str]]:

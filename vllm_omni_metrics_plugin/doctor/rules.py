@@ -236,6 +236,12 @@ TALLIES: tuple[Tally, ...] = (
         "is held at 2,000 series, and {value} calls went to the one named overflow",
     ),
     Tally(
+        "metrics_spans_dropped_total",
+        "degraded",
+        "{value} spans of requests' traces were lost ({reason}); the server's log says what the "
+        "collector answered",
+    ),
+    Tally(
         "metrics_internal_errors_total",
         "degraded",
         "{value} internal errors of the plugin in {place}; the server's log has the first one's "

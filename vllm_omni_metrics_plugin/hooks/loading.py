@@ -19,6 +19,11 @@ ENTRY_POINT_GROUP = f"{specs.PROJECT}.hooks"
 BUILT_IN = "prometheus"
 #: The same, where the settings name a file of objectives.
 OBJECTIVES = "objectives"
+#: The same, where the settings ask for them.
+TRACES = "traces"
+OTLP_METRICS = "otlp_metrics"
+#: All of them.
+ALL_BUILT_IN = (BUILT_IN, OBJECTIVES, TRACES, OTLP_METRICS)
 
 
 def load_installed(
@@ -58,7 +63,7 @@ def _warn_of_unknown_names(
     registered: list[str], installed: set[str], settings: Settings, warn: Callable[..., None]
 ) -> None:
     """Warn of names in the settings that name no plugin, as mistyped ones do."""
-    names = sorted({*installed, BUILT_IN, OBJECTIVES, *registered})
+    names = sorted({*installed, *ALL_BUILT_IN, *registered})
     requested = settings.hooks_allowed or frozenset()
     for missing in sorted(requested.difference(registered) - settings.hooks_blocked):
         warn(

@@ -34,6 +34,11 @@ NEWER_FIELDS: dict[tuple[str, str], str] = {
     ("omni_request_finished", "verdicts"): "0.2",
     ("omni_media_packet", "during_input"): "0.2",
     ("omni_audio_finished", "during_input"): "0.2",
+    ("omni_request_arrived", "trace_id"): "0.2",
+    ("omni_request_finished", "trace_id"): "0.2",
+    ("omni_media_packet", "trace_id"): "0.2",
+    ("omni_transfer_sent", "request_id"): "0.2",
+    ("omni_transfer_received", "request_id"): "0.2",
 }
 
 

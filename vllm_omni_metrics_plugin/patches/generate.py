@@ -25,6 +25,7 @@ from vllm_omni_metrics_plugin.patches.streamed_input import observed
 from vllm_omni_metrics_plugin.patches.warmup import is_warming_up
 from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests, StreamedInput
 from vllm_omni_metrics_plugin.requests.arrival import WallClock, is_time
+from vllm_omni_metrics_plugin.requests.client import UNKNOWN
 
 
 class Call:
@@ -83,8 +84,7 @@ class Call:
             self.arrived_at,
             self.streamed,
             self.modalities,
-            endpoint=None if answering is None else answering.endpoint,
-            transport=None if answering is None else answering.exchange.kind,
+            UNKNOWN if answering is None else answering.client,
         )
         http.attach(self.request, self.answering)
 

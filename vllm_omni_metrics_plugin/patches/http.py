@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from contextvars import ContextVar, Token
 from typing import Any
 
@@ -17,6 +17,7 @@ from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.patches.metrics_route import take_over
 from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.requests import Exchange, OpenRequest, Utterance
+from vllm_omni_metrics_plugin.requests.client import UNKNOWN, Client
 
 Message = MutableMapping[str, Any]
 
@@ -52,7 +53,7 @@ class Connection:
 
     __slots__ = (
         *("_endpoint", "_is_read", "_receive", "_receiving", "_scope", "_send", "_watcher"),
-        "exchange",
+        *("exchange", "traceparent", "tracestate"),
     )
 
     def __init__(
@@ -62,6 +63,9 @@ class Connection:
         send: Callable[[Message], Awaitable[None]],
     ) -> None:
         self.exchange = Exchange("http" if scope["type"] == "http" else "websocket")
+        #: Of the client's headers, where somebody asks for them.
+        self.traceparent: str | None = None
+        self.tracestate: str | None = None
         self._scope: Message | None = scope
         self._endpoint: str | None = None
         self._receive = receive
@@ -89,6 +93,21 @@ class Connection:
             template = getattr(self._scope.get("route"), "path", None)
             self._endpoint = None if template is None else str(template)
         return self._endpoint
+
+    @property
+    def client(self) -> Client:
+        """Whom it answers."""
+        return Client(self.endpoint, self.exchange.kind, self.traceparent, self.tracestate)
+
+    def read_trace(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Know the client's own trace, if it has one."""
+        for name, value in headers:
+            if name == b"traceparent":
+                self.traceparent = value.decode("latin-1")
+            elif name == b"tracestate":
+                # In several lines it is one list.
+                text = value.decode("latin-1")
+                self.tracestate = f"{self.tracestate},{text}" if self.tracestate else text
 
     def attach(self, request: OpenRequest) -> None:
         """The engine is called for this client."""
@@ -211,14 +230,14 @@ def _retrieve(watcher: asyncio.Task[Message]) -> None:
 class Job:
     """Work that was ordered in one response and outlives it."""
 
-    __slots__ = ("endpoint", "exchange")
+    __slots__ = ("client", "exchange")
     #: No request's path.
     route = ""
 
-    def __init__(self, endpoint: str | None) -> None:
+    def __init__(self, client: Client) -> None:
+        """``client`` ordered it."""
         self.exchange = Exchange("job")
-        #: Of the order.
-        self.endpoint = endpoint
+        self.client = client._replace(transport="job")
 
     def attach(self, request: OpenRequest) -> None:
         """The engine is called for this job."""
@@ -249,7 +268,7 @@ def attach(request: OpenRequest, current: Connection | Job | None) -> None:
 def job() -> Iterator[None]:
     """The requests of the block end with it, whatever its caller answers."""
     order = _answering.get()
-    current = Job(None if order is None else order.endpoint)
+    current = Job(UNKNOWN if order is None else order.client)
     token = _answering.set(current)
     try:
         yield
@@ -318,6 +337,9 @@ def wrap_application(original: Callable[..., Any], state: EngineState) -> Callab
             return await original(self, scope, receive, send, *args, **kwargs)
         connection = Connection(scope, receive, send)
         scope[_KEY] = connection.exchange
+        if state.requests.begin_trace is not None:
+            with internal_errors.suppressed("reading a request"):
+                connection.read_trace(scope["headers"])
         # Set for each: on asyncio's own loop a connection's next request inherits the last one's.
         token = _answering.set(connection)
         error: BaseException | None = None

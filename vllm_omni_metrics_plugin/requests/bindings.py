@@ -15,14 +15,16 @@ MOST_REQUESTS = 8_192
 class Binding:
     """Whose a request is."""
 
-    __slots__ = ("model_name", "parent", "parent_id", "replicas")
+    __slots__ = ("model_name", "parent", "parent_id", "replicas", "request_id")
 
     def __init__(
         self,
+        request_id: str,
         model_name: str | None,
         parent: Binding | None = None,
         parent_id: str | None = None,
     ) -> None:
+        self.request_id = request_id
         self.model_name = model_name
         #: Of a companion, which goes where its parent went.
         self.parent = parent
@@ -50,7 +52,7 @@ class Bindings:
     def begin(self, request_id: str, model_name: str) -> None:
         """A request of this model arrived."""
         with self._lock:
-            self._add(request_id, Binding(model_name))
+            self._add(request_id, Binding(request_id, model_name))
 
     def bind(self, request_id: str, stage: int, replica: int, parent_id: str | None) -> None:
         """A replica was given the request."""
@@ -59,7 +61,7 @@ class Bindings:
             if binding is None:
                 parent = self._by_id.get(parent_id) if parent_id is not None else None
                 name = parent.model_name if parent is not None else None
-                binding = Binding(name, parent, parent_id)
+                binding = Binding(request_id, name, parent, parent_id)
                 self._add(request_id, binding)
             binding.replicas[stage] = replica
 

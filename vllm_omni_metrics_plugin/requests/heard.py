@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from vllm_omni_metrics_plugin.hooks import PlaybackStalled
 from vllm_omni_metrics_plugin.requests.stalls import Watched
-from vllm_omni_metrics_plugin.requests.stream import EndedStream, Stream, Waited
+from vllm_omni_metrics_plugin.requests.stream import EndedStream, Maker, Stream, Waited
 from vllm_omni_metrics_plugin.requests.utterance import OpenRequests, Utterance
 
 
@@ -18,6 +18,7 @@ class OpenRequest(Protocol):
 
     request_id: str
     model_name: str
+    trace_id: str | None
     streams: dict[int, Stream]
     #: What it is a part of for its listener.
     utterance: Utterance | None
@@ -83,16 +84,20 @@ def finish(request: OpenRequest, outcome: str) -> list[EndedStream]:
     streams = list(request.streams.items())
     utterance, request.utterance = request.utterance, None
     if utterance is not None:
-        replicas = {stage: request.replica(stage) for stage, _ in streams}
-        utterance.settles(request.request_id, request.model_name, outcome, replicas)
+        utterance.settles(outcome, [_maker(request, stage) for stage, _ in streams])
         return []
     now = time.monotonic()
     ended = []
     for stage, stream in streams:
         stream.over(outcome, now, request.requests.stalls)
-        maker = (request.request_id, request.model_name, stage, request.replica(stage))
-        ended.append(EndedStream(stream, maker, request.waited))
+        ended.append(EndedStream(stream, _maker(request, stage), request.waited))
     return ended
+
+
+def _maker(request: OpenRequest, stage: int) -> Maker:
+    return Maker(
+        request.request_id, request.model_name, stage, request.replica(stage), request.trace_id
+    )
 
 
 def _tell_stall(

@@ -17,9 +17,9 @@ from vllm_omni_metrics_plugin.hooks import (
     MediaPacket,
     RequestFinished,
 )
-from vllm_omni_metrics_plugin.hooks.events import Transport
 from vllm_omni_metrics_plugin.requests import heard, utterance
 from vllm_omni_metrics_plugin.requests.audio import AudioOutput
+from vllm_omni_metrics_plugin.requests.client import UNKNOWN
 from vllm_omni_metrics_plugin.requests.encoding import Encoding, current_encoding
 from vllm_omni_metrics_plugin.requests.end import Judge, Media, tell
 from vllm_omni_metrics_plugin.requests.exchange import Ending, Exchange
@@ -52,13 +52,13 @@ class OpenRequest:
         "arrived_at",
         "audio",
         "cause",
+        "client",
         "complete",
         "delivered",
         "dispatched",
         "encoding",
         "ended_at",
         "ending",
-        "endpoint",
         "error_event",
         "exchange",
         "external_request_id",
@@ -74,7 +74,7 @@ class OpenRequest:
         "stopped",
         "streamed_input",
         "streams",
-        "transport",
+        "trace_id",
         "utterance",
         "visual",
     )
@@ -89,12 +89,13 @@ class OpenRequest:
     ) -> None:
         self.requests = requests
         self.request_id = request_id
-        #: Under which its client knows it, and where that called, as far as it is known.
+        #: Under which its client knows it.
         self.external_request_id = ""
-        self.endpoint: str | None = None
-        self.transport: Transport | None = None
+        self.client = UNKNOWN
         self.model_name = model_name
         self.arrived_at = arrived_at
+        #: The trace that it is recorded in; None if it is in none.
+        self.trace_id: str | None = None
         #: None if all of it was there at the arrival.
         self.streamed_input = streamed_input
         #: The engine marked an output as the request's last one.
@@ -191,6 +192,7 @@ class OpenRequest:
                     since_arrival_seconds=waited,
                     streamed=output.streamed,
                     during_input=during_input,
+                    trace_id=self.trace_id,
                 )
             )
         self.packets += 1
@@ -317,9 +319,10 @@ class OpenRequest:
             first_packet_path=self.paths.to_first_packet(works),
             critical_path=whole,
             failure=failure,
+            trace_id=self.trace_id,
             external_request_id=self.external_request_id,
-            endpoint=self.endpoint,
-            transport=self.transport,
+            endpoint=self.client.endpoint,
+            transport=self.client.transport,
             arrived_at=self.arrived_at,
             status=status,
             stages=tuple(works[stage].summary(stage) for stage in sorted(works)),

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.hooks import (
     Demand,
     DiffusionWork,
@@ -19,15 +20,16 @@ from vllm_omni_metrics_plugin.hooks import (
     StageFinished,
     StageSubmitted,
 )
-from vllm_omni_metrics_plugin.hooks.events import Transport
 from vllm_omni_metrics_plugin.media.playback import PLAYERS
 from vllm_omni_metrics_plugin.requests.background import Background
 from vllm_omni_metrics_plugin.requests.bindings import Bindings
+from vllm_omni_metrics_plugin.requests.client import UNKNOWN, Client
 from vllm_omni_metrics_plugin.requests.end import Judge
 from vllm_omni_metrics_plugin.requests.executions import Executions
 from vllm_omni_metrics_plugin.requests.request import OpenRequest
 from vllm_omni_metrics_plugin.requests.stalls import Stalls
 from vllm_omni_metrics_plugin.requests.streamed_input import StreamedInput
+from vllm_omni_metrics_plugin.requests.tracing import Accepted, BeginTrace
 
 
 class OpenRequests:
@@ -53,6 +55,8 @@ class OpenRequests:
         self.nobodys: set[str] = set()
         self.bindings = Bindings()
         self.executions = Executions(hooks)
+        #: Decides of each request, at its arrival, whether it is recorded; None if none is.
+        self.begin_trace: BeginTrace | None = None
 
     def begin(
         self,
@@ -62,19 +66,23 @@ class OpenRequests:
         arrived_at: float | None,
         streamed_input: StreamedInput | None = None,
         modalities: tuple[str, ...] = (),
-        endpoint: str | None = None,
-        transport: Transport | None = None,
+        client: Client = UNKNOWN,
     ) -> OpenRequest:
         """A request arrived; ``arrived_at`` in monotonic seconds, None if it is not known.
 
         ``streamed_input``, unless all of its input is there. ``modalities`` are those that it asks
-        for, as far as that is known; so are ``endpoint`` and ``transport`` of its client.
+        for, as far as that is known; ``client`` is who asks.
         """
         request = OpenRequest(self, request_id, model_name, arrived_at, streamed_input)
         request.external_request_id = external_request_id
-        request.endpoint, request.transport = endpoint, transport
+        request.client = client
         self.by_id[request_id] = request
         self.bindings.begin(request_id, model_name)
+        if self.begin_trace is not None:
+            with internal_errors.suppressed("the beginning of a trace"):
+                at = time.monotonic() if arrived_at is None else arrived_at
+                accepted = Accepted(request_id, external_request_id, model_name, at, client)
+                request.trace_id = self.begin_trace(accepted)
         if self.hooks.omni_request_arrived.listeners:
             self.hooks.omni_request_arrived(
                 RequestArrived(
@@ -83,8 +91,9 @@ class OpenRequests:
                     model_name=model_name,
                     arrived_at=time.monotonic() if arrived_at is None else arrived_at,
                     modalities=modalities,
-                    endpoint=endpoint,
-                    transport=transport,
+                    endpoint=client.endpoint,
+                    transport=client.transport,
+                    trace_id=request.trace_id,
                 )
             )
         return request

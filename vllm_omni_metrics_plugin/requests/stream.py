@@ -17,8 +17,14 @@ from vllm_omni_metrics_plugin.requests.stalls import Stalls, Watched
 BROKEN = ("error", "rejected")
 
 
-#: The request, its model's name, the stage and its replica.
-Maker = tuple[str, str, int, int | None]
+class Maker(NamedTuple):
+    """Who made a stream, or the latest part of it."""
+
+    request_id: str
+    model_name: str
+    stage: int
+    replica: int | None
+    trace_id: str | None = None
 
 
 class Waited(NamedTuple):
@@ -84,17 +90,16 @@ class Stream:
         ``maker`` and ``waited`` are of the request that made it, or of the last and the first one
         of so many ``requests``.
         """
-        request_id, model_name, stage, replica = maker
         playback = self.playback
         measured = not self.lacks_rate
         heard = measured and playback.first_at is not None
         silence = self.first_sound.seconds if heard else None
         audible, unheard = self._first_audible(silence, waited) if heard else (None, None)
         return StreamFinished(
-            request_id=request_id,
-            model_name=model_name,
-            stage=stage,
-            replica=replica,
+            request_id=maker.request_id,
+            model_name=maker.model_name,
+            stage=maker.stage,
+            replica=maker.replica,
             ending=playback.ending if measured else None,
             underrun_seconds=playback.underrun_seconds if heard else None,
             players=tuple(map(_playing, playback.players)) if heard else (),
@@ -102,6 +107,7 @@ class Stream:
             first_audible_seconds=audible,
             unheard=unheard,
             requests=requests,
+            trace_id=maker.trace_id,
         )
 
     def _first_audible(

@@ -7,7 +7,7 @@ the gaps between the sentences in it. All of it happens in the event loop's thre
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -59,7 +59,7 @@ class Utterance:
         """``requests`` are all that are open."""
         self._open_requests = requests
         self._streams: dict[int, Stream] = {}
-        #: Of the latest request, by stage: its id, its model's name, the stage, the replica.
+        #: Of the latest request, by stage.
         self._heard: dict[int, Maker] = {}
         #: Since when its listener waits: the first of its requests.
         self._waited: Waited | None = None
@@ -87,14 +87,11 @@ class Utterance:
         self._open += 1
         self._told_of_error = False
 
-    def settles(
-        self, request_id: str, model_name: str, outcome: str, replicas: Mapping[int, int | None]
-    ) -> None:
-        """A request of it; ``replicas`` made its streams, by stage."""
+    def settles(self, outcome: str, makers: Iterable[Maker]) -> None:
+        """A request of it, and who made its streams."""
         self._open -= 1
         self._worsen(outcome)
-        for stage, replica in replicas.items():
-            self._heard[stage] = (request_id, model_name, stage, replica)
+        self._heard.update((maker.stage, maker) for maker in makers)
         if self._over:
             self._finish()
 

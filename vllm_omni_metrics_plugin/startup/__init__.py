@@ -21,9 +21,9 @@ from vllm_omni_metrics_plugin.patches import Patches, process
 from vllm_omni_metrics_plugin.patches.seams.releases import BY_VERSION
 from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.patches.table import seams_of
-from vllm_omni_metrics_plugin.requests.end import Judge
 from vllm_omni_metrics_plugin.settings import Settings
 from vllm_omni_metrics_plugin.startup.channel import open_channel
+from vllm_omni_metrics_plugin.startup.otel import send_metrics, send_traces
 from vllm_omni_metrics_plugin.startup.scrapes import answer_scrapes
 
 #: What a hook plugin is loaded under, by its name.
@@ -64,11 +64,10 @@ def start(environ: Mapping[str, str]) -> EngineState | None:
     if several:
         # First, and so the last of all that this process does at its end.
         atexit.register(api_servers.withdraw_gauges)
+    state = EngineState(plugins.hooks, settings.players)
     loading: Loading = nullcontext
-    judge: Judge | None = None
     if role == "server":
-        loading, judge = _register_built_in(settings, warn)
-    state = EngineState(plugins.hooks, settings.players, judge)
+        loading = _register_built_in(settings, warn, state)
     open_channel(settings, role, state)
     if role == "server":
         answer_scrapes(settings, state)
@@ -92,17 +91,15 @@ def start(environ: Mapping[str, str]) -> EngineState | None:
 
 
 def _register_built_in(
-    settings: Settings, warn: Callable[[str], None]
-) -> tuple[Loading, Judge | None]:
-    """The exporter and the objectives.
-
-    Returns what other hook plugins are loaded under, and who judges requests.
-    """
+    settings: Settings, warn: Callable[[str], None], state: EngineState
+) -> Loading:
+    """The exporters and the objectives; returns what other hook plugins are loaded under."""
     loading: Loading = nullcontext
-    judge: Judge | None = None
     objectives: tuple[Objective, ...] = ()
     if settings.slo is not None and OBJECTIVES not in settings.hooks_blocked:
         objectives = read(settings.slo, warn)
+    spans_dropped = send_traces(settings, state, warn)
+    send_metrics(settings, state, warn)
     if BUILT_IN not in settings.hooks_blocked:
         from vllm_omni_metrics_plugin.exporters.prometheus import Guard, PrometheusExporter
 
@@ -114,14 +111,15 @@ def _register_built_in(
             native=settings.native,
             players=settings.players,
             held=guard.counts,
+            spans_dropped=spans_dropped,
             objectives=objectives,
         )
         plugins.register(exporter, BUILT_IN, timed=False)
     if objectives:
         listener = ObjectivesListener(objectives)
         plugins.register(listener, OBJECTIVES, timed=False)
-        judge = listener.judge
-    return loading, judge
+        state.requests.judge = listener.judge
+    return loading
 
 
 def _log_limits() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vllm_omni_metrics_plugin.exporters.prometheus.children import Labels, PerReplica
+from vllm_omni_metrics_plugin.exporters.prometheus.children import Labels, PerReplica, exemplar_of
 from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families
 from vllm_omni_metrics_plugin.hooks import AudioFinished, MediaPacket, ReplicaJoined, hookimpl
 
@@ -48,7 +48,7 @@ class AudioSamples:
             if event.since_arrival_seconds is None:
                 self._missing(_why_no_ttfp(event), "audio_ttfp_seconds")
             else:
-                children.ttfp.observe(event.since_arrival_seconds)
+                children.ttfp.observe(event.since_arrival_seconds, exemplar_of(event))
 
     @hookimpl
     def omni_audio_finished(self, event: AudioFinished) -> None:

@@ -6,11 +6,21 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families
-from vllm_omni_metrics_plugin.hooks import ReplicaJoined
+from vllm_omni_metrics_plugin.hooks import (
+    MediaPacket,
+    ReplicaJoined,
+    RequestFinished,
+    StreamFinished,
+)
 
 #: The values of model_name, stage and replica.
 Labels = tuple[str, str, str]
 Children = TypeVar("Children")
+
+
+def exemplar_of(event: MediaPacket | StreamFinished | RequestFinished) -> dict[str, str] | None:
+    """Where to look at the request that a sample is of; None if it is not traced."""
+    return None if event.trace_id is None else {"trace_id": event.trace_id}
 
 
 class PerReplica(dict[tuple[str, int, int], Children], Generic[Children]):

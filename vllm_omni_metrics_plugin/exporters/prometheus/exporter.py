@@ -44,6 +44,7 @@ class PrometheusExporter:
         native: bool = True,
         players: Sequence[float] = PLAYERS,
         held: Callable[[], Mapping[tuple[str, str, str], int]] = dict,
+        spans_dropped: Callable[[], Mapping[str, int]] | None = None,
         objectives: Sequence[Objective] = (),
     ) -> None:
         """``buckets`` replace the catalogue's, by family stem.
@@ -51,12 +52,13 @@ class PrometheusExporter:
         ``players`` of streamed audio are there by the seconds that they buffer.
         ``objectives`` are those that requests are judged by.
         If ``native`` is false, the families that the engine publishes itself are left out.
-        ``held`` are the counts of a :class:`~.guard.Guard`.
+        ``held`` are the counts of a :class:`~.guard.Guard`. ``spans_dropped`` are those of traces,
+        by reason; None if there are no traces.
         """
         families = Families(buckets)
         self._queues = QueueSamples(families)
         self._backlog = BacklogSamples(families)
-        self._own_counts = OwnCounts(families, hook_stats, self._publish_now, held)
+        self._own_counts = OwnCounts(families, hook_stats, self._publish_now, held, spans_dropped)
         self._collector = RegistryCollector(families.registry, self._refresh)
         self._native = None if native else NativeFamilies(publish_in)
         self._publish_in = publish_in

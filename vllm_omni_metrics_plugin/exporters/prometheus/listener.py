@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vllm_omni_metrics_plugin.exporters.prometheus.children import Labels, PerReplica
+from vllm_omni_metrics_plugin.exporters.prometheus.children import Labels, PerReplica, exemplar_of
 from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families
 from vllm_omni_metrics_plugin.hooks import ReplicaJoined, StreamFinished, hookimpl
 from vllm_omni_metrics_plugin.media.playback import ENDINGS, Ending
@@ -86,7 +86,7 @@ class ListenerSamples:
         children = self._replicas[event.model_name, event.stage, event.replica]
         children.streams[event.ending].inc()
         if event.underrun_seconds is not None:
-            children.underrun.observe(event.underrun_seconds)
+            children.underrun.observe(event.underrun_seconds, exemplar_of(event))
         for playing in event.players:
             player = children.player(playing.buffer_seconds)
             player.stalls.inc(playing.stalls)

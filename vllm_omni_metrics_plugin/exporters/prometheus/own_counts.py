@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from vllm_omni_metrics_plugin import api_servers, catalog, internal_errors
 from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families
 from vllm_omni_metrics_plugin.hooks import HookStats
-from vllm_omni_metrics_plugin.hooks.loading import BUILT_IN, OBJECTIVES
+from vllm_omni_metrics_plugin.hooks.loading import ALL_BUILT_IN, BUILT_IN
 
 #: How often the counts are published where no scrape asks for it.
 _PUBLISH_EVERY_SECONDS = 1.0
@@ -24,6 +24,7 @@ _COUNTERS = (
     "metrics_hook_errors_total",
     "metrics_hook_dropped_events_total",
 )
+_SPANS = "metrics_spans_dropped_total"
 _JUDGED = catalog.BY_STEM["metrics_events_total"].known["hook"]
 
 
@@ -36,19 +37,26 @@ class OwnCounts:
         hook_stats: Callable[[], Iterable[HookStats]],
         others: Callable[[], None] = lambda: None,
         held: Callable[[], Mapping[tuple[str, str, str], int]] = dict,
+        spans_dropped: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
         """``others`` brings up to date what else depends on the moment of a scrape.
 
         ``held`` says by plugin, family and label how often a series was too much.
+        ``spans_dropped`` says by reason how many spans were lost, where there are traces.
         """
         self._families = families
         self._others = others
         self._held = held
+        self._spans_dropped = spans_dropped or dict
+        if spans_dropped is not None:
+            for reason in catalog.BY_STEM[_SPANS].known["reason"]:
+                families.expect(_SPANS, reason)
         self._hook_stats = hook_stats
         self._hooks: dict[tuple[str, str], tuple[int, ...]] = {}
         self._events: dict[str, int] = {}
         self._errors: dict[str, int] = {}
         self._calls_held: dict[tuple[str, str, str], int] = {}
+        self._spans: dict[str, int] = {}
         #: With several API servers a scrape reads files, and nobody asks this process.
         self._unasked = api_servers.is_on(os.environ)
         #: Two scrapes at once must not add the same difference twice.
@@ -81,6 +89,7 @@ class OwnCounts:
                 for stats in self._hook_stats():
                     self._publish_hook(stats)
                 self._publish_held()
+                self._publish_spans()
             finally:
                 self._publish_errors()
 
@@ -93,7 +102,7 @@ class OwnCounts:
         if stats.plugin == BUILT_IN:
             self._publish_events(stats)
         is_news = labels in self._hooks or stats.errors or stats.dropped
-        if stats.plugin in (BUILT_IN, OBJECTIVES) and not is_news:
+        if stats.plugin in ALL_BUILT_IN and not is_news:
             return  # that what is built in works
         self._families["metrics_hook_listening"].labels(*labels).set(stats.is_on)
         before = self._hooks.get(labels, (0, 0, 0))
@@ -114,6 +123,12 @@ class OwnCounts:
             added = count - self._calls_held.get(labels, 0)
             self._calls_held[labels] = count
             self._families["metrics_held_series_total"].labels(*labels).inc(added)
+
+    def _publish_spans(self) -> None:
+        for reason, count in self._spans_dropped().items():
+            added = count - self._spans.get(reason, 0)
+            self._spans[reason] = count
+            self._families[_SPANS].labels(reason).inc(added)
 
     def _publish_errors(self) -> None:
         for place, count in internal_errors.errors.counts().items():

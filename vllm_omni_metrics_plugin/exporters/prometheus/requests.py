@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vllm_omni_metrics_plugin import catalog
+from vllm_omni_metrics_plugin.exporters.prometheus.children import exemplar_of
 from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families
 from vllm_omni_metrics_plugin.hooks import (
     ReplicaJoined,
@@ -90,7 +91,7 @@ class RequestSamples:
             elif event.end_to_end_seconds is None:
                 self._families.missing(_why_no_latency(event), "e2e_request_latency_seconds")
             else:
-                model.latency.observe(event.end_to_end_seconds)
+                model.latency.observe(event.end_to_end_seconds, exemplar_of(event))
 
 
 def _why_no_latency(event: RequestFinished) -> str:

@@ -47,6 +47,8 @@ class MediaPacket(Event, frozen=True, kw_only=True):
     streamed: bool
     #: The client streams its input and has not ended it.
     during_input: bool = False
+    #: As :class:`RequestArrived` says.
+    trace_id: str | None = None
 
 
 class AudioFinished(Event, frozen=True, kw_only=True):
@@ -155,6 +157,8 @@ class StreamFinished(Event, frozen=True, kw_only=True):
     unheard: Unheard | None
     #: More than 1 for an utterance of which a websocket's endpoint made several.
     requests: int = 1
+    #: As :class:`RequestArrived` says of the request.
+    trace_id: str | None = None
 
 
 class ImageFinished(Event, frozen=True, kw_only=True):

@@ -39,6 +39,8 @@ class RequestArrived(Event, frozen=True, kw_only=True):
     #: What its client is answered over: ``http``, ``websocket``, or ``job`` where it was answered
     #: with the number of one. None for prompts of a script.
     transport: Transport | None = None
+    #: The trace that it is recorded in, as 32 hexadecimal digits; None if it is in none.
+    trace_id: str | None = None
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
@@ -232,6 +234,8 @@ class RequestFinished(Event, frozen=True, kw_only=True):
     #: ``stage_error``: a stage failed. ``endpoint_error``: the endpoint failed, an encoder for
     #: example. ``no_output``: the engine ended without a word. ``other``.
     failure: str | None = None
+    #: As :class:`RequestArrived` says.
+    trace_id: str | None = None
     #: What its time went to, from the arrival, or the end of a streamed input, to the first media
     #: packet that left for the client; () if none did, or the beginning is not known.
     first_packet_path: tuple[PathSegment, ...] = ()

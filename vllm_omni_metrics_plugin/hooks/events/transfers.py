@@ -38,6 +38,9 @@ class TransferSent(Event, frozen=True, kw_only=True):
     sent_at: float
     #: Times are comparable between processes that name the same clock.
     clock: str
+    #: Whose payload it is; None if the server does not know that, or does so no more. May be one of
+    #: the extra requests that guided generation makes.
+    request_id: str | None = None
 
     seconds = RenamedField[float]("duration_seconds")
 
@@ -66,6 +69,8 @@ class TransferReceived(Event, frozen=True, kw_only=True):
     #: and between hosts.
     in_flight_seconds: float | None = None
     clock: str
+    #: As :class:`TransferSent` says.
+    request_id: str | None = None
 
     seconds = RenamedField[float]("duration_seconds")
 
