@@ -5,6 +5,7 @@ That they install, and are found by a server, is for the end-to-end tests to say
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -16,4 +17,6 @@ sys.path[:0] = [str(package.parent) for package in ROOT.glob("examples/*/pyproje
 
 @pytest.fixture(autouse=True)
 def _nothing_of_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("VLLM_OMNI_ACCESS_LOG", raising=False)
+    for name in os.environ:
+        if name.startswith(("VLLM_OMNI_", "OTEL_")):
+            monkeypatch.delenv(name)

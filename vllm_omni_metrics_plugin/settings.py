@@ -19,6 +19,12 @@ from typing import Literal
 
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.media.playback import PLAYERS
+from vllm_omni_metrics_plugin.request_headers import (
+    MOST_HEADERS,
+    SECRETS,
+    CarriedHeader,
+    carried_headers,
+)
 
 logger = logging.getLogger("vllm.omni_metrics")
 
@@ -102,6 +108,21 @@ VARIABLES: tuple[Variable, ...] = (
         "`1` sends metrics over OTLP as well, to where `OTEL_EXPORTER_OTLP_ENDPOINT` says.",
     ),
     Variable(
+        f"{PREFIX}_HEADERS",
+        "none",
+        "Headers of the client's request that `RequestArrived` and `RequestFinished` carry: one to "
+        f"{MOST_HEADERS} names, comma-separated. `name:hash` carries 16 hexadecimal digits of the "
+        "value's SHA-256 instead. "
+        + ", ".join(f"`{name}`" for name in sorted(SECRETS))
+        + " are only ever carried so; of `authorization`, the key's, without `Bearer`.",
+    ),
+    Variable(
+        f"{PREFIX}_HEADERS_SALT",
+        "none",
+        "A secret that the hashes of headers are keyed by (HMAC-SHA-256), so that nobody who sees "
+        "them can try keys against them.",
+    ),
+    Variable(
         f"{PREFIX}_TRACE",
         "off",
         "`1` logs every call of a hook plugin, with its event and the time it took.",
@@ -154,6 +175,10 @@ class Settings:
     #: Send traces of requests, and metrics, over OTLP.
     traces: bool = False
     otlp_metrics: bool = False
+    #: Headers of the client's request that events carry.
+    headers: tuple[CarriedHeader, ...] = ()
+    #: What the hashes of headers are keyed by; hook plugins see the settings, and this in no log.
+    headers_salt: str = field(default="", repr=False)
     #: Log every call of a hook plugin.
     trace: bool = False
     #: Bucket bounds that replace the catalogue's, by family stem.
@@ -183,6 +208,8 @@ def parse(environ: Mapping[str, str], warn: Warn = logger.warning) -> Settings:
         slo=environ.get(f"{PREFIX}_SLO") or None,
         traces=_switch(f"{PREFIX}_TRACES", environ.get(f"{PREFIX}_TRACES"), warn),
         otlp_metrics=_switch(f"{PREFIX}_OTLP_METRICS", environ.get(f"{PREFIX}_OTLP_METRICS"), warn),
+        headers=carried_headers(f"{PREFIX}_HEADERS", environ, warn),
+        headers_salt=environ.get(f"{PREFIX}_HEADERS_SALT", ""),
         trace=_switch(f"{PREFIX}_TRACE", environ.get(f"{PREFIX}_TRACE"), warn),
         buckets=_all_buckets(environ, warn),
     )

@@ -64,7 +64,8 @@ MAY_IMPORT = {
     "catalog": {"media"},
     "api_servers": {"catalog"},
     "scrape": {"catalog"},
-    "settings": {"catalog", "media"},
+    "request_headers": set(),
+    "settings": {"catalog", "media", "request_headers"},
     "hooks": {"internal_errors", "media", "settings"},
     "objectives": {"catalog", "hooks"},
     "requests": {"internal_errors", "media", "hooks"},
@@ -76,10 +77,11 @@ MAY_IMPORT = {
     "compare": {"catalog", "scrape", "tables"},
     "patches": {
         *{"internal_errors", "media", "catalog", "hooks", "requests", "channel", "compare"},
+        "request_headers",
     },
     "startup": {
         *{"", "internal_errors", "api_servers", "settings", "hooks", "requests", "channel"},
-        *{"exporters", "exposition", "objectives", "patches"},
+        *{"exporters", "exposition", "objectives", "patches", "request_headers"},
     },
     "testing": {"", "hooks", "settings"},
     "pytest_fixtures": {"testing"},

@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 import gc
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,6 +29,7 @@ from vllm_omni_metrics_plugin.patches.generate import wrap_generate, wrap_reques
 from vllm_omni_metrics_plugin.patches.http import wrap_application, wrap_speech
 from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.patches.warmup import wrap_warmup
+from vllm_omni_metrics_plugin.request_headers import CarriedHeader, RequestHeaders
 from vllm_omni_metrics_plugin.requests import Exchange, OpenRequest
 
 
@@ -142,7 +143,12 @@ def wrap(monkeypatch: pytest.MonkeyPatch, state: EngineState) -> None:
 
 
 async def serve(
-    endpoint: Endpoint, *, websocket: bool = False, path: str = "/v1/x", route: str | None = None
+    endpoint: Endpoint,
+    *,
+    websocket: bool = False,
+    path: str = "/v1/x",
+    route: str | None = None,
+    headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> Uvicorn:
     """``route`` is the template that the application finds for the path."""
     server = Uvicorn(*([] if websocket else [REQUEST]), websocket=websocket)
@@ -154,7 +160,8 @@ async def serve(
             scope["route"] = SimpleNamespace(path=route)
         await endpoint(Call(server, scope, receive, send))
 
-    scope = {"type": "websocket" if websocket else "http", "path": path}
+    kind = "websocket" if websocket else "http"
+    scope = {"type": kind, "path": path, "headers": list(headers)}
     logged = (OSError, RuntimeError, EngineGenerateError, asyncio.CancelledError)
     with contextlib.suppress(*logged):
         await Application(application)(scope, server.receive, server.send)
@@ -724,6 +731,83 @@ def test_request_of_a_script_has_neither_route_nor_transport(recorder: Any) -> N
     asyncio.run(Call(Uvicorn(), None, None, None).outputs(*ALL))
     arrived = recorder.only(RequestArrived)
     assert (arrived.endpoint, arrived.transport) == (None, None)
+
+
+# The client's headers
+
+HEADERS = [(b"host", b"x"), (b"authorization", b"Bearer key"), (b"x-team", b"red")]
+
+
+@pytest.fixture
+def _carried(state: EngineState) -> None:
+    state.request_headers = RequestHeaders([CarriedHeader("x-team", hashed=False)])
+
+
+@pytest.mark.usefixtures("_carried")
+@pytest.mark.parametrize("websocket", [False, True], ids=["http", "websocket"])
+def test_events_carry_the_headers_that_are_asked_for(recorder: Any, websocket: bool) -> None:
+    asyncio.run(serve(whole, websocket=websocket, headers=HEADERS))
+    assert recorder.only(RequestArrived).headers == (("x-team", "red"),)
+    assert recorder.only(RequestFinished).headers == (("x-team", "red"),)
+
+
+def test_events_carry_no_header_that_nobody_asked_for(recorder: Any) -> None:
+    asyncio.run(serve(whole, headers=HEADERS))
+    assert recorder.only(RequestArrived).headers == ()
+    assert recorder.only(RequestFinished).headers == ()
+
+
+@pytest.mark.usefixtures("_carried")
+def test_each_request_of_a_connection_has_its_own_headers(recorder: Any) -> None:
+    """On asyncio's own loop the next one inherits the context of the last one."""
+
+    async def keep_alive() -> None:
+        for team in (b"red", b"blue"):
+            await serve(whole, headers=[(b"x-team", team)])
+        await serve(whole)
+
+    asyncio.run(keep_alive())
+    carried = [dict(end.headers).get("x-team") for end in recorder.of(RequestFinished)]
+    assert carried == ["red", "blue", None]
+
+
+@pytest.mark.usefixtures("_carried")
+@pytest.mark.parametrize("begins_before_the_response_is_over", [True, False])
+def test_job_carries_the_headers_of_whoever_ordered_it(
+    recorder: Any, begins_before_the_response_is_over: bool
+) -> None:
+    jobs = []
+
+    async def generate_video_bytes(call: Call) -> None:
+        await call.outputs(*ALL)
+
+    generate = wrap_generate_bytes(generate_video_bytes, None)
+
+    async def endpoint(call: Call) -> None:
+        jobs.append(asyncio.create_task(generate(call)))
+        if begins_before_the_response_is_over:
+            await asyncio.sleep(0)
+        await call.answer()
+
+    async def both() -> None:
+        await serve(endpoint, path="/v1/videos", headers=HEADERS)
+        await asyncio.wait(jobs)
+
+    asyncio.run(both())
+    assert recorder.only(RequestFinished).headers == (("x-team", "red"),)
+
+
+@pytest.mark.usefixtures("_carried")
+def test_headers_that_cannot_be_read_cost_the_client_nothing(
+    recorder: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = asyncio.run(serve(whole, headers=[b"nothing of the kind"]))  # type: ignore[list-item]
+    assert [message["type"] for message in server.sent] == [
+        "http.response.start",
+        "http.response.body",
+    ]
+    assert recorder.only(RequestFinished).headers == ()
+    assert "reading a request's headers" in caplog.text
 
 
 # Nobody's requests

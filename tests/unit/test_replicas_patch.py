@@ -63,10 +63,15 @@ def left(recorder: Any) -> list[int]:
     return [event.replica for event in recorder.of(ReplicaLeft)]
 
 
+def reasons(recorder: Any) -> list[str | None]:
+    return [event.reason for event in recorder.of(ReplicaLeft)]
+
+
 def test_replica_that_is_removed_leaves_once(pool: Pool, recorder: Any) -> None:
     assert pool.remove_client("1") == "second"
     assert pool.remove_client("1") is None, "the engine's answer passes"
     assert left(recorder) == [1]
+    assert reasons(recorder) == ["removed"]
 
 
 def test_replica_that_dies_leaves_once_although_it_is_removed_as_well(
@@ -76,6 +81,7 @@ def test_replica_that_dies_leaves_once_although_it_is_removed_as_well(
     pool.evict_replica(1)
     pool.remove_client("1")
     assert left(recorder) == [1]
+    assert reasons(recorder) == ["died"]
 
 
 def test_engine_that_stops_takes_only_those_with_it_that_are_there(
@@ -84,6 +90,7 @@ def test_engine_that_stops_takes_only_those_with_it_that_are_there(
     pool.evict_replica(0)
     Engine(pool).shutdown()
     assert left(recorder) == [0, 1]
+    assert reasons(recorder) == ["died", "stopped"]
 
 
 def test_replica_that_returns_may_leave_again(pool: Pool, recorder: Any) -> None:

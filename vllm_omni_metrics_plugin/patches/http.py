@@ -16,6 +16,7 @@ from typing import Any
 from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.patches.metrics_route import take_over
 from vllm_omni_metrics_plugin.patches.state import EngineState
+from vllm_omni_metrics_plugin.request_headers import Headers
 from vllm_omni_metrics_plugin.requests import Exchange, OpenRequest, Utterance
 from vllm_omni_metrics_plugin.requests.client import UNKNOWN, Client
 
@@ -53,7 +54,7 @@ class Connection:
 
     __slots__ = (
         *("_endpoint", "_is_read", "_receive", "_receiving", "_scope", "_send", "_watcher"),
-        *("exchange", "traceparent", "tracestate"),
+        *("exchange", "headers", "traceparent", "tracestate"),
     )
 
     def __init__(
@@ -63,7 +64,9 @@ class Connection:
         send: Callable[[Message], Awaitable[None]],
     ) -> None:
         self.exchange = Exchange("http" if scope["type"] == "http" else "websocket")
-        #: Of the client's headers, where somebody asks for them.
+        #: Those of the client's request that events carry.
+        self.headers: Headers = ()
+        #: Of the client's own trace, where somebody asks for it.
         self.traceparent: str | None = None
         self.tracestate: str | None = None
         self._scope: Message | None = scope
@@ -97,7 +100,9 @@ class Connection:
     @property
     def client(self) -> Client:
         """Whom it answers."""
-        return Client(self.endpoint, self.exchange.kind, self.traceparent, self.tracestate)
+        return Client(
+            self.endpoint, self.exchange.kind, self.traceparent, self.tracestate, self.headers
+        )
 
     def read_trace(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Know the client's own trace, if it has one."""
@@ -336,6 +341,9 @@ def wrap_application(original: Callable[..., Any], state: EngineState) -> Callab
                         take_over(self, state.answers_for)
             return await original(self, scope, receive, send, *args, **kwargs)
         connection = Connection(scope, receive, send)
+        if state.request_headers is not None:
+            with internal_errors.suppressed("reading a request's headers"):
+                connection.headers = state.request_headers(scope)
         scope[_KEY] = connection.exchange
         if state.requests.begin_trace is not None:
             with internal_errors.suppressed("reading a request"):

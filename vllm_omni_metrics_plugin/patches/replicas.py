@@ -8,6 +8,7 @@ from typing import Any
 
 from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.hooks import ReplicaJoined, ReplicaLeft
+from vllm_omni_metrics_plugin.hooks.events import Departure
 from vllm_omni_metrics_plugin.patches import topology
 from vllm_omni_metrics_plugin.patches.engine_families import stats
 from vllm_omni_metrics_plugin.patches.state import EngineState, Stage
@@ -38,7 +39,7 @@ def wrap_shutdown(original: Callable[..., Any], state: EngineState) -> Callable[
         result = original(self, *args, **kwargs)
         with internal_errors.suppressed("an engine that is stopped"):
             for pool, replica in leaving:
-                _gone(state, pool, replica)
+                _gone(state, pool, replica, "stopped")
         return result
 
     return shutdown
@@ -68,7 +69,7 @@ def wrap_remove_client(original: Callable[..., Any], state: EngineState) -> Call
         client = original(self, input_addr, *args, **kwargs)
         with internal_errors.suppressed("a replica that leaves"):
             if client is not None and replica is not None:
-                _gone(state, self, replica)
+                _gone(state, self, replica, "removed")
         return client
 
     return remove_client
@@ -85,7 +86,7 @@ def wrap_evict_replica(original: Callable[..., Any], state: EngineState) -> Call
         result = original(self, replica_id, *args, **kwargs)
         with internal_errors.suppressed("a replica that died"):
             if is_here:
-                _gone(state, self, replica_id)
+                _gone(state, self, replica_id, "died")
         return result
 
     return evict_replica
@@ -178,13 +179,15 @@ def _announce(state: EngineState, pool: Any, replica: int) -> None:
         )
 
 
-def _gone(state: EngineState, pool: Any, replica: int) -> None:
+def _gone(state: EngineState, pool: Any, replica: int, reason: Departure) -> None:
     stats.replica_left(state, pool, replica)
     stage = state.stages.get(pool)
     if stage is None:
         return
     if state.hooks.omni_replica_left.listeners:
         state.hooks.omni_replica_left(
-            ReplicaLeft(model_name=stage.model_name, stage=pool.stage_id, replica=replica)
+            ReplicaLeft(
+                model_name=stage.model_name, stage=pool.stage_id, replica=replica, reason=reason
+            )
         )
     state.requests.executions.replica_left(stage.model_name, pool.stage_id, replica)

@@ -20,6 +20,7 @@ from vllm_omni_metrics_plugin.media.playback import PLAYERS
 from vllm_omni_metrics_plugin.patches.metrics_route import AnswersFor
 from vllm_omni_metrics_plugin.patches.process import clock
 from vllm_omni_metrics_plugin.patches.transfer_keys import requests_of
+from vllm_omni_metrics_plugin.request_headers import RequestHeaders
 from vllm_omni_metrics_plugin.requests import OpenRequests
 from vllm_omni_metrics_plugin.requests.arrival import WallClock
 from vllm_omni_metrics_plugin.requests.bindings import Binding
@@ -65,6 +66,8 @@ class EngineState:
         self.after_engine: list[Callable[[], None]] = []
         #: Answers for ``/metrics`` in the engine's place; None leaves it to the engine.
         self.answers_for: AnswersFor | None = None
+        #: Reads the headers that events carry; None if they carry none.
+        self.request_headers: RequestHeaders | None = None
         #: By stage pool, from the moment its engine is ready.
         self.stages: weakref.WeakKeyDictionary[Any, Stage] = weakref.WeakKeyDictionary()
         #: By engine, the name that its families carry.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from vllm_omni_metrics_plugin.hooks.events import Transport
+from vllm_omni_metrics_plugin.request_headers import Headers
 
 
 class Client(NamedTuple):
-    """Where it called, and in which trace of its own."""
+    """Where it called, with which headers, in which trace of its own."""
 
     #: The template of the route; of a job, the one that ordered it. None if it is not known.
     endpoint: str | None = None
@@ -18,6 +19,8 @@ class Client(NamedTuple):
     #: traces.
     traceparent: str | None = None
     tracestate: str | None = None
+    #: Those that its events carry, by the operator's choice.
+    headers: Headers = ()
 
 
 #: Nothing is known of it, as of whoever runs a script.

@@ -330,6 +330,7 @@ class OpenRequest:
             audio=tuple(media.audio),
             images=tuple(media.images),
             videos=tuple(media.videos),
+            headers=self.client.headers,
         )
 
     @property

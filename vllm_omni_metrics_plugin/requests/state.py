@@ -93,6 +93,7 @@ class OpenRequests:
                     modalities=modalities,
                     endpoint=client.endpoint,
                     transport=client.transport,
+                    headers=client.headers,
                     trace_id=request.trace_id,
                 )
             )

@@ -21,6 +21,7 @@ from vllm_omni_metrics_plugin.patches import Patches, process
 from vllm_omni_metrics_plugin.patches.seams.releases import BY_VERSION
 from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.patches.table import seams_of
+from vllm_omni_metrics_plugin.request_headers import RequestHeaders
 from vllm_omni_metrics_plugin.settings import Settings
 from vllm_omni_metrics_plugin.startup.channel import open_channel
 from vllm_omni_metrics_plugin.startup.otel import send_metrics, send_traces
@@ -68,6 +69,8 @@ def start(environ: Mapping[str, str]) -> EngineState | None:
     loading: Loading = nullcontext
     if role == "server":
         loading = _register_built_in(settings, warn, state)
+    if settings.headers:
+        state.request_headers = RequestHeaders(settings.headers, settings.headers_salt)
     open_channel(settings, role, state)
     if role == "server":
         answer_scrapes(settings, state)

@@ -28,7 +28,12 @@ from vllm_omni_metrics_plugin.hooks.events.process import (
     PatchStatus,
     Role,
 )
-from vllm_omni_metrics_plugin.hooks.events.replicas import EngineStats, ReplicaJoined, ReplicaLeft
+from vllm_omni_metrics_plugin.hooks.events.replicas import (
+    Departure,
+    EngineStats,
+    ReplicaJoined,
+    ReplicaLeft,
+)
 from vllm_omni_metrics_plugin.hooks.events.requests import (
     Demand,
     PathSegment,
@@ -57,6 +62,7 @@ __all__ = [
     "AudioFinished",
     "Configured",
     "Demand",
+    "Departure",
     "DiffusionWork",
     "EngineStats",
     "Event",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from vllm_omni_metrics_plugin.hooks.events.base import Event
 
@@ -25,12 +25,20 @@ class ReplicaJoined(Event, frozen=True, kw_only=True):
     feeds: tuple[int, ...] = ()
 
 
+#: ``stopped``: the engine was told to stop, and all its replicas with it. ``died``: the engine
+#: found it dead. ``removed``: it is no member of its stage any more, as it was drained or as
+#: nothing was heard of it; the engine does not say which.
+Departure = Literal["stopped", "died", "removed"]
+
+
 class ReplicaLeft(Event, frozen=True, kw_only=True):
     """A replica left its stage, or died."""
 
     model_name: str
     stage: int
     replica: int
+    #: Why; None in events that do not say, as those that a test makes.
+    reason: Departure | None = None
 
 
 class EngineStats(Event, frozen=True, kw_only=True):

@@ -41,6 +41,10 @@ class RequestArrived(Event, frozen=True, kw_only=True):
     transport: Transport | None = None
     #: The trace that it is recorded in, as 32 hexadecimal digits; None if it is in none.
     trace_id: str | None = None
+    #: Name, in lower case, and value of each header that the client sent and
+    #: ``VLLM_OMNI_METRICS_HEADERS`` names; ``dict(event.headers).get("x-team")`` finds one. Empty
+    #: for scripts.
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
@@ -269,3 +273,5 @@ class RequestFinished(Event, frozen=True, kw_only=True):
     streams: tuple[StreamFinished, ...] = ()
     #: One for each of the operator's objectives that is about it.
     verdicts: tuple[RequestJudged, ...] = ()
+    #: As :class:`RequestArrived` says.
+    headers: tuple[tuple[str, str], ...] = ()
