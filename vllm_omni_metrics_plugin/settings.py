@@ -34,6 +34,8 @@ Exposition = Literal["plugin", "engine"]
 PREFIX = "VLLM_OMNI_METRICS"
 BUCKETS_PREFIX = f"{PREFIX}_BUCKETS_"
 
+#: Of the hook plugins, all that are installed.
+_EVERY = "*"
 _MOST_PLAYERS = 3
 #: Seconds.
 _LONGEST_BUFFER = 60
@@ -61,9 +63,10 @@ VARIABLES: tuple[Variable, ...] = (
         f"{PREFIX}_HOOKS",
         "all",
         "Comma-separated names of the installed hook plugins to load (entry point group "
-        "`vllm_omni_metrics_plugin.hooks`); `-name` blocks one and keeps the others. "
-        "Set but empty: none. What is built in is loaded unless `-prometheus`, `-objectives`, "
-        "`-traces` or `-otlp_metrics` blocks it.",
+        "`vllm_omni_metrics_plugin.hooks`), and paths of files that are one "
+        "(`./late_starts.py`); nothing else is loaded then, unless `*`, all that are installed, is "
+        "among them. `-name` blocks one and keeps the others. Set but empty: none. What is built "
+        "in is loaded unless `-prometheus`, `-objectives`, `-traces` or `-otlp_metrics` blocks it.",
     ),
     Variable(
         f"{PREFIX}_NATIVE",
@@ -156,6 +159,8 @@ class Settings:
     enabled: bool = False
     #: Hook plugins to load by entry point name; None means every one that is installed.
     hooks_allowed: frozenset[str] | None = None
+    #: Hook plugins to load beside them, by the paths of their files or folders.
+    hook_files: tuple[str, ...] = ()
     #: Hook plugins that are never loaded; wins over :attr:`hooks_allowed`.
     hooks_blocked: frozenset[str] = frozenset()
     #: Where events of other processes arrive, if the operator says it; else a private socket.
@@ -193,11 +198,12 @@ class Settings:
 
 def parse(environ: Mapping[str, str], warn: Warn = logger.warning) -> Settings:
     """Read every ``VLLM_OMNI_METRICS*`` variable of ``environ``; never raises on a bad value."""
-    allowed, blocked = _hook_names(environ.get(f"{PREFIX}_HOOKS"))
+    allowed, files, blocked = _hook_plugins(environ.get(f"{PREFIX}_HOOKS"))
     channel, channel_key = _channel(environ, warn)
     return Settings(
         enabled=_switch(PREFIX, environ.get(PREFIX), warn),
         hooks_allowed=allowed,
+        hook_files=files,
         hooks_blocked=blocked,
         channel=channel,
         channel_key=channel_key,
@@ -265,14 +271,24 @@ def _players(value: str | None, warn: Warn) -> tuple[float, ...]:
     return PLAYERS
 
 
-def _hook_names(value: str | None) -> tuple[frozenset[str] | None, frozenset[str]]:
+def _hook_plugins(
+    value: str | None,
+) -> tuple[frozenset[str] | None, tuple[str, ...], frozenset[str]]:
+    """The installed ones that are named, or None for all; the files; those that are blocked."""
     if value is None:
-        return None, frozenset()
-    names = [name.strip() for name in value.split(",") if name.strip()]
-    blocked = frozenset(name[1:].strip() for name in names if name.startswith("-"))
-    allowed = frozenset(name for name in names if not name.startswith("-"))
-    only_blocks = bool(blocked) and not allowed
-    return (None if only_blocks else allowed), blocked
+        return None, (), frozenset()
+    named = [name.strip() for name in value.split(",") if name.strip()]
+    blocked = frozenset(name[1:].strip() for name in named if name.startswith("-"))
+    chosen = [name for name in named if not name.startswith("-")]
+    files = tuple(dict.fromkeys(filter(_is_path, chosen)))
+    allowed = frozenset(chosen).difference(files)
+    if _EVERY in allowed or (blocked and not chosen):
+        return None, files, blocked
+    return allowed, files, blocked
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or name.startswith("~") or name.endswith(".py") or ".py:" in name
 
 
 def _channel(environ: Mapping[str, str], warn: Warn) -> tuple[str | None, str | None]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.doctor.measures import Count, Labelled, Measure
-from vllm_omni_metrics_plugin.doctor.rules import REASONS, RULES, TALLIES
+from vllm_omni_metrics_plugin.doctor.rules import REASONS, RULES, TALLIES, TRAPS
 from vllm_omni_metrics_plugin.tables import markdown
 
 
@@ -20,6 +20,11 @@ def tallies() -> str:
     rows = ((f"`{t.sample}`", _values(t.where), t.severity, t.message) for t in TALLIES)
     header = ("counter", "label", "severity", "message")
     return markdown(header, map(_plain, rows))
+
+
+def traps() -> str:
+    rows = ((f"`{trap.name}`", trap.severity, trap.when, trap.message) for trap in TRAPS)
+    return markdown(("check", "severity", "a family that a hook plugin made", "message"), rows)
 
 
 def reasons() -> str:

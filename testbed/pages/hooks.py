@@ -80,6 +80,11 @@ def _called_when(hook: str) -> str:
     return in_page(inspect.getdoc(getattr(specs, hook)) or "")
 
 
+def _used_for(hook: str) -> str:
+    used_for: str = getattr(getattr(specs, hook), specs.USED_FOR)
+    return f"People use it for: {used_for[:1].lower()}{used_for[1:]}\n\n" if used_for else ""
+
+
 def _summary(hook: str) -> str:
     """The first paragraph, on one line."""
     return " ".join(_called_when(hook).partition("\n\n")[0].split()).rstrip(".")
@@ -89,7 +94,7 @@ def _section(hook: str, kind: type[Event]) -> str:
     parts = [
         f"### {hook}\n",
         f"```python\n{hook}(event: {kind.__name__}) -> None\n```\n",
-        f"{_called_when(hook)}\n\nSince {since(hook)}.",
+        f"{_called_when(hook)}\n\n{_used_for(hook)}Since {since(hook)}.",
         "",
         f"`{kind.__name__}`: {in_page(inspect.getdoc(kind) or '')}",
         "",

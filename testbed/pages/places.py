@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from testbed.pages import bench, doctor, families, hooks, native, tables
+from testbed.pages import bench, doctor, families, hooks, native, plugins, tables
 from testbed.paths import ROOT
 
 DOCS = ROOT / "docs"
@@ -24,11 +24,17 @@ PLACES: Mapping[Path, tuple[Part, ...]] = {
         bench.videos,
         bench.bench_only,
     ),
-    DOCS / "reference" / "doctor.md": (doctor.rules, doctor.tallies, doctor.reasons),
+    DOCS / "reference" / "doctor.md": (
+        doctor.rules,
+        doctor.tallies,
+        doctor.traps,
+        doctor.reasons,
+    ),
     DOCS / "reference" / "engine-releases.md": (tables.engines,),
     DOCS / "reference" / "families.md": (families.families, families.sections),
     DOCS / "reference" / "hooks.md": (hooks.conventions, hooks.hooks, hooks.sections),
     DOCS / "reference" / "native-families.md": (native.native,),
+    DOCS / "reference" / "plugins.md": (plugins.methods, plugins.stats, plugins.marks),
     DOCS / "reference" / "variables.md": (tables.variables,),
 }
 

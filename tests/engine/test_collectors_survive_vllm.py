@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ from prometheus_client.registry import Collector
 
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.hooks import RequestFinished
+from vllm_omni_metrics_plugin.patches.process import installed_versions
+from vllm_omni_metrics_plugin.patches.seams.releases import BY_VERSION
 
 # The engine makes its families when its modules are imported, or later; it removes them by name.
 ENGINES_OWN = "vllm:num_requests_running_of_this_test"
@@ -78,3 +81,19 @@ def test_our_families_and_the_omni_engines_own_have_different_names(published: A
     assert len(names) == len(set(names)), "a scraper refuses a family that is there twice"
     ours = {family.name.removesuffix("_total") for family in catalog.FAMILIES}
     assert ours <= {name.removesuffix("_total") for name in names}
+
+
+@pytest.mark.parametrize("name", ["vllm:of_a_hook_plugin", "of_a_vllm_plugin", "late_starts"])
+def test_engines_clean_up_takes_the_families_of_others_as_its_release_says(name: str) -> None:
+    from vllm.v1.metrics.prometheus import unregister_vllm_metrics
+
+    release = BY_VERSION[installed_versions()["vllm-omni"]]
+    registered = set(REGISTRY._collector_to_names)
+    family = Gauge(name, "made by a hook plugin")
+    try:
+        unregister_vllm_metrics()
+        gone = family not in REGISTRY._collector_to_names
+        assert gone == (re.search(release.unregistered, name) is not None)
+    finally:
+        for made in set(REGISTRY._collector_to_names) - registered:
+            REGISTRY.unregister(made)

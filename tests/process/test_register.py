@@ -213,6 +213,73 @@ def test_child_process_has_its_own_seams_alone_and_exports_nothing(
     assert process.warnings == [], "the server complains about bad values, once for all"
 
 
+@pytest.fixture
+def hook_plugins(tmp_path: Path) -> dict[str, str]:
+    """Variables with which two packages of hooks are installed, one for the stages too, and a file.
+
+    Each prints its name when it is imported, and again with the role when it is called.
+    """
+    group = "vllm_omni_metrics_plugin"
+    told = "from vllm_omni_metrics_plugin.hooks import hookimpl\nprint(__name__.split(':')[-1])\n"
+    everywhere = "@hookimpl(processes=('server', 'stage_engine', 'worker'))\n"
+    called = "def omni_configured(event):\n    print(__name__.split(':')[-1], event.role)\n"
+    packages = tmp_path / "packages"
+    about = packages / "hooks-0.3.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Name: hooks\nVersion: 0.3\n")
+    (about / "entry_points.txt").write_text(
+        f"[{group}.hooks]\nfor_server = for_server\nfor_both = for_both\n"
+        f"[{group}.stage_hooks]\nfor_both = for_both\n"
+    )
+    (packages / "for_server.py").write_text(f"{told}@hookimpl\n{called}")
+    (packages / "for_both.py").write_text(told + everywhere + called)
+    (tmp_path / "a_file.py").write_text(f"{told}@hookimpl\n{called}")
+    return {
+        "VLLM_OMNI_METRICS": "1",
+        "VLLM_OMNI_METRICS_HOOKS": f"*,{tmp_path}/a_file.py",
+        "PYTHONPATH": f"{SOURCES}{os.pathsep}{packages}",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "imported"),
+    [
+        ("MainProcess", "server", ["for_server", "for_both", "a_file"]),
+        ("ApiServer_1", "server", ["for_server", "for_both", "a_file"]),
+        ("EngineCore", "stage_engine", ["for_both"]),
+        ("VllmWorker-0", "worker", ["for_both"]),
+    ],
+)
+def test_process_of_a_stage_imports_no_hook_plugin_that_does_not_ask_for_it(
+    interpret: Callable[..., Interpreter],
+    hook_plugins: dict[str, str],
+    name: str,
+    role: str,
+    imported: list[str],
+) -> None:
+    lines = ENGINE_INSTALLED + AS_A_CHILD.format(name=name) + REGISTER
+    process = interpret(lines, **hook_plugins)
+    assert sorted(process.printed) == sorted([*imported, *(f"{who} {role}" for who in imported)])
+    assert process.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"), [("EngineCore", 1), ("VllmWorker-0", 0), ("MainProcess", 0)]
+)
+def test_stages_engine_says_once_which_hook_plugins_it_does_without(
+    interpret: Callable[..., Interpreter], hook_plugins: dict[str, str], name: str, lines: int
+) -> None:
+    show = "import logging\nlogging.basicConfig(level=logging.INFO)\n"
+    process = interpret(
+        show + ENGINE_INSTALLED + AS_A_CHILD.format(name=name) + REGISTER, **hook_plugins
+    )
+    said = [line for line in process.warnings if "does without the hook plugins" in line]
+    assert len(said) == lines
+    for line in said:
+        assert "the hook plugins for_server, which are for the server; until 0.1" in line
+        assert "vllm_omni_metrics_plugin.stage_hooks" in line
+
+
 # What a process is
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, PathDistribution
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ from vllm_omni_metrics_plugin.hooks import (
     RequestFinished,
     hookimpl,
 )
-from vllm_omni_metrics_plugin.hooks.loading import ENTRY_POINT_GROUP
+from vllm_omni_metrics_plugin.hooks.sources import SERVER_GROUP, STAGE_GROUP
 from vllm_omni_metrics_plugin.patches.seams.releases import Release
 from vllm_omni_metrics_plugin.testing import EVENTS, make_event
 
@@ -37,9 +39,9 @@ class Faulty:
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """One hook plugin besides the built-in exporter."""
-    entry = EntryPoint("faulty", f"{__name__}:FAULTY", ENTRY_POINT_GROUP)
+    entry = EntryPoint("faulty", f"{__name__}:FAULTY", SERVER_GROUP)
     monkeypatch.setattr(
-        "vllm_omni_metrics_plugin.hooks.loading.entry_points", lambda group: [entry]
+        "vllm_omni_metrics_plugin.hooks.sources.entry_points", lambda group: [entry]
     )
 
 
@@ -66,6 +68,113 @@ def test_every_hook_is_listed_with_those_who_would_be_called(
     assert listed["omni_engine_stats", "-"] == ["-", "-", "-", "nobody listens"]
     assert "does not answer" in out
     assert "--url" in out
+
+
+class Thorough:
+    @hookimpl(slow=True, processes=("server", "worker"))
+    def omni_configured(self, event: Event) -> None: ...
+
+    @hookimpl
+    def omni_request_arrived(self, event: Event) -> None: ...
+
+
+THOROUGH = Thorough()
+
+
+@pytest.fixture
+def package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A package for the server and the stages, one that fails, and a file; returns its path."""
+    about = tmp_path / "thorough-1.2.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Name: thorough\nVersion: 1.2\n")
+    (about / "entry_points.txt").write_text(
+        f"[{SERVER_GROUP}]\nthorough = {__name__}:THOROUGH\ngone = a_module_that_is_gone\n"
+        f"[{STAGE_GROUP}]\nthorough = {__name__}:THOROUGH\n"
+    )
+    entries = PathDistribution(about).entry_points
+    monkeypatch.setattr(
+        "vllm_omni_metrics_plugin.hooks.sources.entry_points",
+        lambda group: entries.select(group=group),
+    )
+    file = tmp_path / "in_a_file.py"
+    file.write_text(
+        "from vllm_omni_metrics_plugin.hooks import hookimpl\n"
+        "@hookimpl(slow=True)\ndef omni_request_arrived(event): ...\n"
+    )
+    monkeypatch.setenv("VLLM_OMNI_METRICS_HOOKS", f"*,{file}")
+    monkeypatch.setattr(cli.hooks, "DEFAULT_URL", "http://127.0.0.1:1")
+    return file
+
+
+def test_every_plugin_is_listed_with_where_it_is_from_and_where_it_runs(
+    package: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(["hooks"])
+    table = capsys.readouterr().out.split("\n\n")[1].splitlines()
+    assert [re.split("  +", line) for line in table] == [
+        ["PLUGIN", "FROM", "PROCESSES", "SLOW", "STATUS"],
+        ["prometheus", "built in", "server", "no", "loaded"],
+        ["thorough", "thorough 1.2", "server, worker", "omni_configured", "loaded"],
+        ["gone", "thorough 1.2", "-", "-", "failed"],
+        ["in_a_file", str(package), "server", "yes", "loaded"],
+    ]
+
+
+def test_plugins_in_json_have_everything_that_is_known_of_them(
+    package: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["hooks", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    plugins = {plugin.pop("name"): plugin for plugin in data["plugins"]}
+    assert plugins["thorough"] == {
+        "distribution": "thorough",
+        "version": "1.2",
+        "value": f"{__name__}:THOROUGH",
+        "status": "loaded",
+        "reason": "",
+        "processes": ["server", "worker"],
+        "hooks": ["omni_configured", "omni_request_arrived"],
+        "slow": ["omni_configured"],
+    }
+    assert plugins["in_a_file"] == {
+        "distribution": None,
+        "version": None,
+        "value": str(package),
+        "status": "loaded",
+        "reason": "",
+        "processes": ["server"],
+        "hooks": ["omni_request_arrived"],
+        "slow": ["omni_request_arrived"],
+    }
+    assert plugins["gone"]["reason"] == (
+        "ModuleNotFoundError: No module named 'a_module_that_is_gone'"
+    )
+    [warning] = data["warnings"]
+    assert "'gone' (a_module_that_is_gone) was skipped" in warning
+    assert (data["url"], data["calls"]) == (None, [])
+    page = (DOCS / "reference" / "command.md").read_text()
+    assert all(f"`{key}`" in page for key in (*data, *plugins["gone"]))
+
+
+def test_calls_in_json_are_the_servers(
+    exposed: Any, capsys: pytest.CaptureFixture[str], package: Path
+) -> None:
+    exposed.join()
+    exposed.hooks.omni_request_finished(make_event(RequestFinished))
+    with serving(generate_latest(exposed.registry)) as url:
+        assert cli.main(["hooks", "--json", "--url", url]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["url"] == url
+    assert {
+        "hook": "omni_request_finished",
+        "plugin": "prometheus",
+        "calls": 1,
+        "errors": 0,
+        "dropped": 0,
+        "listening": True,
+    } in data["calls"]
+    page = (DOCS / "reference" / "command.md").read_text()
+    assert all(f"`{key}`" in page for key in data["calls"][0])
 
 
 @pytest.mark.usefixtures("installed")

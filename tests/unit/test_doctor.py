@@ -9,7 +9,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
@@ -17,18 +17,20 @@ from typing import Any, cast
 
 import pytest
 import zmq.auth
+from prometheus_client import REGISTRY
 
 from testbed.pages.places import DOCS
 from tests.unit.conftest import serving
 from vllm_omni_metrics_plugin import __version__, catalog, cli, doctor, settings
 from vllm_omni_metrics_plugin.doctor import Report, examine, installation, patches
 from vllm_omni_metrics_plugin.doctor.report import PatchState
+from vllm_omni_metrics_plugin.doctor.rules import TRAPS
 from vllm_omni_metrics_plugin.hooks import Event, PatchReported, hookimpl
-from vllm_omni_metrics_plugin.hooks.loading import ENTRY_POINT_GROUP
+from vllm_omni_metrics_plugin.hooks.sources import SERVER_GROUP, STAGE_GROUP
 from vllm_omni_metrics_plugin.patches import dry_run, process
 from vllm_omni_metrics_plugin.patches.seams.releases import Release
 from vllm_omni_metrics_plugin.patches.seams.seam import ENGINE_FAMILIES, Seam
-from vllm_omni_metrics_plugin.patches.table import SEAMS
+from vllm_omni_metrics_plugin.patches.table import SEAMS, seams_of
 from vllm_omni_metrics_plugin.testing import make_event
 
 ON = {"VLLM_OMNI_METRICS": "1"}
@@ -50,10 +52,15 @@ class Installed:
         self.versions = {"vllm-omni": "0.30.0", "vllm": "0.30.0"}
         self.general = [OURS, ENGINES]
         self.hooks: list[EntryPoint] = []
+        self.stage_hooks: list[EntryPoint] = []
         self.states = [PatchState(seam.name, seam.target, "applied", "") for seam in SEAMS]
 
     def entry_points(self, group: str) -> list[EntryPoint]:
-        return {GENERAL: self.general, ENTRY_POINT_GROUP: self.hooks}[group]
+        return {
+            GENERAL: self.general,
+            SERVER_GROUP: self.hooks,
+            STAGE_GROUP: self.stage_hooks,
+        }[group]
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +71,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Installed:
     monkeypatch.setattr(doctor.patches, "tried", lambda places: (everything.states, []))
     monkeypatch.setattr(installation, "entry_points", everything.entry_points)
     monkeypatch.setattr(
-        "vllm_omni_metrics_plugin.hooks.loading.entry_points", everything.entry_points
+        "vllm_omni_metrics_plugin.hooks.sources.entry_points", everything.entry_points
     )
     names = {OURS.name, ENGINES.name, PLATFORM}
     monkeypatch.setattr(installation, "_engine_plugins", lambda: set(names))
@@ -184,14 +191,19 @@ class Mine:
     def omni_request_arrived(self, event: Event) -> None: ...
 
 
-MINE = Mine()
+class OfStages:
+    @hookimpl(processes="stage_engine")
+    def omni_configured(self, event: Event) -> None: ...
+
+
+MINE, OF_STAGES = Mine(), OfStages()
 
 
 def test_each_hook_plugin_is_listed_with_what_became_of_it(installed: Installed) -> None:
     installed.hooks = [
-        EntryPoint("mine", f"{__name__}:MINE", ENTRY_POINT_GROUP),
-        EntryPoint("gone", "a_module_that_is_gone:plugin", ENTRY_POINT_GROUP),
-        EntryPoint("noisy", f"{__name__}:MINE", ENTRY_POINT_GROUP),
+        EntryPoint("mine", f"{__name__}:MINE", SERVER_GROUP),
+        EntryPoint("gone", "a_module_that_is_gone:plugin", SERVER_GROUP),
+        EntryPoint("noisy", f"{__name__}:MINE", SERVER_GROUP),
     ]
     report = examine({**ON, "VLLM_OMNI_METRICS_HOOKS": "-noisy"})
     listed = {plugin.name: plugin for plugin in report.hooks}
@@ -208,10 +220,129 @@ def test_each_hook_plugin_is_listed_with_what_became_of_it(installed: Installed)
 
 
 def test_hook_plugins_that_were_not_asked_for_are_told_apart(installed: Installed) -> None:
-    installed.hooks = [EntryPoint("mine", f"{__name__}:MINE", ENTRY_POINT_GROUP)]
+    installed.hooks = [EntryPoint("mine", f"{__name__}:MINE", SERVER_GROUP)]
     report = examine({**ON, "VLLM_OMNI_METRICS_HOOKS": "prometheus"})
     assert [plugin.status for plugin in report.hooks] == ["loaded", "not asked for"]
     assert report.exit_code == 0
+
+
+def test_hook_plugins_of_the_stages_are_listed_with_where_they_run(installed: Installed) -> None:
+    installed.hooks = [EntryPoint("mine", f"{__name__}:MINE", SERVER_GROUP)]
+    installed.stage_hooks = [
+        EntryPoint("of_stages", f"{__name__}:OF_STAGES", STAGE_GROUP),
+        EntryPoint("gone", "a_module_that_is_gone:plugin", STAGE_GROUP),
+    ]
+    report = examine(ON)
+    listed = {plugin.name: plugin for plugin in report.hooks}
+    assert listed["mine"].processes == ("server",)
+    assert listed["of_stages"].processes == ("stage_engine",)
+    assert listed["gone"].status == "failed"
+    assert "'gone'" in only(report, "hooks")[1], "said once"
+
+
+def test_plugin_of_the_stages_without_anything_for_them_is_said_once(installed: Installed) -> None:
+    installed.stage_hooks = [EntryPoint("mine", f"{__name__}:MINE", STAGE_GROUP)]
+    report = examine(ON)
+    severity, message = only(report, "hooks")
+    assert severity == "degraded"
+    assert "'mine' implements no hook for this process (the stages')" in message
+
+
+def test_hook_plugin_in_a_file_is_listed_with_its_path(tmp_path: Path) -> None:
+    (tmp_path / "good.py").write_text(
+        "from vllm_omni_metrics_plugin.hooks import hookimpl\n"
+        "@hookimpl\ndef omni_request_arrived(event): ...\n"
+    )
+    named = f"{tmp_path}/good.py,{tmp_path}/gone.py"
+    report = examine({**ON, "VLLM_OMNI_METRICS_HOOKS": named})
+    assert [(plugin.name, plugin.value, plugin.status) for plugin in report.hooks[1:]] == [
+        ("good", f"{tmp_path}/good.py", "loaded"),
+        ("gone", f"{tmp_path}/gone.py", "failed"),
+    ]
+    assert report.hooks[2].reason == "FileNotFoundError: there is no such file"
+    blocked = examine({**ON, "VLLM_OMNI_METRICS_HOOKS": f"-good,{tmp_path}/good.py"})
+    assert blocked.hooks[1].status == "blocked"
+
+
+# Families of hook plugins
+
+FAMILIES = """
+from prometheus_client import Counter, Gauge, Histogram
+
+from vllm_omni_metrics_plugin.hooks import hookimpl
+
+{families}
+
+@hookimpl
+def omni_request_finished(event): ...
+"""
+
+
+@pytest.fixture
+def traps(tmp_path: Path) -> Iterator[Callable[..., list[tuple[str, str, str]]]]:
+    """What the doctor says of a file that makes these families."""
+    before = set(REGISTRY._collector_to_names)
+
+    def find(families: str, **environ: str) -> list[tuple[str, str, str]]:
+        (tmp_path / "mine.py").write_text(FAMILIES.format(families=families))
+        report = examine({**ON, **environ, "VLLM_OMNI_METRICS_HOOKS": f"{tmp_path}/mine.py"})
+        assert report.hooks[1].status == "loaded", report.hooks
+        names = {trap.name for trap in TRAPS}
+        return [(f.severity, f.check, f.message) for f in report.findings if f.check in names]
+
+    yield find
+    for family in set(REGISTRY._collector_to_names) - before:
+        REGISTRY.unregister(family)
+
+
+@pytest.mark.parametrize(
+    ("family", "severity", "check", "words"),
+    [
+        ('Counter("vllm:mine", "-")', "degraded", "unregistered_family", "builds a stat logger"),
+        ('Counter("mine_vllm", "-")', "note", "unregistered_elsewhere", "earlier releases"),
+        ('Gauge("mine", "-")', "note", "gauge_without_mode", "multiprocess_mode='livesum'"),
+        ('Gauge("mine", "-", ["stage"])', "note", "gauge_without_mode", "label pid"),
+    ],
+)
+def test_trap_of_a_plugins_family_is_told_with_both_their_names(
+    traps: Callable[..., list[tuple[str, str, str]]],
+    family: str,
+    severity: str,
+    check: str,
+    words: str,
+) -> None:
+    [(found, name, message)] = traps(family)
+    assert (found, name) == (severity, check)
+    assert message.startswith("hook plugin 'mine': its family ")
+    assert words in message
+
+
+def test_family_without_a_trap_is_left_in_peace(
+    traps: Callable[..., list[tuple[str, str, str]]],
+) -> None:
+    families = (
+        'Counter("late_starts", "-")\nHistogram("late_seconds", "-")\n'
+        'Gauge("late_now", "-", multiprocess_mode="livesum")'
+    )
+    assert traps(families) == []
+
+
+def test_gauge_of_each_process_is_wrong_where_there_are_several_servers(
+    traps: Callable[..., list[tuple[str, str, str]]], tmp_path: Path
+) -> None:
+    [found] = traps('Gauge("mine", "-")', PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
+    assert found[:2] == ("degraded", "gauge_of_each_process")
+
+
+def test_release_that_unregisters_more_names_is_judged_by_its_own_rule(
+    traps: Callable[..., list[tuple[str, str, str]]], installed: Installed
+) -> None:
+    installed.versions["vllm-omni"] = "0.22.0"
+    installed.states = [
+        PatchState(seam.name, seam.target, "applied", "") for seam in seams_of("0.22.0")
+    ]
+    [found] = traps('Counter("mine_vllm", "-")')
+    assert found[:2] == ("degraded", "unregistered_family")
 
 
 def test_blocked_exporter_is_degraded() -> None:
@@ -625,7 +756,7 @@ def test_server_decides_whatever_is_wrong_with_the_machine_that_asks(
 ) -> None:
     installed.versions = {}
     installed.general = []
-    installed.hooks = [EntryPoint("gone", "a_module_that_is_gone:plugin", ENTRY_POINT_GROUP)]
+    installed.hooks = [EntryPoint("gone", "a_module_that_is_gone:plugin", SERVER_GROUP)]
     here = {
         "VLLM_OMNI_METRICS_TRACE": "maybe",
         "VLLM_OMNI_METRICS_CHANNEL": f"ipc://{tmp_path}/gone/events",

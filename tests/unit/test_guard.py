@@ -162,7 +162,7 @@ def test_families_of_an_installed_plugin_are_guarded_under_its_name(
 
     monkeypatch.setitem(sys.modules, "guarded_plugin", Module("guarded_plugin"))
     entry = EntryPoint("late_starts", "guarded_plugin:plugin", "group")
-    monkeypatch.setattr("vllm_omni_metrics_plugin.hooks.loading.entry_points", lambda **_: [entry])
+    monkeypatch.setattr("vllm_omni_metrics_plugin.hooks.sources.entry_points", lambda **_: [entry])
     load_installed(registry, Settings(), loading=guard.loading)
     family: Any = shown._names_to_collectors["installed_total"]
     for number in range(FAR_TOO_MANY):

@@ -184,8 +184,9 @@ def test_returned_garbage_is_said_once_and_is_no_error(
     registry: HookRegistry, good: Any, log: Any, garbage: object
 ) -> None:
     registry.register(plugin(lambda event: garbage), "bad")
+    hook: Callable[[Any], object] = registry.hooks.omni_request_arrived
     for _ in range(FAULTS_IN_A_ROW + 1):
-        assert registry.hooks.omni_request_arrived(ARRIVED) is None
+        assert hook(ARRIVED) is None
     assert good.events == [ARRIVED] * (FAULTS_IN_A_ROW + 1)
     assert account(registry, "bad") == (
         ("bad", "omni_request_arrived", FAULTS_IN_A_ROW + 1, 0, 0, True)
@@ -237,7 +238,7 @@ def test_hook_called_by_two_threads_at_once_is_no_recursion(
 
 def test_calls_are_counted_exactly_when_threads_compete(registry: HookRegistry) -> None:
     registry.register(plugin(lambda event: None), "counted")
-    hook = registry.hooks.omni_request_arrived
+    hook: Any = registry.hooks.omni_request_arrived
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:

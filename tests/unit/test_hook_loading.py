@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from vllm_omni_metrics_plugin.hooks import Event, HookRegistry, hookimpl
-from vllm_omni_metrics_plugin.hooks.loading import ENTRY_POINT_GROUP, load_installed
+from vllm_omni_metrics_plugin.hooks import Event, HookRegistry, MediaPacket, hookimpl
+from vllm_omni_metrics_plugin.hooks.loading import load_installed
+from vllm_omni_metrics_plugin.hooks.sources import SERVER_GROUP
 from vllm_omni_metrics_plugin.settings import parse
+from vllm_omni_metrics_plugin.testing import make_event
 
 
 class Quiet:
@@ -107,8 +109,9 @@ def test_additional_arguments_with_defaults_are_fine() -> None:
 
     registry = HookRegistry()
     registry.register(More())
-    registry.hooks.omni_media_packet("packet")
-    assert heard == [("packet", "note")]
+    packet = make_event(MediaPacket)
+    registry.hooks.omni_media_packet(packet)
+    assert heard == [(packet, "note")]
 
 
 def test_functions_that_were_not_marked_are_pointed_out(log: Any) -> None:
@@ -141,11 +144,9 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         module = ModuleType("installed_hooks")
         vars(module).update(plugins)
         monkeypatch.setitem(sys.modules, "installed_hooks", module)
-        entries = [
-            EntryPoint(name, f"installed_hooks:{name}", ENTRY_POINT_GROUP) for name in plugins
-        ]
+        entries = [EntryPoint(name, f"installed_hooks:{name}", SERVER_GROUP) for name in plugins]
         monkeypatch.setattr(
-            "vllm_omni_metrics_plugin.hooks.loading.entry_points", lambda group: entries
+            "vllm_omni_metrics_plugin.hooks.sources.entry_points", lambda group: entries
         )
 
     return pretend
@@ -188,11 +189,11 @@ def test_two_packages_with_one_name_do_not_replace_each_other(
     install: Callable[..., None], log: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(twin=Quiet())
-    entry = EntryPoint("twin", "installed_hooks:twin", ENTRY_POINT_GROUP)
-    other = EntryPoint("twin", "installed_hooks:Quiet", ENTRY_POINT_GROUP)
+    entry = EntryPoint("twin", "installed_hooks:twin", SERVER_GROUP)
+    other = EntryPoint("twin", "installed_hooks:Quiet", SERVER_GROUP)
     sys.modules["installed_hooks"].Quiet = Quiet()  # type: ignore[attr-defined]
     monkeypatch.setattr(
-        "vllm_omni_metrics_plugin.hooks.loading.entry_points", lambda group: [entry, other]
+        "vllm_omni_metrics_plugin.hooks.sources.entry_points", lambda group: [entry, other]
     )
     registry = HookRegistry()
     assert load_installed(registry, parse({})) == ["twin"]

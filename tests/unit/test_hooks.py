@@ -20,7 +20,8 @@ from vllm_omni_metrics_plugin.hooks import (
     RequestFinished,
     hookimpl,
 )
-from vllm_omni_metrics_plugin.hooks.loading import ENTRY_POINT_GROUP, load_installed
+from vllm_omni_metrics_plugin.hooks.loading import load_installed
+from vllm_omni_metrics_plugin.hooks.sources import SERVER_GROUP
 from vllm_omni_metrics_plugin.hooks.specs import PROJECT
 from vllm_omni_metrics_plugin.settings import Settings
 
@@ -375,7 +376,7 @@ def install(monkeypatch: pytest.MonkeyPatch, heard: list[Any]) -> Callable[..., 
         entries = []
         for name, plugin in plugins.items():
             module = f"installed_{name}"
-            entries.append(EntryPoint(name, f"{module}:plugin", ENTRY_POINT_GROUP))
+            entries.append(EntryPoint(name, f"{module}:plugin", SERVER_GROUP))
             if isinstance(plugin, BaseException):
                 finder = _RaisingFinder(module, plugin)
                 monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
@@ -383,8 +384,8 @@ def install(monkeypatch: pytest.MonkeyPatch, heard: list[Any]) -> Callable[..., 
                 monkeypatch.setitem(sys.modules, module, ModuleType(module))
                 sys.modules[module].plugin = plugin  # type: ignore[attr-defined]
         monkeypatch.setattr(
-            "vllm_omni_metrics_plugin.hooks.loading.entry_points",
-            lambda group: entries if group == ENTRY_POINT_GROUP else [],
+            "vllm_omni_metrics_plugin.hooks.sources.entry_points",
+            lambda group: entries if group == SERVER_GROUP else [],
         )
 
     return pretend

@@ -1,16 +1,18 @@
-"""``vllm-omni-metrics hooks``: who listens to what, and how often a server called them."""
+"""``vllm-omni-metrics hooks``: who listens to what, where it is from, how often it was called."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vllm_omni_metrics_plugin import catalog, settings
 from vllm_omni_metrics_plugin.cli import access
-from vllm_omni_metrics_plugin.doctor.installation import load_hooks
+from vllm_omni_metrics_plugin.doctor import hook_plugins
+from vllm_omni_metrics_plugin.doctor.report import HookPlugin
 from vllm_omni_metrics_plugin.hooks.loading import BUILT_IN
 from vllm_omni_metrics_plugin.scrape import Access, NoAnswerError, scrape
 from vllm_omni_metrics_plugin.tables import aligned
@@ -40,6 +42,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "hooks", help="every hook, who implements it, and how often it was called"
     )
+    parser.add_argument("--json", action="store_true", help="the same as one JSON object")
     parser.add_argument(
         "--url", help=f"the server whose calls are shown; {DEFAULT_URL} is tried by default"
     )
@@ -50,7 +53,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Exit status 1 if ``--url`` was given and no server with the plugin answers there."""
     logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
-    installed = load_hooks(settings.parse(os.environ))
+    loaded = hook_plugins.load(settings.parse(os.environ))
+    for warning in loaded.warnings:
+        logging.warning("%s", warning)
     live: Live | None = None
     try:
         live = ask(options.url or DEFAULT_URL, access.chosen(options))
@@ -59,8 +64,10 @@ def run(options: argparse.Namespace) -> int:
         footer = f"No calls are shown: {why}."
         if options.url is None:
             footer += " Name your server with --url."
-    print(table(installed, live))
-    print(f"\n{footer}")
+    if options.json:
+        print(json.dumps(as_data(loaded, live, options.url or DEFAULT_URL), indent=2))
+    else:
+        print("\n\n".join((table(loaded.called, live), origins(loaded.plugins), footer)))
     return 1 if options.url is not None and live is None else 0
 
 
@@ -114,3 +121,50 @@ def table(installed: dict[str, list[str]], live: Live | None) -> str:
             lines.append((hook, "-", "-", "-", "-", "nobody listens"))
     header = ("HOOK", "PLUGIN", "CALLS", "ERRORS", "DROPPED", "STATE")
     return aligned(header, lines, right=(2, 3, 4))
+
+
+def origins(plugins: list[HookPlugin]) -> str:
+    """One line per hook plugin: where it comes from, and where and how it is called."""
+    rows = [
+        (
+            plugin.name,
+            plugin.origin,
+            ", ".join(plugin.processes) or "-",
+            _slow(plugin),
+            plugin.status,
+        )
+        for plugin in plugins
+    ]
+    return aligned(("PLUGIN", "FROM", "PROCESSES", "SLOW", "STATUS"), rows)
+
+
+def as_data(loaded: hook_plugins.Loaded, live: Live | None, url: str) -> dict[str, Any]:
+    """What ``--json`` prints; the numbers are null where the server has none."""
+    return {
+        "url": url if live is not None else None,
+        "plugins": [
+            {
+                "name": plugin.name,
+                "distribution": plugin.distribution,
+                "version": plugin.version,
+                "value": plugin.value,
+                "status": plugin.status,
+                "reason": plugin.reason,
+                "processes": plugin.processes,
+                "hooks": plugin.hooks,
+                "slow": plugin.slow,
+            }
+            for plugin in loaded.plugins
+        ],
+        "calls": [
+            {"hook": hook, "plugin": plugin, **calls._asdict()}
+            for (hook, plugin), calls in sorted((live or {}).items())
+        ],
+        "warnings": loaded.warnings,
+    }
+
+
+def _slow(plugin: HookPlugin) -> str:
+    if not plugin.slow:
+        return "no" if plugin.hooks else "-"
+    return "yes" if plugin.slow == plugin.hooks else ", ".join(plugin.slow)

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from vllm_omni_metrics_plugin import __version__
-from vllm_omni_metrics_plugin.doctor import api_servers, installation, names, patches, traffic
+from vllm_omni_metrics_plugin.doctor import (
+    api_servers,
+    hook_plugins,
+    installation,
+    names,
+    patches,
+    traffic,
+)
 from vllm_omni_metrics_plugin.doctor.report import Finding, Report
 from vllm_omni_metrics_plugin.patches import process
 from vllm_omni_metrics_plugin.patches.seams.releases import BY_VERSION, RELEASES
@@ -44,7 +51,7 @@ def examine(
         *installation.check_allow_list(environ),
         *installation.check_front_end(environ),
     ]
-    report.hooks, of_hooks = installation.check_hooks(settings)
+    report.hooks, of_hooks = hook_plugins.check(settings, release or RELEASES[-1], environ)
     report.channel, of_channel = installation.check_channel(settings)
     here += [*of_hooks, *of_channel, *api_servers.check(environ)]
     here += installation.check_objectives(settings)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import distributions, entry_points
-
-from prometheus_client import CollectorRegistry
 
 from vllm_omni_metrics_plugin import objectives, settings
 from vllm_omni_metrics_plugin.channel.check import problem_with
 from vllm_omni_metrics_plugin.channel.endpoint import Endpoint, private_endpoint
-from vllm_omni_metrics_plugin.doctor.report import Finding, HookPlugin
+from vllm_omni_metrics_plugin.doctor.logged import warnings_logged
+from vllm_omni_metrics_plugin.doctor.report import Finding
 from vllm_omni_metrics_plugin.exporters.otel.environment import Signal, refusal
-from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
-from vllm_omni_metrics_plugin.hooks import HookRegistry
-from vllm_omni_metrics_plugin.hooks.loading import BUILT_IN, ENTRY_POINT_GROUP, load_installed
 from vllm_omni_metrics_plugin.patches.seams.releases import BY_VERSION, RELEASES
 from vllm_omni_metrics_plugin.settings import Settings
 
@@ -29,29 +23,6 @@ _OURS = "vllm_omni_metrics_plugin:register"
 _ENGINES_OWN = "vllm_omni_register_models"
 #: Groups whose entry points the engine loads by name.
 _GROUPS = ("vllm.", "vllm_omni.")
-
-
-@contextlib.contextmanager
-def warnings_logged() -> Iterator[list[str]]:
-    """Collects the warnings that a server would log meanwhile."""
-    messages: list[str] = []
-
-    class Collecting(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            messages.append(record.getMessage().removeprefix("omni-metrics: "))
-
-    logger = logging.getLogger("vllm.omni_metrics")
-    handler = Collecting(logging.WARNING)
-    propagates, level = logger.propagate, logger.level
-    logger.addHandler(handler)
-    logger.propagate = False
-    logger.setLevel(logging.WARNING)
-    try:
-        yield messages
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagates
-        logger.setLevel(level)
 
 
 def read_settings(environ: Mapping[str, str]) -> tuple[Settings, list[Finding]]:
@@ -161,59 +132,6 @@ def check_otel(chosen: Settings, environ: Mapping[str, str]) -> list[Finding]:
     )
     refused = [refusal(environ, signal) for is_on, signal in signals if is_on]
     return [Finding("degraded", "otlp", f"nothing is sent: {why}") for why in refused if why]
-
-
-def load_hooks(chosen: Settings) -> dict[str, list[str]]:
-    """By hook, the installed plugins that a server would call; logs what it would log of them."""
-    registry = HookRegistry()
-    if BUILT_IN not in chosen.hooks_blocked:
-        exporter = PrometheusExporter({}, registry.stats, CollectorRegistry())
-        registry.register(exporter, BUILT_IN)
-    load_installed(registry, chosen)
-    return {
-        name: [listener.plugin for listener in hook.listeners]
-        for name, hook in vars(registry.hooks).items()
-    }
-
-
-def check_hooks(chosen: Settings) -> tuple[list[HookPlugin], list[Finding]]:
-    """Load the hook plugins as a server would, and say what became of each."""
-    with warnings_logged() as warnings:
-        implementations = load_hooks(chosen)
-    loaded = {plugin for plugins in implementations.values() for plugin in plugins}
-    implemented = {
-        name: tuple(hook for hook, plugins in implementations.items() if name in plugins)
-        for name in (BUILT_IN, *loaded)
-    }
-    plugins = [
-        HookPlugin(
-            BUILT_IN,
-            "built in",
-            "blocked" if BUILT_IN in chosen.hooks_blocked else "loaded",
-            "",
-            implemented[BUILT_IN],
-        )
-    ]
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
-        reason = ""
-        if entry.name in loaded:
-            status = "loaded"
-        elif entry.name in chosen.hooks_blocked:
-            status = "blocked"
-        elif not chosen.allows_hooks_of(entry.name):
-            status = "not asked for"
-        else:
-            status = "failed"
-            skipped = f"hook plugin {entry.name!r} ({entry.value}) was skipped: "
-            reason = next((w[len(skipped) :] for w in warnings if w.startswith(skipped)), "")
-        plugins.append(
-            HookPlugin(entry.name, entry.value, status, reason, implemented.get(entry.name, ()))
-        )
-    findings = [Finding("degraded", "hooks", warning) for warning in warnings]
-    if BUILT_IN in chosen.hooks_blocked:
-        why = f"VLLM_OMNI_METRICS_HOOKS blocks {BUILT_IN}: /metrics will have none of our families"
-        findings.append(Finding("degraded", "hooks", why))
-    return plugins, findings
 
 
 def check_channel(chosen: Settings) -> tuple[str, list[Finding]]:

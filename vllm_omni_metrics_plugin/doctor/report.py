@@ -43,13 +43,27 @@ class FamilyState:
 
 @dataclass(frozen=True)
 class HookPlugin:
-    """One installed hook plugin; ``status`` is loaded, failed, blocked or not asked for."""
+    """One hook plugin; ``status`` is loaded, failed, blocked or not asked for."""
 
     name: str
+    #: ``module:object`` of an entry point, the path of a file.
     value: str
     status: str
     reason: str
+    #: That it implements, in whatever process.
     hooks: tuple[str, ...]
+    #: Of the package that installed it; None of a file.
+    distribution: str | None = None
+    version: str | None = None
+    #: In which one of its implementations is called.
+    processes: tuple[str, ...] = ()
+    #: Those of ``hooks`` that are called on a thread of the plugin's own.
+    slow: tuple[str, ...] = ()
+
+    @property
+    def origin(self) -> str:
+        """The distribution with its version, or the path of the file."""
+        return f"{self.distribution} {self.version}" if self.distribution else self.value
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from vllm_omni_metrics_plugin import catalog
@@ -45,6 +45,34 @@ class Tally:
     severity: Severity
     message: str
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PluginFamily:
+    """A ``prometheus_client`` family that a hook plugin made while it was loaded."""
+
+    name: str
+    #: A gauge's ``multiprocess_mode``; empty of others.
+    mode: str
+    #: Whether this release's vLLM unregisters a family of this name.
+    unregistered: bool
+    #: Whether several API servers share their numbers.
+    several: bool
+
+
+@dataclass(frozen=True)
+class Trap:
+    """What a family of a hook plugin must not be.
+
+    ``when`` says in words what ``meets`` looks at; ``message`` follows the plugin's name and the
+    family's.
+    """
+
+    name: str
+    severity: Severity
+    when: str
+    meets: Callable[[PluginFamily], bool]
+    message: str
 
 
 _REQUESTS = f"{catalog.PREFIX}requests_success_total"
@@ -316,3 +344,38 @@ REASONS: dict[str, tuple[Severity, str]] = {
     "no_tokens": ("note", "the engine did not count a stage's tokens, or of the last piece alone"),
     "no_timing": ("degraded", "the diffusion engine said no such time"),
 }
+
+#: Of one family, the first that is met is said.
+TRAPS: tuple[Trap, ...] = (
+    Trap(
+        "unregistered_family",
+        "degraded",
+        "its name begins with `vllm:`; with 0.22, `vllm` is anywhere in it",
+        lambda family: family.unregistered,
+        "vLLM takes it from /metrics when it builds a stat logger, by its name; give it a name "
+        "without vllm",
+    ),
+    Trap(
+        "unregistered_elsewhere",
+        "note",
+        "`vllm` is anywhere in its name",
+        lambda family: "vllm" in family.name,
+        "earlier releases take each family with vllm in its name from /metrics; this one does not",
+    ),
+    Trap(
+        "gauge_of_each_process",
+        "degraded",
+        "a gauge without a `multiprocess_mode`, and several API servers",
+        lambda family: family.mode == "all" and family.several,
+        "each API server shows a series of its own with a label pid, and those that have ended do, "
+        "too; make it Gauge(..., multiprocess_mode='livesum'), or whatever adds it up",
+    ),
+    Trap(
+        "gauge_without_mode",
+        "note",
+        "a gauge without a `multiprocess_mode`",
+        lambda family: family.mode == "all",
+        "with several API servers each would show a series of its own with a label pid; "
+        "Gauge(..., multiprocess_mode='livesum') adds them up",
+    ),
+)

@@ -49,9 +49,10 @@ from vllm_omni_metrics_plugin.hooks.events import (
     TransferSent,
     VideoFinished,
 )
+from vllm_omni_metrics_plugin.hooks.hooks import Hooks
+from vllm_omni_metrics_plugin.hooks.marks import Process, hookimpl, hookplugin
 from vllm_omni_metrics_plugin.hooks.registry import HookRegistry
 from vllm_omni_metrics_plugin.hooks.renamed import module_getattr
-from vllm_omni_metrics_plugin.hooks.specs import hookimpl
 from vllm_omni_metrics_plugin.hooks.stats import HookStats
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "EventsDropped",
     "HookRegistry",
     "HookStats",
+    "Hooks",
     "ImageFinished",
     "KvWaited",
     "MediaPacket",
@@ -71,6 +73,7 @@ __all__ = [
     "PathSegment",
     "PlaybackStalled",
     "Playing",
+    "Process",
     "ReplicaJoined",
     "ReplicaLeft",
     "RequestArrived",
@@ -88,6 +91,7 @@ __all__ = [
     "TransferSent",
     "VideoFinished",
     "hookimpl",
+    "hookplugin",
     "plugins",
 ]
 

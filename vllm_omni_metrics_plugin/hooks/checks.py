@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pluggy
@@ -13,7 +13,7 @@ import pluggy
 def problems(manager: pluggy.PluginManager, plugin: object, hooks: Sequence[str]) -> list[str]:
     """A sentence for each implementation that cannot be called; empty when all is well."""
     found = []
-    for name, function, options in _implementations(manager, plugin):
+    for name, function, options in implementations(manager, plugin):
         hook = options["specname"] or name
         if hook not in hooks:
             if not options["optionalhook"]:
@@ -27,8 +27,30 @@ def problems(manager: pluggy.PluginManager, plugin: object, hooks: Sequence[str]
 
 def unmarked(manager: pluggy.PluginManager, plugin: object, hooks: Sequence[str]) -> list[str]:
     """Functions that are called like a hook and are no implementation of it."""
-    marked = {name for name, _, _ in _implementations(manager, plugin)}
+    marked = {name for name, _, _ in implementations(manager, plugin)}
     return [hook for hook in hooks if hook not in marked and callable(getattr(plugin, hook, None))]
+
+
+def instead(manager: pluggy.PluginManager, plugin: object) -> str:
+    """What a module without implementations may have meant: an instance of a class in it."""
+    if not inspect.ismodule(plugin):
+        return ""
+    for name, value in vars(plugin).items():
+        of_its_own = inspect.isclass(value) and value.__module__ == plugin.__name__
+        if of_its_own and any(implementations(manager, value)):
+            return (
+                f"; its class {name} does: make an instance of it in the module, and name that "
+                "(module:instance, file.py:instance)"
+            )
+    return ""
+
+
+def names_stages(function: Callable[..., object]) -> bool:
+    """Whether a function's code has the name of a process of the stages in it."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    constants = code.co_consts if code is not None else ()
+    words = {word for found in constants for word in (found if _is_group(found) else (found,))}
+    return not words.isdisjoint(("stage_engine", "worker"))
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
@@ -37,13 +59,18 @@ def nearest(name: str, names: Sequence[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _implementations(
+def implementations(
     manager: pluggy.PluginManager, plugin: object
 ) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """The name, the function and pluggy's options of everything that is marked."""
     for name in dir(plugin):
         options = manager.parse_hookimpl_opts(plugin, name)
         if options is not None:
             yield name, getattr(plugin, name), {"specname": None, "optionalhook": False, **options}
+
+
+def _is_group(constant: object) -> bool:
+    return isinstance(constant, (tuple, frozenset))
 
 
 def _problem(name: str, function: Any, options: dict[str, Any], plugin: object) -> str | None:

@@ -10,12 +10,15 @@ import sys
 import threading
 from collections.abc import Iterable
 from time import monotonic
+from typing import Generic, TypeVar
 
 from vllm_omni_metrics_plugin.hooks.events import Event
 from vllm_omni_metrics_plugin.hooks.listener import LONG_CALL_SECONDS, Listener
 
+AnyEvent = TypeVar("AnyEvent", bound=Event)
 
-class Hook:
+
+class Hook(Generic[AnyEvent]):
     """One hook, with its implementations in the order of calling.
 
     The caller checks :attr:`listeners` before it builds an event, then calls the hook with it::
@@ -32,7 +35,7 @@ class Hook:
         #: How many calls of listeners are under way, in all threads.
         self.busy = 0
 
-    def __call__(self, event: Event, to: Iterable[Listener] | None = None) -> None:
+    def __call__(self, event: AnyEvent, to: Iterable[Listener] | None = None) -> None:
         """Call every implementation, or those of ``to``; what one of them raises stays here.
 
         Raises nothing but the operator's KeyboardInterrupt. An implementation that calls the hook
@@ -61,7 +64,7 @@ class Hook:
         finally:
             self.busy -= 1
 
-    def call_queued(self, listener: Listener, event: Event) -> None:
+    def call_queued(self, listener: Listener, event: AnyEvent) -> None:
         """Call one implementation with an event from its queue, in a thread of its own."""
         self.busy += 1
         try:
@@ -93,24 +96,24 @@ class Hook:
 _CALLING = (Hook.__call__.__code__, Hook.call_queued.__code__)
 
 
-class HistoricHook(Hook):
+class HistoricHook(Hook[AnyEvent]):
     """A hook that is called with its past events for implementations that come later."""
 
     __slots__ = ("_lock", "history")
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.history: list[Event] = []
+        self.history: list[AnyEvent] = []
         self._lock = threading.Lock()
 
-    def __call__(self, event: Event, to: Iterable[Listener] | None = None) -> None:
+    def __call__(self, event: AnyEvent, to: Iterable[Listener] | None = None) -> None:
         if to is None:
             with self._lock:
                 self.history.append(event)
                 to = self.listeners
         super().__call__(event, to)
 
-    def replace(self, listeners: tuple[Listener, ...]) -> tuple[Event, ...]:
+    def replace(self, listeners: tuple[Listener, ...]) -> tuple[AnyEvent, ...]:
         """Replace the listeners; returns the past events, which the new ones have missed."""
         with self._lock:
             self.listeners = listeners

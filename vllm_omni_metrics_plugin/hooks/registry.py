@@ -6,14 +6,15 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import pluggy
 
-from vllm_omni_metrics_plugin.hooks import checks, renamed, specs
+from vllm_omni_metrics_plugin.hooks import checks, marks, renamed, specs
 from vllm_omni_metrics_plugin.hooks.dispatch import HistoricHook, Hook
+from vllm_omni_metrics_plugin.hooks.hooks import Hooks
 from vllm_omni_metrics_plugin.hooks.listener import Listener
+from vllm_omni_metrics_plugin.hooks.marks import Process
 from vllm_omni_metrics_plugin.hooks.stats import HookStats, Totals
 from vllm_omni_metrics_plugin.hooks.worker import Worker, flush_all
 
@@ -39,13 +40,15 @@ class HookRegistry:
         self._pluggy = pluggy.PluginManager(specs.PROJECT)
         self._pluggy.add_hookspecs(specs)
         callers = self._pluggy.hook
-        self._hooks = {
+        self._hooks: dict[str, Hook[Any]] = {
             name: HistoricHook(name) if getattr(callers, name).is_historic() else Hook(name)
             for name in vars(specs)
             if name.startswith("omni_")
         }
         #: One attribute for each hook, of the hook's name.
-        self.hooks = SimpleNamespace(**self._hooks)
+        self.hooks = Hooks(self._hooks)
+        #: Where its process stands in the engine; implementations for others are not called.
+        self.process: Process = "server"
         self._registered: dict[str, _Registered] = {}
         #: Unregistered, and perhaps still being called with what was queued.
         self._leaving: list[_Registered] = []
@@ -81,7 +84,7 @@ class HookRegistry:
             self._registered[known] = registered
             for hook in self._hooks.values():
                 for implementation in self._implementations(hook):
-                    if implementation.plugin_name == known:
+                    if implementation.plugin_name == known and self._is_for_here(implementation):
                         listener = self._listener(known, hook, implementation, registered)
                         registered.listeners[implementation] = listener
             missed = [
@@ -180,8 +183,12 @@ class HookRegistry:
         names = (name, *(f"{name}-{n}" for n in range(2, len(self._registered) + 3)))
         return next(free for free in names if free not in self._registered)
 
+    def _is_for_here(self, implementation: pluggy.HookImpl) -> bool:
+        asked = marks.options_of(implementation.plugin, implementation.function)
+        return self.process in (asked.processes or marks.SERVER)
+
     def _listener(
-        self, name: str, hook: Hook, implementation: pluggy.HookImpl, registered: _Registered
+        self, name: str, hook: Hook[Any], implementation: pluggy.HookImpl, registered: _Registered
     ) -> Listener:
         def remove(listener: Listener) -> None:
             with self._lock:
@@ -204,21 +211,22 @@ class HookRegistry:
         )
         if self._trace:
             listener.trace()
-        if getattr(function, specs.SLOW, False):
+        if marks.options_of(registered.plugin, function).slow:
             registered.worker.take(hook, listener)
         return listener
 
-    def _implementations(self, hook: Hook) -> list[pluggy.HookImpl]:
+    def _implementations(self, hook: Hook[Any]) -> list[pluggy.HookImpl]:
         """In the order of calling, which pluggy keeps reversed."""
         caller = getattr(self._pluggy.hook, hook.name)
         return list(reversed(caller.get_hookimpls()))
 
-    def _refresh(self, hook: Hook) -> tuple[Any, ...]:
+    def _refresh(self, hook: Hook[Any]) -> tuple[Any, ...]:
         """Renew the tuple that the hook calls; returns the past events of a historic one."""
         listeners = tuple(
             listener
             for implementation in self._implementations(hook)
-            if (listener := self._registered[implementation.plugin_name].listeners[implementation])
+            if (of := self._registered[implementation.plugin_name].listeners)
+            and (listener := of.get(implementation)) is not None
             and listener.is_on
         )
         if isinstance(hook, HistoricHook):
@@ -241,4 +249,11 @@ class HookRegistry:
                 ", ".join(forgotten),
             )
         elif not registered.listeners:
-            logger.warning("omni-metrics: hook plugin %r implements no hook", name)
+            marked = any(checks.implementations(self._pluggy, plugin))
+            logger.warning(
+                "omni-metrics: hook plugin %r%s implements no hook%s%s",
+                name,
+                f" ({path})" if (path := getattr(plugin, "__file__", None)) else "",
+                f" for this process ({self.process})" if marked else "",
+                checks.instead(self._pluggy, plugin),
+            )

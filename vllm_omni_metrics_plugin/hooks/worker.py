@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 from time import monotonic
+from typing import Any
 
 from vllm_omni_metrics_plugin.hooks.dispatch import Hook
 from vllm_omni_metrics_plugin.hooks.events import Event
@@ -17,7 +18,7 @@ CAPACITY = 10_000
 #: How long the end of the process waits for what is queued.
 EXIT_SECONDS = 2.0
 
-_Entry = tuple[Hook, Listener, Event]
+_Entry = tuple[Hook[Any], Listener, Event]
 
 
 class Worker:
@@ -31,12 +32,12 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def take(self, hook: Hook, listener: Listener) -> None:
+    def take(self, hook: Hook[Any], listener: Listener) -> None:
         """Call ``listener`` of ``hook`` here from now on; its hook only fills the queue."""
         listener.inline = listener.timed = False
         listener.call = self._queueing(hook, listener)
 
-    def _queueing(self, hook: Hook, listener: Listener) -> Callable[[Event], None]:
+    def _queueing(self, hook: Hook[Any], listener: Listener) -> Callable[[Event], None]:
         queue, capacity = self._queue, self._capacity
 
         def enqueue(event: Event) -> None:

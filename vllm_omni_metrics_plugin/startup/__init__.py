@@ -10,7 +10,13 @@ from contextlib import AbstractContextManager, nullcontext
 from vllm_omni_metrics_plugin import __version__, api_servers
 from vllm_omni_metrics_plugin import settings as environment
 from vllm_omni_metrics_plugin.hooks import Configured, plugins
-from vllm_omni_metrics_plugin.hooks.loading import BUILT_IN, OBJECTIVES, load_installed
+from vllm_omni_metrics_plugin.hooks.loading import (
+    BUILT_IN,
+    OBJECTIVES,
+    left_to_the_server,
+    load_installed,
+)
+from vllm_omni_metrics_plugin.hooks.sources import STAGE_GROUP
 from vllm_omni_metrics_plugin.objectives import (
     Objective,
     ObjectivesListener,
@@ -59,6 +65,7 @@ def start(environ: Mapping[str, str]) -> EngineState | None:
 
         Patches([bench.SEAM], EngineState(plugins.hooks)).install()
         return None
+    plugins.process = role
     if settings.trace:
         plugins.trace()
     several = role == "server" and api_servers.is_on(environ)
@@ -75,6 +82,8 @@ def start(environ: Mapping[str, str]) -> EngineState | None:
     if role == "server":
         answer_scrapes(settings, state)
     load_installed(plugins, settings, warn, loading)
+    if role == "stage_engine":
+        _log_left_out(settings)
     seams = seams_of(versions["vllm-omni"])
     Patches((seam for seam in seams if role in seam.roles), state).install()
     plugins.hooks.omni_configured(
@@ -123,6 +132,18 @@ def _register_built_in(
         plugins.register(listener, OBJECTIVES, timed=False)
         state.requests.judge = listener.judge
     return loading
+
+
+def _log_left_out(settings: Settings) -> None:
+    left_out = left_to_the_server(settings)
+    if left_out:
+        logger.info(
+            "omni-metrics: this process does without the hook plugins %s, which are for the "
+            "server; until 0.1 every process loaded them. What is for the stages' processes, too, "
+            "is in the entry point group %s",
+            ", ".join(left_out),
+            STAGE_GROUP,
+        )
 
 
 def _log_limits() -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import TypeVar
 
-from vllm_omni_metrics_plugin.hooks import Event, HookRegistry, hookimpl, renamed
+from vllm_omni_metrics_plugin.hooks import Event, HookRegistry, Hooks, hookimpl, renamed
 from vllm_omni_metrics_plugin.testing.events import EVENTS, AnyEvent
 
 AnyPlugin = TypeVar("AnyPlugin")
@@ -66,7 +65,7 @@ class HookHarness:
         self._names: list[str] = []
 
     @property
-    def hooks(self) -> SimpleNamespace:
+    def hooks(self) -> Hooks:
         """The hooks of :attr:`registry`: one attribute for each, of the hook's name."""
         return self.registry.hooks
 

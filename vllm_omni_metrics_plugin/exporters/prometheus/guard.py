@@ -24,6 +24,18 @@ OVERFLOW = "overflow"
 _ENGINES = ("vllm:", "vllm_omni:")
 
 
+@contextmanager
+def made(registry: CollectorRegistry, families: list[MetricWrapperBase]) -> Iterator[None]:
+    """Adds the families that come to the registry within the block, whatever ends it."""
+    before = set(registry._collector_to_names)
+    try:
+        yield
+    finally:
+        with internal_errors.suppressed("finding a hook plugin's families"):
+            new = [family for family in registry._collector_to_names if family not in before]
+            families += [family for family in new if isinstance(family, MetricWrapperBase)]
+
+
 class Guard:
     """Knows the families that hook plugins made while they were loaded."""
 
@@ -35,13 +47,14 @@ class Guard:
     @contextmanager
     def loading(self, plugin: str) -> Iterator[None]:
         """The families that come to the registry within the block are the plugin's."""
-        before = set(self._registry._collector_to_names)
+        families: list[MetricWrapperBase] = []
         try:
-            yield
+            with made(self._registry, families):
+                yield
         finally:
             with internal_errors.suppressed("guarding a hook plugin's families"):
-                for family in set(self._registry._collector_to_names) - before:
-                    if isinstance(family, MetricWrapperBase) and family._labelnames:
+                for family in families:
+                    if family._labelnames:
                         self._hold(plugin, family)
 
     def counts(self) -> dict[tuple[str, str, str], int]:

@@ -18,10 +18,13 @@ class Release:
     tested: Literal["end to end", "patches"]
     #: By stem of a family of the catalogue, why this release gives it no samples.
     unavailable: Mapping[str, str] = field(default_factory=dict)
+    #: Expression for the names of the families that its vLLM takes from the registry, whosever they
+    #: are, when it builds a stat logger.
+    unregistered: str = "^vllm:"
 
 
 RELEASES: tuple[Release, ...] = (
-    Release("0.22.0", "0.22.1", "patches"),
+    Release("0.22.0", "0.22.1", "patches", unregistered="vllm"),
     Release("0.24.0", "0.24.0", "patches"),
     Release("0.26.0", "0.26.0", "patches"),
     Release("0.28.0", "0.28.0", "end to end"),
