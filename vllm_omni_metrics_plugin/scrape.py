@@ -142,15 +142,21 @@ def address(url: str) -> str:
 
 def fetch(url: str, timeout_seconds: float = _SECONDS, access: Access | None = None) -> str:
     """What the server at ``url`` shows there; raises :class:`NoAnswerError`."""
+    return get(address(url), timeout_seconds, access)
+
+
+def get(where: str, timeout_seconds: float = _SECONDS, access: Access | None = None) -> str:
+    """What stands at an address; raises :class:`NoAnswerError`."""
     access = access or Access()
     try:
-        request = urllib.request.Request(address(url))
+        request = urllib.request.Request(where)
         for name, value in access.headers:
             request.add_unredirected_header(name, value)
-        with _opener(url, access).open(request, timeout=timeout_seconds) as response:
+        with _opener(where, access).open(request, timeout=timeout_seconds) as response:
             text: str = response.read().decode()
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise NoAnswerError(f"{address(url)} does not answer ({error})") from None
+        shown = where.partition("?")[0]
+        raise NoAnswerError(f"{shown} does not answer ({error})") from None
     return text
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from vllm_omni_metrics_plugin import catalog
+from vllm_omni_metrics_plugin.doctor.laws import LAWS
 from vllm_omni_metrics_plugin.doctor.measures import Count, Labelled, Measure
 from vllm_omni_metrics_plugin.doctor.rules import REASONS, RULES, TALLIES, TRAPS
 from vllm_omni_metrics_plugin.tables import markdown
@@ -30,6 +31,18 @@ def traps() -> str:
 def reasons() -> str:
     rows = ((f"`{reason}`", *about) for reason, about in REASONS.items())
     return markdown(("reason", "severity", "meaning"), rows)
+
+
+def laws() -> str:
+    rows = (
+        (f"`law_{law.name}`", f"{law.left.words} {law.relation} {law.right.words}", _of(law.by))
+        for law in LAWS
+    )
+    return markdown(("law", "what holds", "for each"), rows)
+
+
+def _of(labels: Iterable[str]) -> str:
+    return ", ".join(f"`{label}`" for label in labels) or "server"
 
 
 def _plain(row: Iterable[str]) -> list[str]:

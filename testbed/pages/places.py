@@ -29,6 +29,7 @@ PLACES: Mapping[Path, tuple[Part, ...]] = {
         doctor.tallies,
         doctor.traps,
         doctor.reasons,
+        doctor.laws,
     ),
     DOCS / "reference" / "engine-releases.md": (tables.engines,),
     DOCS / "reference" / "families.md": (families.families, families.sections),

@@ -75,6 +75,7 @@ MAY_IMPORT = {
         *{"", "internal_errors", "api_servers", "catalog", "media", "hooks", "objectives"},
     },
     "compare": {"catalog", "scrape", "tables"},
+    "kit": {"catalog"},
     "patches": {
         *{"internal_errors", "media", "catalog", "hooks", "requests", "channel", "compare"},
         "request_headers",
@@ -90,7 +91,8 @@ MAY_IMPORT = {
         *{"objectives", "settings", "tables"},
     },
     "cli": {
-        *{"", "catalog", "compare", "doctor", "hooks", "patches", "scrape", "settings", "tables"},
+        *{"", "catalog", "compare", "doctor", "hooks", "kit", "patches", "scrape", "settings"},
+        "tables",
     },
 }
 

@@ -206,7 +206,8 @@ def test_calls_errors_and_states_are_the_servers(
         *("10", "10", "0"),
         "switched off or unregistered",
     ]
-    assert listed["omni_request_arrived", "prometheus"] == ["-", "0", "0", "listening"]
+    assert listed["omni_stage_submitted", "prometheus"] == ["-", "0", "0", "listening"]
+    assert listed["omni_request_arrived", "prometheus"] == ["12", "0", "0", "listening"]
     assert listed["omni_request_finished", "prometheus"] == ["0", "0", "0", "listening"]
 
 

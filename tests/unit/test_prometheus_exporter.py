@@ -663,6 +663,7 @@ def test_events_by_which_a_server_is_judged_are_counted(feed: Feed, exposed: Any
         for sample in scrape(exposed.registry)["vllm:omni_metrics_events"]
     }
     assert events == {
+        "omni_request_arrived": 2,
         "omni_request_finished": 2,
         "omni_stage_finished": 0,
         "omni_media_packet": 1,

@@ -53,6 +53,7 @@ OWN: tuple[Family, ...] = (
         formula="+1 per event",
         known={
             "hook": (
+                "omni_request_arrived",
                 *("omni_media_packet", "omni_audio_finished"),
                 *("omni_image_finished", "omni_video_finished"),
                 *("omni_stage_finished", "omni_request_finished"),

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from vllm_omni_metrics_plugin import __version__
-from vllm_omni_metrics_plugin.cli import compare, doctor, families, hooks
+from vllm_omni_metrics_plugin.cli import compare, doctor, families, hooks, kit
 
 #: Each module adds a command; what it sets as ``run`` is given the options and returns the status.
-_COMMANDS = (compare, doctor, families, hooks)
+_COMMANDS = (compare, doctor, families, hooks, kit)
 #: What a shell says of a program that SIGPIPE ended.
 _BROKEN_PIPE = 141
 

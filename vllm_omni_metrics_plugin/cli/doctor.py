@@ -31,6 +31,18 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="a running server, whose /metrics is judged by the traffic it has seen; without it, "
         "the engine is imported and each patch tried on it, which takes half a minute",
     )
+    parser.add_argument(
+        "--prometheus",
+        metavar="URL",
+        help="a Prometheus, whose memory of servers is held to the laws between their numbers; "
+        "with --url or without",
+    )
+    parser.add_argument(
+        "--hours",
+        type=float,
+        default=1.0,
+        help="how far back --prometheus is asked (%(default)g)",
+    )
     access.add(parser)
     parser.set_defaults(run=run)
 
@@ -38,7 +50,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """0 if all is good, 1 if something is missing, 2 if nothing is measured."""
     with _noise_on_standard_error():
-        report = examine(dict(os.environ), options.url, access.chosen(options))
+        report = examine(
+            dict(os.environ),
+            options.url,
+            access.chosen(options),
+            prometheus_url=options.prometheus,
+            hours=options.hours,
+        )
     if options.json:
         print(json.dumps(report.as_data(), indent=2))
     else:

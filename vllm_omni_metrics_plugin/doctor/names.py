@@ -19,7 +19,7 @@ def with_colons(page: Scrape, text: str) -> tuple[Scrape, list[Finding]]:
     """The page ``text`` as the server would have it, and what became of its names, if anything."""
     if page.has_plugin or not page.names(f"{_OURS}metrics_"):
         return page, []
-    return page.renamed(_restored), [Finding("degraded", "names", _what_happened(text))]
+    return page.renamed(restored), [Finding("degraded", "names", _what_happened(text))]
 
 
 def _what_happened(text: str) -> str:
@@ -43,7 +43,8 @@ def _what_happened(text: str) -> str:
     return why
 
 
-def _restored(name: str) -> str:
+def restored(name: str) -> str:
+    """The name as a server has it."""
     if name.startswith(_OURS):
         stem = name.removeprefix(_OURS)
         is_ours = stem in catalog.BY_STEM or _SUFFIX.sub("", stem) in _BARE_STEMS

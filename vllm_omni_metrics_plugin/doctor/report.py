@@ -81,6 +81,8 @@ class Report:
     tested: str | None = None
     #: The server that was read, if any.
     url: str | None = None
+    #: The Prometheus whose memory of servers was read, if any.
+    prometheus: str | None = None
     channel: str = ""
     patches: list[PatchState] = field(default_factory=list)
     families: list[FamilyState] = field(default_factory=list)

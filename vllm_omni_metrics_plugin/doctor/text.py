@@ -44,6 +44,8 @@ def _summary(report: Report) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in report.engine.items())
     tested = f"tested {report.tested}" if report.tested else "not tested"
     server = [("server", report.url)] if report.url is not None else []
+    if report.prometheus is not None:
+        server.append(("prometheus", report.prometheus))
     here = " here" if server else ""
     rows = [
         ("verdict", report.status),

@@ -67,7 +67,7 @@ class RequestSamples:
         """Have the series stand at 0 that a model has whatever it makes."""
         self.model(event.model_name)
         self._families.expect_missing("e2e_request_latency_seconds", "request_queue_time_seconds")
-        for hook in ("omni_stage_finished", "omni_request_finished"):
+        for hook in ("omni_request_arrived", "omni_stage_finished", "omni_request_finished"):
             self._families.expect("metrics_events_total", hook)
 
     @hookimpl

@@ -1,0 +1,69 @@
+"""The operator's kit as its readers have it: the files in ``deploy/``, and what they ask."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import yaml
+
+from testbed.paths import ROOT
+
+DEPLOY = ROOT / "deploy"
+RULES = tuple(DEPLOY / "prometheus" / f"{kind}-rules.yml" for kind in ("recording", "alert"))
+
+
+class Asked(NamedTuple):
+    """One expression, where it stands, and the labels that its texts name."""
+
+    where: str
+    expression: str
+    named: frozenset[str]
+
+
+def dashboards() -> dict[str, dict[str, Any]]:
+    return {path.stem: json.loads(path.read_text()) for path in (DEPLOY / "grafana").iterdir()}
+
+
+def panels() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Those that draw something, with the names of their dashboards."""
+    for name, board in sorted(dashboards().items()):
+        yield from ((name, panel) for panel in board["panels"] if panel["type"] != "row")
+
+
+def asked_by_panels() -> Iterator[Asked]:
+    for name, panel in panels():
+        for target in panel["targets"]:
+            named = frozenset(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+            where = f"{name}: {panel['title']} {target['refId']}"
+            yield Asked(where, target["expr"], named)
+
+
+def rules() -> list[dict[str, Any]]:
+    """Recording rules, then alerts."""
+    return [
+        rule
+        for path in RULES
+        for group in yaml.safe_load(path.read_text())["groups"]
+        for rule in group["rules"]
+    ]
+
+
+def alerts() -> dict[str, dict[str, Any]]:
+    return {rule["alert"]: rule for rule in rules() if "alert" in rule}
+
+
+def asked_by_rules() -> Iterator[Asked]:
+    for rule in rules():
+        texts = " ".join(rule.get("annotations", {}).values())
+        named = frozenset(re.findall(r"\$labels\.(\w+)", texts))
+        yield Asked(rule.get("record") or rule["alert"], rule["expr"], named)
+
+
+def asked_by_runbook() -> Iterator[Asked]:
+    text = (DEPLOY / "runbook.md").read_text()
+    for section in text.split("\n## ")[1:]:
+        (query,) = re.findall(r"```\n(.+?)\n```", section, re.DOTALL)
+        yield Asked(f"runbook: {section.partition(chr(10))[0]}", query, frozenset())
