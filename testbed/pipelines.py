@@ -26,6 +26,8 @@ class Pipeline:
     #: False for a plain vLLM server.
     omni: bool = True
     arguments: tuple[str, ...] = ()
+    #: Packages that stand in for those that its engine would import.
+    stand_ins: Path | None = None
 
 
 try:
@@ -39,6 +41,13 @@ PIPELINES = {
     for pipeline in (
         Pipeline("tts", model("qwen3-tts", _RELEASE), TESTBED / "deploy" / "tts.yaml", 1, 4),
         Pipeline("omni", model("qwen3-omni", _RELEASE), TESTBED / "deploy" / "omni.yaml"),
+        # The same model in sessions of speech in and out at once; loud is speech to its detector.
+        Pipeline(
+            "duplex",
+            model("qwen3-omni", _RELEASE),
+            TESTBED / "deploy" / "duplex.yaml",
+            stand_ins=TESTBED / "detector",
+        ),
         Pipeline(
             "llm",
             model("llm", _RELEASE),

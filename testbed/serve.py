@@ -24,6 +24,10 @@ _TRY = {
         '  -d \'{{"messages": [{{"role": "user", "content": "hello"}}], "max_tokens": 16,\n'
         '       "modalities": ["text", "audio"]}}\''
     ),
+    "duplex": (
+        ".venv/bin/python -m testbed.clients.sessions {url}\n"
+        "  says something and counts what it hears"
+    ),
     "llm": (
         "curl {url}/v1/completions -H 'content-type: application/json' \\\n"
         '  -d \'{{"prompt": "hello", "max_tokens": 8}}\''

@@ -92,6 +92,9 @@ class Server:
         self._arguments = tuple(args)
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(_PLUGIN_PREFIX)}
         self.environment = {**inherited, **_ENVIRONMENT, **(env or {})}
+        if self.pipeline.stand_ins is not None:
+            paths = [str(self.pipeline.stand_ins), self.environment.get("PYTHONPATH")]
+            self.environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Server:

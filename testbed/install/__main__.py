@@ -31,6 +31,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 GENERATORS = {
     "tts": ("qwen3-tts", "qwen3_tts"),
     "omni": ("qwen3-omni", "qwen3_omni"),
+    "duplex": ("qwen3-omni", "qwen3_omni"),
     "image": ("qwen-image", "qwen_image"),
     "video": ("wan", "wan"),
     "bagel": ("bagel", "bagel"),

@@ -23,7 +23,7 @@ class Native:
 
 
 _LAST_STAGE = "Of the stage that ends the request alone"
-_NO_VAD = "The plugin does not see duplex sessions, whose server hears when somebody speaks."
+_NO_VAD = "Nothing in the engine feeds it, and the plugin does not look into the voice detector."
 
 FAMILIES: tuple[Native, ...] = (
     Native(
@@ -234,7 +234,11 @@ FAMILIES: tuple[Native, ...] = (
     ),
     Native("realtime_vad_active_sessions", (), _NO_VAD),
     Native("realtime_vad_inference_latency_s", (), _NO_VAD),
-    Native("realtime_vad_endpoint_delay_s", (), _NO_VAD),
+    Native(
+        "realtime_vad_endpoint_delay_s",
+        ("turn_endpoint_delay_seconds",),
+        "Nothing in the engine feeds it. Ours is from the arrival of the last piece with speech.",
+    ),
     Native("realtime_vad_errors_total", (), _NO_VAD),
 )
 

@@ -20,6 +20,7 @@ from vllm_omni_metrics_plugin import catalog, internal_errors
 from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter, backlog, queues
 from vllm_omni_metrics_plugin.hooks import (
     AudioFinished,
+    BargeIn,
     Demand,
     DiffusionWork,
     Event,
@@ -36,6 +37,10 @@ from vllm_omni_metrics_plugin.hooks import (
     RequestFinished,
     RequestJudged,
     Segment,
+    SessionAttachment,
+    SessionClosed,
+    SessionOpened,
+    SessionRefused,
     StageEnded,
     StageFinished,
     StageStarted,
@@ -44,6 +49,8 @@ from vllm_omni_metrics_plugin.hooks import (
     TransferFailed,
     TransferReceived,
     TransferSent,
+    TurnFinished,
+    TurnPlayed,
     VideoFinished,
     hookimpl,
 )
@@ -78,10 +85,37 @@ def traffic() -> Iterator[Event]:
     yield from diffusion()
     yield from transfers()
     yield from judged()
+    yield from sessions()
     for reason, count in (("lost", 3), ("queue_full", 5), ("lost", 1)):
         yield make_event(EventsDropped, reason=reason, count=count)
     yield make_event(ReplicaLeft, model_name="tiny", stage=1, replica=1)
     yield make_event(ReplicaLeft, model_name="tiny", stage=7, replica=7)
+
+
+def sessions() -> Iterator[Event]:
+    whose = {"model_name": "tiny"}
+    for _ in range(3):
+        yield make_event(SessionOpened, **whose)
+    for code in ("resource_exhausted", "of tomorrow"):
+        yield make_event(SessionRefused, **whose, code=code)
+    for attached in (False, True, False):
+        yield make_event(SessionAttachment, **whose, attached=attached)
+    turns: list[dict[str, Any]] = [
+        {"outcome": "stop"},
+        {"outcome": "length", "endpoint_delay_seconds": None, "origin": "commit"},
+        {"outcome": "barge_in", "heard_latency_seconds": None, "endpoint_delay_seconds": None},
+        {"outcome": "stop", "deferred": True},
+        {"outcome": "error", "samples": 0, "latency_seconds": None},
+    ]
+    for turn in turns:
+        yield make_event(TurnFinished, **{**whose, "samples": 48_000, **turn})
+    yield make_event(TurnPlayed, **whose, stage=1, replica=0, acknowledged=7, discarded=5)
+    yield make_event(TurnPlayed, **whose, stage=1, replica=0, unknown=11, unheard=True)
+    yield make_event(TurnPlayed, **whose, stage=1, replica=None)
+    for seconds in (0.25, None):
+        yield make_event(BargeIn, **whose, reaction_seconds=seconds)
+    for reason, attached in (("client", True), ("disconnect", False)):
+        yield make_event(SessionClosed, **whose, reason=reason, attached=attached)
 
 
 def patches_and_replicas() -> Iterator[Event]:

@@ -50,6 +50,19 @@ RELEASED = {
     ),
     "omni_request_finished": "request_id model_name outcome end_to_end_seconds queue_seconds",
     "omni_request_judged": "request_id model_name objective verdict broken",
+    "omni_session_opened": "session_id model_name opened_at",
+    "omni_session_refused": "model_name code",
+    "omni_session_attachment": "session_id model_name attached",
+    "omni_session_closed": "session_id model_name reason duration_seconds turns attached",
+    "omni_turn_started": ("session_id turn_id request_id model_name origin started_at deferred"),
+    "omni_turn_finished": (
+        "session_id turn_id request_id model_name outcome origin latency_seconds "
+        "heard_latency_seconds endpoint_delay_seconds duration_seconds samples deferred detached"
+    ),
+    "omni_turn_played": (
+        "session_id turn_id model_name stage replica acknowledged discarded unknown unheard"
+    ),
+    "omni_barge_in": "session_id turn_id model_name cause reaction_seconds generating",
     "omni_transfer_sent": (
         "model_name from_stage from_replica to_stage to_replica key connector size_bytes "
         "duration_seconds sent_at clock"

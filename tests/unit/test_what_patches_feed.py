@@ -44,6 +44,12 @@ TRANSFERS = {
     *{"transfer_in_flight_time_ms", "transfer_failures_total"},
 }
 ENGINE = {ENGINE_FAMILIES}
+SESSIONS = {"sessions", "sessions_closed_total", "session_duration_seconds"}
+WAITS = {
+    *{"turn_latency_seconds", "turn_heard_latency_seconds", "turn_endpoint_delay_seconds"},
+    "barge_in_reaction_seconds",
+}
+TURNS = WAITS | {"turns_total", "turns_unheard_total", "turn_audio_samples_total"}
 #: Written down by hand, patch by patch; families that came later are not in it.
 FED = {
     "engine_init": STAGES,
@@ -79,6 +85,10 @@ FED = {
     "diffusion_starts": SCHEDULERS,
     "diffusion_ends": ENDS,
     "connectors": TRANSFERS,
+    "session_events": SESSIONS | TURNS,
+    "session_commands": WAITS,
+    "session_control": {"sessions", "sessions_refused_total"},
+    "session_shutdown": SESSIONS,
     "iterations": ENGINE,
     "iterations_recorded": ENGINE,
     "idle_recorded": ENGINE,

@@ -16,6 +16,7 @@ from vllm_omni_metrics_plugin.catalog.objectives import OBJECTIVES
 from vllm_omni_metrics_plugin.catalog.own import OWN
 from vllm_omni_metrics_plugin.catalog.queues import QUEUES
 from vllm_omni_metrics_plugin.catalog.requests import REQUESTS
+from vllm_omni_metrics_plugin.catalog.sessions import SESSIONS
 from vllm_omni_metrics_plugin.catalog.tokens import TOKENS
 from vllm_omni_metrics_plugin.catalog.transfers import TRANSFERS
 from vllm_omni_metrics_plugin.catalog.visual import VISUAL
@@ -35,7 +36,7 @@ __all__ = [
 
 FAMILIES: tuple[Family, ...] = (
     *(*QUEUES, *BACKLOG, *REQUESTS, *TOKENS, *CRITICAL_PATH),
-    *(*AUDIO, *LISTENER, *VISUAL),
+    *(*AUDIO, *LISTENER, *VISUAL, *SESSIONS),
     *(*TRANSFERS, *OBJECTIVES, *OWN),
 )
 

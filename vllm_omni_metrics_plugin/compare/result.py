@@ -140,7 +140,7 @@ def read(path: Path) -> Result:
         raise NotABenchError(f"{path}: {why}") from None
     if result.backend in DUPLEX:
         raise NotABenchError(
-            f"{path} is of backend {result.backend}: the server does not observe duplex sessions"
+            f"{path} is of backend {result.backend}: duplex sessions have no figures here"
         )
     if not completed:
         raise NotABenchError(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from vllm_omni_metrics_plugin.hooks.events import (
     AudioFinished,
+    BargeIn,
     Configured,
     Demand,
     DiffusionWork,
@@ -38,6 +39,10 @@ from vllm_omni_metrics_plugin.hooks.events import (
     RequestFinished,
     RequestJudged,
     Segment,
+    SessionAttachment,
+    SessionClosed,
+    SessionOpened,
+    SessionRefused,
     StageEnded,
     StageFinished,
     StageStarted,
@@ -47,6 +52,9 @@ from vllm_omni_metrics_plugin.hooks.events import (
     TransferFailed,
     TransferReceived,
     TransferSent,
+    TurnFinished,
+    TurnPlayed,
+    TurnStarted,
     VideoFinished,
 )
 from vllm_omni_metrics_plugin.hooks.hooks import Hooks
@@ -57,6 +65,7 @@ from vllm_omni_metrics_plugin.hooks.stats import HookStats
 
 __all__ = [
     "AudioFinished",
+    "BargeIn",
     "Configured",
     "Demand",
     "DiffusionWork",
@@ -80,6 +89,10 @@ __all__ = [
     "RequestFinished",
     "RequestJudged",
     "Segment",
+    "SessionAttachment",
+    "SessionClosed",
+    "SessionOpened",
+    "SessionRefused",
     "StageEnded",
     "StageFinished",
     "StageStarted",
@@ -89,6 +102,9 @@ __all__ = [
     "TransferFailed",
     "TransferReceived",
     "TransferSent",
+    "TurnFinished",
+    "TurnPlayed",
+    "TurnStarted",
     "VideoFinished",
     "hookimpl",
     "hookplugin",

@@ -202,6 +202,70 @@ def omni_request_judged(event: events.RequestJudged) -> None:
 
 
 @hookspec(
+    since="0.2",
+    used_for="How many speak with the engine now; which model they chose.",
+)
+def omni_session_opened(event: events.SessionOpened) -> None:
+    """A client opened a session of speech in and out at once."""
+
+
+@hookspec(
+    since="0.2",
+    used_for="An alert when the server is full.",
+)
+def omni_session_refused(event: events.SessionRefused) -> None:
+    """A session was not opened, as there are too many for example."""
+
+
+@hookspec(
+    since="0.2",
+    used_for="Telling sessions whose client is gone from those that are in use.",
+)
+def omni_session_attachment(event: events.SessionAttachment) -> None:
+    """The client of an open session is gone, or is back."""
+
+
+@hookspec(
+    since="0.2",
+    used_for="How long conversations last, and why they end.",
+)
+def omni_session_closed(event: events.SessionClosed) -> None:
+    """A session is over; exactly once per opened session."""
+
+
+@hookspec(
+    since="0.2",
+    used_for="A log of who is being answered.",
+)
+def omni_turn_started(event: events.TurnStarted) -> None:
+    """The engine begins to answer in a session."""
+
+
+@hookspec(
+    since="0.2",
+    used_for="Latency of an answer from the end of the user's speech; a log line per turn.",
+)
+def omni_turn_finished(event: events.TurnFinished) -> None:
+    """The engine answers no more; exactly once per turn that started."""
+
+
+@hookspec(
+    since="0.2",
+    used_for="How much of what was generated its listener heard.",
+)
+def omni_turn_played(event: events.TurnPlayed) -> None:
+    """What became of a turn's audio is certain, as far as it ever will be."""
+
+
+@hookspec(
+    since="0.2",
+    used_for="How quickly the engine is silent when its user interrupts it.",
+)
+def omni_barge_in(event: events.BargeIn) -> None:
+    """The user interrupted an answer, and the server has reacted."""
+
+
+@hookspec(
     since="0.1",
     used_for="Bytes by edge; the beginning of a payload's way in a trace.",
 )

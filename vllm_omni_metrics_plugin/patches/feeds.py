@@ -30,3 +30,11 @@ STEPS = ("diffusion_steps_total", "num_inference_steps")
 TRANSFERS = ("omni_transfer_sent", "omni_transfer_received", "omni_transfer_failed")
 KV_WAITS = ("omni_kv_waited",)
 ENGINE = ("omni_engine_stats", ENGINE_FAMILIES)
+#: Sessions of speech in and out at once, and their turns; what a client sends says since when it
+#: waits.
+SESSIONS = ("omni_session_opened", "omni_session_closed")
+TURNS = ("omni_turn_started", "omni_turn_finished", "omni_turn_played", "omni_barge_in")
+WAITS = (
+    *("turn_latency_seconds", "turn_heard_latency_seconds", "turn_endpoint_delay_seconds"),
+    "barge_in_reaction_seconds",
+)

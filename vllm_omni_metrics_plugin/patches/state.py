@@ -25,6 +25,7 @@ from vllm_omni_metrics_plugin.requests import OpenRequests
 from vllm_omni_metrics_plugin.requests.arrival import WallClock
 from vllm_omni_metrics_plugin.requests.bindings import Binding
 from vllm_omni_metrics_plugin.requests.end import Judge
+from vllm_omni_metrics_plugin.sessions import Sessions
 
 #: Takes what this process sees of hops and executions.
 Report = Callable[[WireEvent], None]
@@ -72,6 +73,8 @@ class EngineState:
         self.stages: weakref.WeakKeyDictionary[Any, Stage] = weakref.WeakKeyDictionary()
         #: By engine, the name that its families carry.
         self.model_names: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+        #: By the manager of an engine's sessions.
+        self.sessions: weakref.WeakKeyDictionary[Any, Sessions] = weakref.WeakKeyDictionary()
         #: By stage pool, the stat logger and the engine numbers that its orchestrator gave out.
         self.stat_loggers: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 

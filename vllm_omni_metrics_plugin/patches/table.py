@@ -16,6 +16,7 @@ from vllm_omni_metrics_plugin.patches import (
     warmup,
 )
 from vllm_omni_metrics_plugin.patches.diffusion import steps, video_endpoint
+from vllm_omni_metrics_plugin.patches.duplex.seams import DUPLEX
 from vllm_omni_metrics_plugin.patches.earlier import EARLIER
 from vllm_omni_metrics_plugin.patches.engine_families import scheduler, sleep, stats
 from vllm_omni_metrics_plugin.patches.feeds import (
@@ -337,6 +338,7 @@ _SEAMS: tuple[Seam, ...] = (
         leading=("spec",),
         roles=("server", "stage_engine", "worker"),
     ),
+    *DUPLEX,
     *EARLIER,
 )
 
@@ -345,6 +347,7 @@ ABSENT: Mapping[str, str] = {
     "denoising_stepwise": "runs that go step by step hand on no count",
     "kv_waits": "the schedulers do not say how long a KV cache waited",
     "replica_dies": "the whole engine ends when a replica dies",
+    **{seam.name: "sessions of speech in and out are an experiment, or unknown" for seam in DUPLEX},
     "iterations": "the engine hands these statistics on itself",
     "iterations_recorded": "the engine hands these statistics on itself",
     "idle_recorded": "the engine hands these statistics on itself",

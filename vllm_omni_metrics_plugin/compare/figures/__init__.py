@@ -63,6 +63,6 @@ BENCH_ONLY: tuple[tuple[str, str, str], ...] = (
     (
         "duplex_*",
         "Sessions of speech in and out at once.",
-        "nothing: they pass by the engine's `generate`, where the plugin looks",
+        "nothing: `vllm:omni_turn_*` and `vllm:omni_sessions*` have definitions of their own",
     ),
 )

@@ -18,6 +18,7 @@ from vllm_omni_metrics_plugin.exporters.prometheus.pipeline import PipelineSampl
 from vllm_omni_metrics_plugin.exporters.prometheus.queues import QueueSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.registry import Families, RegistryCollector
 from vllm_omni_metrics_plugin.exporters.prometheus.requests import RequestSamples
+from vllm_omni_metrics_plugin.exporters.prometheus.sessions import SessionSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.tokens import TokenSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.transfers import TransferSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.visual import VisualSamples
@@ -68,7 +69,8 @@ class PrometheusExporter:
         parts = (
             *(RequestSamples(families), TokenSamples(families), AudioSamples(families), visual),
             *(ListenerSamples(families, players), ObjectiveSamples(families, objectives)),
-            *(transfers, PathSamples(families), self._backlog, self._queues),
+            *(SessionSamples(families), transfers, PathSamples(families)),
+            *(self._backlog, self._queues),
         )
         joined = [part.expect for part in parts]
         left = [transfers.forget, self._backlog.forget, self._queues.forget, visual.forget]

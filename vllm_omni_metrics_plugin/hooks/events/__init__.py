@@ -49,6 +49,17 @@ from vllm_omni_metrics_plugin.hooks.events.requests import (
     Transport,
     Verdict,
 )
+from vllm_omni_metrics_plugin.hooks.events.sessions import (
+    BargeIn,
+    Origin,
+    SessionAttachment,
+    SessionClosed,
+    SessionOpened,
+    SessionRefused,
+    TurnFinished,
+    TurnPlayed,
+    TurnStarted,
+)
 from vllm_omni_metrics_plugin.hooks.events.transfers import (
     EventsDropped,
     KvWaited,
@@ -60,6 +71,7 @@ from vllm_omni_metrics_plugin.hooks.events.transfers import (
 
 __all__ = [
     "AudioFinished",
+    "BargeIn",
     "Configured",
     "Demand",
     "Departure",
@@ -72,6 +84,7 @@ __all__ = [
     "MediaPacket",
     "Modality",
     "Operation",
+    "Origin",
     "PatchReported",
     "PatchStatus",
     "PathSegment",
@@ -84,6 +97,10 @@ __all__ = [
     "RequestJudged",
     "Role",
     "Segment",
+    "SessionAttachment",
+    "SessionClosed",
+    "SessionOpened",
+    "SessionRefused",
     "StageEnded",
     "StageFinished",
     "StageStarted",
@@ -94,6 +111,9 @@ __all__ = [
     "TransferReceived",
     "TransferSent",
     "Transport",
+    "TurnFinished",
+    "TurnPlayed",
+    "TurnStarted",
     "Unheard",
     "Verdict",
     "VideoFinished",

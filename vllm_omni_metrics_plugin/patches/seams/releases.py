@@ -23,11 +23,24 @@ class Release:
     unregistered: str = "^vllm:"
 
 
+#: In 0.22 there are no sessions of speech in and out at once; from then to 0.28 they are an
+#: experiment beside the engine, and another one in each release.
+_SESSIONS = (
+    *("sessions", "sessions_closed_total", "sessions_refused_total", "session_duration_seconds"),
+    *("turns_total", "turns_unheard_total", "turn_audio_samples_total"),
+    *("turn_latency_seconds", "turn_heard_latency_seconds", "turn_endpoint_delay_seconds"),
+    "barge_in_reaction_seconds",
+)
+_NO_SESSIONS = dict.fromkeys(_SESSIONS, "the engine has no sessions of speech in and out at once")
+_OTHER_SESSIONS = dict.fromkeys(
+    _SESSIONS, "its sessions of speech in and out at once are an experiment beside the engine"
+)
+
 RELEASES: tuple[Release, ...] = (
-    Release("0.22.0", "0.22.1", "patches", unregistered="vllm"),
-    Release("0.24.0", "0.24.0", "patches"),
-    Release("0.26.0", "0.26.0", "patches"),
-    Release("0.28.0", "0.28.0", "end to end"),
+    Release("0.22.0", "0.22.1", "patches", _NO_SESSIONS, unregistered="vllm"),
+    Release("0.24.0", "0.24.0", "patches", _OTHER_SESSIONS),
+    Release("0.26.0", "0.26.0", "patches", _OTHER_SESSIONS),
+    Release("0.28.0", "0.28.0", "end to end", _OTHER_SESSIONS),
     Release("0.30.0", "0.30.0", "end to end"),
 )
 
