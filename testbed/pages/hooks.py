@@ -17,12 +17,19 @@ import msgspec
 from testbed.pages.markup import in_page
 from testbed.paths import ROOT
 from vllm_omni_metrics_plugin import catalog
+from vllm_omni_metrics_plugin import hooks as public
 from vllm_omni_metrics_plugin.hooks import Event, events, specs
 from vllm_omni_metrics_plugin.hooks.since import since
 from vllm_omni_metrics_plugin.tables import markdown
 from vllm_omni_metrics_plugin.testing import EVENTS, HookHarness, make_event, speech_request
 
 EXAMPLES = ROOT / "docs" / "examples"
+#: What events have in their fields.
+PARTS: list[type[msgspec.Struct]] = [
+    kind
+    for kind in map(vars(public).get, public.__all__)
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and not issubclass(kind, Event)
+]
 
 
 def conventions() -> str:
@@ -42,6 +49,11 @@ def sections() -> str:
     return "\n".join(_section(name, kind) for name, kind in EVENTS.items())
 
 
+def parts() -> str:
+    """What the fields of several events are made of."""
+    return "\n".join(_part(kind) for kind in PARTS)
+
+
 def example(hook: str) -> str:
     """The source of a hook's example; raises FileNotFoundError where there is none yet."""
     return (EXAMPLES / f"{hook}.py").read_text()
@@ -59,7 +71,7 @@ def output(hook: str) -> str:
     return printed.getvalue()
 
 
-def comments(kind: type[Event]) -> dict[str, str]:
+def comments(kind: type[msgspec.Struct]) -> dict[str, str]:
     """What the ``#:`` comments above an event's fields say, by field."""
     source = inspect.getsource(kind).splitlines()
     body = ast.parse("\n".join(source)).body[0]
@@ -111,21 +123,40 @@ def _section(hook: str, kind: type[Event]) -> str:
 
 
 def _fields(hook: str, kind: type[Event]) -> Iterable[tuple[str, str, str]]:
+    for name, shown, meaning in _rows(kind):
+        came = since(hook, name)
+        newer = f" Since {came}." if came != since(hook) else ""
+        yield f"`{name}`", shown, meaning + newer
+
+
+def _part(kind: type[msgspec.Struct]) -> str:
+    fields = ((f"`{name}`", shown, meaning) for name, shown, meaning in _rows(kind))
+    text = [
+        f"### {kind.__name__}\n",
+        f"{in_page(inspect.getdoc(kind) or '')}\n",
+        markdown(("field", "type", "meaning"), fields),
+    ]
+    computed = [f"- `{name}`: {meaning}\n" for name, meaning in _properties(kind)]
+    if computed:
+        text.append(f"Computed from these:\n\n{''.join(computed)}")
+    return "\n".join(text)
+
+
+def _rows(kind: type[msgspec.Struct]) -> Iterable[tuple[str, str, str]]:
+    """Name, type and meaning of each field."""
     own = comments(kind)
     for field in msgspec.structs.fields(kind):
         meaning = own.get(field.name) or COMMON_FIELDS.get(field.name, "")
-        came = since(hook, field.name)
-        newer = f" Since {came}." if came != since(hook) else ""
-        yield f"`{field.name}`", _type(kind, field.name), in_page(meaning) + newer
+        yield field.name, _type(kind, field.name), in_page(meaning)
 
 
-def _properties(kind: type[Event]) -> Iterable[tuple[str, str]]:
+def _properties(kind: type[msgspec.Struct]) -> Iterable[tuple[str, str]]:
     for name, value in vars(kind).items():
         if isinstance(value, property):
             yield name, in_page(" ".join((inspect.getdoc(value) or "").split()))
 
 
-def _type(kind: type[Event], field: str) -> str:
+def _type(kind: type[msgspec.Struct], field: str) -> str:
     """As it is written, or the words that are possible where that has a name of its own."""
     hint = get_type_hints(kind)[field]
     if get_origin(hint) is Literal:

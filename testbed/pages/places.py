@@ -33,7 +33,7 @@ PLACES: Mapping[Path, tuple[Part, ...]] = {
     ),
     DOCS / "reference" / "engine-releases.md": (tables.engines,),
     DOCS / "reference" / "families.md": (families.families, families.sections),
-    DOCS / "reference" / "hooks.md": (hooks.conventions, hooks.hooks, hooks.sections),
+    DOCS / "reference" / "hooks.md": (hooks.conventions, hooks.hooks, hooks.sections, hooks.parts),
     DOCS / "reference" / "native-families.md": (native.native,),
     DOCS / "reference" / "plugins.md": (plugins.methods, plugins.stats, plugins.marks),
     DOCS / "reference" / "variables.md": (tables.variables,),

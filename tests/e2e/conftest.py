@@ -18,6 +18,7 @@ import pytest
 from testbed.clients.audio import Answer
 from testbed.prometheus import Prometheus, UnavailableError
 from testbed.server import Server, binary, free_port
+from tests.e2e.access import logging_requests
 from tests.e2e.verdicts import OBJECTIVES
 from tests.openmetrics import strictly
 from vllm_omni_metrics_plugin import catalog
@@ -115,9 +116,12 @@ def quiet_server(logs: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def chat_server(logs: Path, pauses: Path, judging: dict[str, str]) -> Iterator[Server]:
-    """Chat that answers in text and audio: thinker, talker, code2wav."""
-    env = {**judging, "VLLM_OMNI_CPU_PAUSES": str(pauses)}
+def chat_server(
+    logs: Path, pauses: Path, judging: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """Chat that answers in text and audio: thinker, talker, code2wav; its requests are logged."""
+    logged = logging_requests(tmp_path_factory.mktemp("chat"))
+    env = {**judging, **logged, "VLLM_OMNI_CPU_PAUSES": str(pauses)}
     with Server("omni", env=env, log_path=logs / "chat.log") as server:
         yield server
 

@@ -122,9 +122,10 @@ def served(
     for source in (walk, copy_of(ROOT / "tests" / "e2e" / "hostile", folder / "hostile")):
         install(source, packages)
     port = free_port()
+    path = filter(None, [os.environ.get("PYTHONPATH")])
     environment = {
         **ON,
-        "PYTHONPATH": f"{packages}{os.pathsep}{EXAMPLES}",
+        "PYTHONPATH": os.pathsep.join([str(packages), *path, str(EXAMPLES)]),
         "HOSTILE_HOOKS_PORT": str(port),
         "VLLM_OMNI_CPU_PAUSES": str(pauses),
         "VLLM_OMNI_ACCESS_LOG": str(folder / "access.jsonl"),
@@ -334,6 +335,7 @@ def test_access_log_has_one_line_per_request_with_the_clients_numbers(served: Se
     assert frames == sorted(answer.samples for answer in answers)
     for line in written:
         assert line["outcome"] in ("stop", "length")
+        assert (line["endpoint"], line["status"]) == ("/v1/audio/speech", 200)
         assert [stage["stage"] for stage in line["stages"]] == [0, 1]
         assert 0 < line["queue_seconds"] < line["end_to_end_seconds"]
         assert line["packets"] >= 1

@@ -24,10 +24,14 @@ from websockets.sync.client import connect
 
 from testbed.clients import audio, sockets, visual
 from testbed.server import Server
+from tests.e2e import access
 from tests.e2e.conftest import failures, is_running, observing, outcomes
 from tests.e2e.engine import engine_has
 from tests.e2e.verdicts import assert_verdicts_agree
 
+Folders = pytest.TempPathFactory
+#: By transport and route.
+Where = tuple[str, str]
 #: By stop or length, whichever it is.
 SERVED = "served"
 #: What the speech endpoint makes of a failure of its own.
@@ -91,9 +95,13 @@ class Sabotage:
             "[vllm_omni.general_plugins]\nsabotage = sabotage:register\n"
         )
         (folder / "sabotage.py").write_text(SABOTAGE)
-        path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
-        self.environment = {"PYTHONPATH": path, "SABOTAGE": str(self._file)}
+        self._folder = folder
         self.at_call(0)
+
+    def of(self, judging: dict[str, str], folder: Path) -> dict[str, str]:
+        """The environment of a server that judges its requests, and logs them in ``folder``."""
+        logged = access.logging_requests(folder, self._folder)
+        return {**judging, **logged, "SABOTAGE": str(self._file)}
 
     def at_call(self, number: int) -> None:
         self._file.write_text(str(number))
@@ -105,23 +113,29 @@ def sabotage(tmp_path_factory: pytest.TempPathFactory) -> Sabotage:
 
 
 @pytest.fixture(scope="module")
-def speech(sabotage: Sabotage, logs: Path, judging: dict[str, str]) -> Iterator[Server]:
-    environment = {**judging, **sabotage.environment}
+def speech(
+    sabotage: Sabotage, logs: Path, judging: dict[str, str], tmp_path_factory: Folders
+) -> Iterator[Server]:
+    environment = sabotage.of(judging, tmp_path_factory.mktemp("speech"))
     with Server("tts", env=environment, log_path=logs / "outcomes.log") as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def pictures(sabotage: Sabotage, logs: Path, judging: dict[str, str]) -> Iterator[Server]:
-    environment = {**judging, **sabotage.environment}
+def pictures(
+    sabotage: Sabotage, logs: Path, judging: dict[str, str], tmp_path_factory: Folders
+) -> Iterator[Server]:
+    environment = sabotage.of(judging, tmp_path_factory.mktemp("pictures"))
     with Server("image", env=environment, log_path=logs / "pictures.log") as server:
         visual.images(server.url)
         yield server
 
 
 @pytest.fixture(scope="module")
-def videos(sabotage: Sabotage, logs: Path, judging: dict[str, str]) -> Iterator[Server]:
-    environment = {**judging, **sabotage.environment}
+def videos(
+    sabotage: Sabotage, logs: Path, judging: dict[str, str], tmp_path_factory: Folders
+) -> Iterator[Server]:
+    environment = sabotage.of(judging, tmp_path_factory.mktemp("videos"))
     with Server("video", env=environment, log_path=logs / "videos.log") as server:
         yield server
 
@@ -247,11 +261,19 @@ SPEECH_ROWS: dict[str, tuple[Callable[[Server], object], int, dict[str, int]]] =
 }
 
 
+#: By a word of a row, where its client calls; the first that fits.
+SPEECH_WHERE: dict[str, Where] = {
+    "batch": ("http", "/v1/audio/speech/batch"),
+    "websocket": ("websocket", "/v1/audio/speech/stream"),
+    "": ("http", "/v1/audio/speech"),
+}
+
+
 @pytest.mark.parametrize("row", SPEECH_ROWS)
 def test_speech_is_counted_as_it_was_answered(speech: Server, sabotage: Sabotage, row: str) -> None:
     call, fails_at, expected = SPEECH_ROWS[row]
     sabotage.at_call(fails_at)
-    assert_counted(speech, call, expected, row, "sound")
+    assert_counted(speech, call, expected, row, SPEECH_WHERE, "sound")
 
 
 logprobs = functools.partial(
@@ -278,9 +300,16 @@ CHAT_ROWS: dict[str, tuple[Callable[[Server], object], dict[str, int]]] = {
 }
 
 
+CHAT_WHERE: dict[str, Where] = {
+    "realtime": ("websocket", "/v1/realtime"),
+    "video chat": ("websocket", "/v1/video/chat/stream"),
+    "": ("http", "/v1/chat/completions"),
+}
+
+
 @pytest.mark.parametrize("row", CHAT_ROWS)
 def test_chat_is_counted_as_it_was_answered(chat_server: Server, row: str) -> None:
-    assert_counted(chat_server, *CHAT_ROWS[row], row)
+    assert_counted(chat_server, *CHAT_ROWS[row], row, CHAT_WHERE)
 
 
 def left_form(
@@ -353,13 +382,20 @@ PICTURE_ROWS: dict[str, tuple[Callable[[Server], object], int, dict[str, int]]] 
 }
 
 
+PICTURE_WHERE: dict[str, Where] = {
+    "edits": ("http", "/v1/images/edits"),
+    "chat": ("http", "/v1/chat/completions"),
+    "": ("http", "/v1/images/generations"),
+}
+
+
 @pytest.mark.parametrize("row", PICTURE_ROWS)
 def test_picture_is_counted_as_it_was_answered(
     pictures: Server, sabotage: Sabotage, row: str
 ) -> None:
     call, fails_at, expected = PICTURE_ROWS[row]
     sabotage.at_call(fails_at)
-    assert_counted(pictures, call, expected, row, "pictures")
+    assert_counted(pictures, call, expected, row, PICTURE_WHERE, "pictures")
 
 
 def leaves_video_stream(server: Server) -> None:
@@ -419,11 +455,19 @@ VIDEO_ROWS: dict[str, tuple[Callable[[Server], object], int, dict[str, int]]] = 
 }
 
 
+VIDEO_WHERE: dict[str, Where] = {
+    "job": ("job", "/v1/videos"),
+    "websocket": ("websocket", "/v1/realtime/video"),
+    "chat": ("http", "/v1/chat/completions"),
+    "": ("http", "/v1/videos/sync"),
+}
+
+
 @pytest.mark.parametrize("row", VIDEO_ROWS)
 def test_video_is_counted_as_it_was_answered(videos: Server, sabotage: Sabotage, row: str) -> None:
     call, fails_at, expected = VIDEO_ROWS[row]
     sabotage.at_call(fails_at)
-    assert_counted(videos, call, expected, row)
+    assert_counted(videos, call, expected, row, VIDEO_WHERE)
 
 
 #: By what a row begins with, why its request failed.
@@ -448,9 +492,11 @@ def assert_counted(
     call: Callable[[Server], object],
     expected: dict[str, int],
     row: str,
+    where: dict[str, Where],
     about_all: str | None = None,
 ) -> None:
     """``about_all``: the objective that is about each of the server's requests."""
+    logged = len(access.lines(server))
     with observing(server) as seen:
         answer = call(server)
         time.sleep(0.2)  # a request that the server has not read yet is not seen as open
@@ -468,3 +514,8 @@ def assert_counted(
     for family in once:
         assert seen.gained.sum(f"vllm:omni_{family}_count") <= served, family
     assert_verdicts_agree(seen.gained, about_all)
+    gained = access.await_lines(server, logged, sum(expected.values()))
+    assert len(gained) == sum(expected.values())
+    assert {line["failure"] for line in gained} - {None} == ({why(row)} if count else set())
+    called = next(place for word, place in where.items() if word in row)
+    access.assert_log_agrees(gained, called, answer, seen.gained)

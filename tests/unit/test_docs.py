@@ -109,6 +109,14 @@ def test_every_event_field_has_its_meaning(hook: str) -> None:
     assert silent == [], "write a `#:` comment above the field in hooks/events"
 
 
+@pytest.mark.parametrize("kind", hooks.PARTS, ids=lambda kind: kind.__name__)
+def test_every_field_of_an_events_parts_has_its_meaning(kind: Any) -> None:
+    text = section(REFERENCE / "hooks.md", kind.__name__)
+    shown = re.findall(r"^\| `(\w+)` \| .+ \| (.*) \|$", text, re.MULTILINE)
+    assert [name for name, _ in shown] == list(kind.__struct_fields__), HINT
+    assert [name for name, meaning in shown if not meaning.strip()] == []
+
+
 @pytest.mark.parametrize("family", catalog.FAMILIES, ids=lambda family: family.stem)
 def test_every_family_has_its_section(family: catalog.Family) -> None:
     text = section(REFERENCE / "families.md", family.stem)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from vllm_omni_metrics_plugin import hooks, testing
+from vllm_omni_metrics_plugin import __version__, hooks, testing
 from vllm_omni_metrics_plugin.hooks import (
     AudioFinished,
     Event,
@@ -19,6 +19,8 @@ from vllm_omni_metrics_plugin.hooks import (
     TransferReceived,
     TransferSent,
     VideoFinished,
+    hookimpl,
+    renamed,
 )
 from vllm_omni_metrics_plugin.testing import HookHarness, make_event
 
@@ -27,6 +29,17 @@ FIELDS = [
     (TransferSent, "seconds", "duration_seconds"),
     (TransferReceived, "seconds", "duration_seconds"),
 ]
+NAMES = [
+    (hooks, "HookManager", "HookRegistry"),
+    (hooks, "Account", "HookStats"),
+    (testing, "HookStage", "HookHarness"),
+    (testing, "make", "make_event"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_was_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(renamed, "_logged", set())
 
 
 def line_of_caller() -> int:
@@ -36,15 +49,7 @@ def line_of_caller() -> int:
     return frame.f_back.f_lineno
 
 
-@pytest.mark.parametrize(
-    ("module", "old", "new"),
-    [
-        (hooks, "HookManager", "HookRegistry"),
-        (hooks, "Account", "HookStats"),
-        (testing, "HookStage", "HookHarness"),
-        (testing, "make", "make_event"),
-    ],
-)
+@pytest.mark.parametrize(("module", "old", "new"), NAMES)
 def test_old_name_of_a_module_is_the_new_one_and_warns_where_it_is_used(
     module: Any, old: str, new: str
 ) -> None:
@@ -134,3 +139,57 @@ def test_manager_of_a_harness_is_its_registry(omni_hooks: HookHarness) -> None:
         manager, line = omni_hooks.manager, line_of_caller()
     assert manager is omni_hooks.registry
     assert [(warning.filename, warning.lineno) for warning in said] == [(__file__, line)]
+
+
+# Who uses them
+
+
+class OldFields:
+    """A plugin for 0.1."""
+
+    def __init__(self, *, slow: bool = False) -> None:
+        @hookimpl(slow=slow)
+        def omni_audio_finished(event: AudioFinished) -> None:
+            assert event.frames == 24_000
+
+        self.omni_audio_finished = omni_audio_finished
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_plugin_that_reads_an_old_field_is_named_in_the_log_once(
+    caplog: pytest.LogCaptureFixture, slow: bool
+) -> None:
+    registry = HookRegistry()
+    names = [f"{'slow' if slow else 'quick'}-{n}" for n in (1, 2)]
+    for name in names:
+        registry.register(OldFields(slow=slow), name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as a server does
+        for _ in range(3):
+            registry.hooks.omni_audio_finished(make_event(AudioFinished, samples=24_000))
+        assert registry.flush(30.0)
+    said = [record.getMessage() for record in caplog.records if "renamed" in record.getMessage()]
+    what = "AudioFinished.frames was renamed to AudioFinished.samples"
+    assert sorted(said) == [
+        f"omni-metrics: hook plugin '{name}': {what}; the old name goes with 0.3" for name in names
+    ]
+
+
+def test_warning_of_a_plugins_old_name_names_the_plugin() -> None:
+    registry = HookRegistry()
+    registry.register(OldFields(), "mine")
+    with pytest.warns(DeprecationWarning, match=r"hook plugin 'mine': AudioFinished\.frames"):
+        registry.hooks.omni_audio_finished(make_event(AudioFinished, samples=24_000))
+
+
+def test_name_that_is_used_outside_of_plugins_is_nobodys(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.warns(DeprecationWarning, match=r"^AudioFinished\.frames"):
+        _ = make_event(AudioFinished).frames
+    assert caplog.records == []
+
+
+def test_old_names_are_taken_out_when_their_time_is_over() -> None:
+    gone, now = (
+        tuple(map(int, version.split("."))) for version in (renamed.GONE_WITH, __version__)
+    )
+    assert gone > now

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Generic, TypeVar
 
+from vllm_omni_metrics_plugin.hooks import renamed
 from vllm_omni_metrics_plugin.hooks.events import Event
 from vllm_omni_metrics_plugin.hooks.listener import LONG_CALL_SECONDS, Listener
 
@@ -94,6 +95,7 @@ class Hook(Generic[AnyEvent]):
 
 #: The functions in which a listener is being called.
 _CALLING = (Hook.__call__.__code__, Hook.call_queued.__code__)
+renamed.CALLS.update(_CALLING)
 
 
 class HistoricHook(Hook[AnyEvent]):

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
-from vllm_omni_metrics_plugin.hooks import checks
+from vllm_omni_metrics_plugin.hooks import checks, renamed
 from vllm_omni_metrics_plugin.hooks.marks import SERVER, implementations
 from vllm_omni_metrics_plugin.hooks.registry import HookRegistry
 from vllm_omni_metrics_plugin.hooks.sources import STAGE_GROUP, Source, in_file, installed
@@ -47,7 +47,7 @@ def load_installed(
         if source.name in settings.hooks_blocked:
             continue
         try:
-            with loading(source.name):
+            with loading(source.name), renamed.used_by(source.name):
                 plugin = source.load()
                 loaded[registry.register(plugin, source.name)] = plugin
         except BaseException as error:  # a plugin's module may raise anything, SystemExit too

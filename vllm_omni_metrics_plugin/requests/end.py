@@ -8,28 +8,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from vllm_omni_metrics_plugin import internal_errors
-from vllm_omni_metrics_plugin.hooks import (
-    AudioFinished,
-    ImageFinished,
-    RequestFinished,
-    RequestJudged,
-    VideoFinished,
-)
+from vllm_omni_metrics_plugin.hooks import RequestFinished, RequestJudged
 from vllm_omni_metrics_plugin.requests.stream import EndedStream, tell_streams
 
 #: Says of a request that has ended which objectives it met; its event has no verdicts yet.
 Judge = Callable[[RequestFinished], Sequence[RequestJudged]]
-
-
-class Media:
-    """What was told of the audio, images and videos of one request."""
-
-    __slots__ = ("audio", "images", "videos")
-
-    def __init__(self) -> None:
-        self.audio: list[AudioFinished] = []
-        self.images: list[ImageFinished] = []
-        self.videos: list[VideoFinished] = []
 
 
 def tell(

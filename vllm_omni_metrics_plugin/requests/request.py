@@ -13,21 +13,23 @@ from functools import partial
 from typing import Any, Protocol
 
 from vllm_omni_metrics_plugin.hooks import (
+    AudioFinished,
     ImageFinished,
     MediaPacket,
     RequestFinished,
+    VideoFinished,
 )
 from vllm_omni_metrics_plugin.requests import heard, utterance
 from vllm_omni_metrics_plugin.requests.audio import AudioOutput
 from vllm_omni_metrics_plugin.requests.client import UNKNOWN
 from vllm_omni_metrics_plugin.requests.encoding import Encoding, current_encoding
-from vllm_omni_metrics_plugin.requests.end import Judge, Media, tell
+from vllm_omni_metrics_plugin.requests.end import Judge, tell
 from vllm_omni_metrics_plugin.requests.exchange import Ending, Exchange
 from vllm_omni_metrics_plugin.requests.executions import Executions
 from vllm_omni_metrics_plugin.requests.failure import Failure, cause_of, failure_of
 from vllm_omni_metrics_plugin.requests.outcome import CUT_SHORT, ending_of, outcome_of
 from vllm_omni_metrics_plugin.requests.paths import Paths
-from vllm_omni_metrics_plugin.requests.stream import Stream, Waited, when_looked_at
+from vllm_omni_metrics_plugin.requests.stream import Stream, Waited, are_looked_at
 from vllm_omni_metrics_plugin.requests.streamed_input import StreamedInput
 from vllm_omni_metrics_plugin.requests.utterance import Utterance
 from vllm_omni_metrics_plugin.requests.visual import VisualOutput
@@ -284,16 +286,20 @@ class OpenRequest:
         requests = self.requests
         ended = heard.finish(self, outcome)
         requests.executions.closed(self, ended_at, {*self.audio, *self.visual})
-        media = Media()
+        audio: Sequence[AudioFinished] = ()
+        visual: Sequence[ImageFinished | VideoFinished] = ()
         if outcome not in CUT_SHORT:
-            self._finish_audio(media)
-            self._finish_visual(media)
-        event = None
-        if requests.hooks.omni_request_finished.listeners or requests.judge is not None:
-            event = self._finished(outcome, failure, status, ended_at, media)
-        when_looked_at(
-            ended, requests.background, partial(tell, requests.hooks, requests.judge, ended, event)
-        )
+            audio = self._finish_audio()
+            visual = self._finish_visual()
+        hooks, event = requests.hooks, None
+        if hooks.omni_request_finished.listeners or requests.judge is not None:
+            event = self._finished(outcome, failure, status, ended_at, audio, visual)
+        elif not hooks.omni_stream_finished.listeners:
+            return
+        if are_looked_at(ended):
+            tell(hooks, requests.judge, ended, event)
+        else:
+            requests.background.put(partial(tell, hooks, requests.judge, ended, event))
 
     def _finished(
         self,
@@ -301,7 +307,8 @@ class OpenRequest:
         failure: Failure | None,
         status: int | None,
         ended_at: float,
-        media: Media,
+        audio: Sequence[AudioFinished],
+        visual: Sequence[ImageFinished | VideoFinished],
     ) -> RequestFinished:
         """The event of the end, without what its listener heard and the verdicts."""
         works, waited = dict(self.stages), self._waited_until(ended_at)
@@ -325,11 +332,11 @@ class OpenRequest:
             transport=self.client.transport,
             arrived_at=self.arrived_at,
             status=status,
-            stages=tuple(works[stage].summary(stage) for stage in sorted(works)),
+            stages=tuple([works[stage].summary(stage) for stage in sorted(works)]),
             packets=self.packets,
-            audio=tuple(media.audio),
-            images=tuple(media.images),
-            videos=tuple(media.videos),
+            audio=tuple(audio),
+            images=tuple([made for made in visual if isinstance(made, ImageFinished)]),
+            videos=tuple([made for made in visual if isinstance(made, VideoFinished)]),
             headers=self.client.headers,
         )
 
@@ -362,18 +369,23 @@ class OpenRequest:
         replica = output.replica if output is not None else None
         return work.replica if replica is None and work is not None else replica
 
-    def _finish_audio(self, media: Media) -> None:
+    def _finish_audio(self) -> list[AudioFinished]:
+        """Tell of it; returns what was told, or would be to whoever asks for the whole request."""
         hooks = self.requests.hooks
         finished = hooks.omni_audio_finished
+        events = []
         if finished.listeners or hooks.omni_request_finished.listeners:
             for stage, output in self.audio.items():
                 work = self.stages.get(stage)
                 event = output.finished(self.request_id, self.model_name, stage, work)
-                media.audio.append(event)
+                events.append(event)
                 if finished.listeners:
                     finished(event)
+        return events
 
-    def _finish_visual(self, media: Media) -> None:
+    def _finish_visual(self) -> list[ImageFinished | VideoFinished]:
+        """As of audio, but for videos whose frame rate is said later."""
+        events = []
         for stage, output in self.visual.items():
             event = output.finish(
                 self.requests.hooks,
@@ -384,7 +396,6 @@ class OpenRequest:
                 requested=self.requested_frame_rates.get(stage),
                 encoding=self.encoding,
             )
-            if isinstance(event, ImageFinished):
-                media.images.append(event)
-            elif event is not None:
-                media.videos.append(event)
+            if event is not None:
+                events.append(event)
+        return events

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vllm_omni_metrics_plugin import internal_errors
@@ -79,11 +79,6 @@ class Stream:
         else:
             self.playback.end(at)
 
-    @property
-    def is_looked_at(self) -> bool:
-        """All that came was looked at for its first sound."""
-        return self.first_sound.is_looked_at
-
     def finished(self, maker: Maker, waited: Waited, requests: int = 1) -> StreamFinished:
         """The event of its end, once all that came was looked at.
 
@@ -151,14 +146,9 @@ class EndedStream(NamedTuple):
     requests: int = 1
 
 
-def when_looked_at(
-    ended: Sequence[EndedStream], background: Background, call: Callable[[], object]
-) -> None:
-    """Make ``call`` once all that came of them was looked at: now, unless some of it waits."""
-    if all(one.stream.is_looked_at for one in ended):
-        call()
-    else:
-        background.put(call)
+def are_looked_at(ended: Sequence[EndedStream]) -> bool:
+    """All that came of them was looked at for its first sound; else the background is to come."""
+    return all(one.stream.first_sound.is_looked_at for one in ended)
 
 
 def tell_streams(hooks: Any, ended: Sequence[EndedStream]) -> tuple[StreamFinished, ...]:

@@ -19,8 +19,8 @@ from vllm_omni_metrics_plugin.requests.stream import (
     Maker,
     Stream,
     Waited,
+    are_looked_at,
     tell_streams,
-    when_looked_at,
 )
 
 
@@ -137,5 +137,9 @@ class Utterance:
             ended.append(EndedStream(stream, maker, waited, self._requests))
         self._streams.clear()
         self._heard.clear()
-        if ended and requests.hooks.omni_stream_finished.listeners:
-            when_looked_at(ended, requests.background, partial(tell_streams, requests.hooks, ended))
+        if not requests.hooks.omni_stream_finished.listeners:
+            return
+        if are_looked_at(ended):
+            tell_streams(requests.hooks, ended)
+        else:
+            requests.background.put(partial(tell_streams, requests.hooks, ended))

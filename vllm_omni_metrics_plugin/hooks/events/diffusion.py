@@ -22,12 +22,13 @@ class DiffusionWork(msgspec.Struct, frozen=True, kw_only=True):
     postprocess_seconds: float | None = None
     #: The engine's step for the request as a whole: the three above and the output's transport.
     step_seconds: float | None = None
-    #: The text encoder's part of the execution, all denoising steps, and latents to pixels or
-    #: sound, of the pass that the request may share with others. From the engine's own profiler of
-    #: pipelines (``--enable-diffusion-pipeline-profiler``); None where it is off, or has no such
-    #: part.
+    #: The text encoder's part of the execution, of the pass that it may share with others. From the
+    #: engine's own profiler of pipelines (``--enable-diffusion-pipeline-profiler``), as are the
+    #: next two; None where it is off, or has no such part.
     text_encode_seconds: float | None = None
+    #: All denoising steps.
     denoise_seconds: float | None = None
+    #: Latents to pixels or sound.
     vae_decode_seconds: float | None = None
     #: Memory that the device's allocator held at most during the pass, as the engine's platform
     #: says; None where it says none.

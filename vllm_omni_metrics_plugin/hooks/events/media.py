@@ -113,7 +113,9 @@ class Playing(msgspec.Struct, frozen=True, kw_only=True):
     buffer_seconds: float
     #: Silences of at least 1 ms after its start.
     stalls: int
+    #: All silences together.
     stall_seconds: float
+    #: The longest of them; 0 without one.
     longest_stall_seconds: float
     #: Audio that was played before the first stall; None without one.
     first_stall_at_seconds: float | None

@@ -142,23 +142,26 @@ class StageFinished(Event, frozen=True, kw_only=True):
     diffusion: DiffusionWork | None = None
 
 
-#: ``frontend``: arrival to the first submit to a stage. ``queue`` and ``execute``: in a stage.
-#: ``transfer``: to the stage. ``delivery``: from the stage's output to the client's response.
-#: ``unknown``: the plugin does not know.
 Segment = Literal["frontend", "queue", "execute", "transfer", "delivery", "unknown"]
 
 
 class PathSegment(msgspec.Struct, frozen=True, kw_only=True):
     """A stretch of a request's critical path; it begins where the one before it ended."""
 
+    #: ``frontend``: arrival to the first submit to a stage. ``queue`` and ``execute``: in a stage.
+    #: ``transfer``: to the stage. ``delivery``: from the stage's output to the client's response.
+    #: ``unknown``: the plugin does not know.
     segment: Segment
     #: The stage that it happened in, or that it brought the request to.
     stage: int
+    #: Monotonic seconds.
     began_at: float
+    #: Monotonic seconds.
     ended_at: float
 
     @property
     def seconds(self) -> float:
+        """How long it lasted."""
         return self.ended_at - self.began_at
 
 
@@ -185,7 +188,7 @@ class StageSummary(msgspec.Struct, frozen=True, kw_only=True):
     stage: int
     #: None if none took it.
     replica: int | None
-    #: Monotonic seconds, as are the next two; the first submit.
+    #: When it was given it first, in monotonic seconds.
     submitted_at: float
     #: When it began to execute it, as :class:`StageStarted` says.
     started_at: float | None = None
@@ -195,10 +198,13 @@ class StageSummary(msgspec.Struct, frozen=True, kw_only=True):
     queue_seconds: float | None = None
     #: Start to end.
     execute_seconds: float | None = None
-    #: The rest is as :class:`StageFinished` says, and None if the stage did not finish it.
+    #: As :class:`StageFinished` says, as are the next four; None if the stage did not finish it.
     generation_seconds: float | None = None
+    #: Prompt tokens; 0 for every stage but the first.
     tokens_in: int | None = None
+    #: Tokens that it made.
     tokens_out: int | None = None
+    #: The engine's word.
     finish_reason: str | None = None
     diffusion: DiffusionWork | None = None
 
