@@ -114,18 +114,18 @@ def served(
 ) -> Iterator[Served]:
     """A server with the hostile package, the walk's and the examples' installed beside it."""
     folder = tmp_path_factory.mktemp("hooks")
-    walk = folder / "late-starts"
-    walk.mkdir()
-    for name, content in blocks(DOCS / "tutorial" / "write-a-hook.md").items():
-        (walk / name).write_text(content)
+    walk = folder / "late_starts.py"
+    walk.write_text(blocks(DOCS / "tutorial" / "write-a-hook.md")["late_starts.py"])
     packages = folder / "packages"
-    for source in (walk, copy_of(ROOT / "tests" / "e2e" / "hostile", folder / "hostile")):
-        install(source, packages)
+    for name in ("hostile", "stages"):
+        install(copy_of(ROOT / "tests" / "e2e" / name, folder / name), packages)
     port = free_port()
-    path = filter(None, [os.environ.get("PYTHONPATH")])
+    path = (str(packages), os.environ.get("PYTHONPATH"), str(EXAMPLES))
     environment = {
         **ON,
-        "PYTHONPATH": os.pathsep.join([str(packages), *path, str(EXAMPLES)]),
+        "VLLM_OMNI_METRICS_HOOKS": f"*,{walk}",
+        "WHERE_HOOKS_ARE": str(folder / "where"),
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "HOSTILE_HOOKS_PORT": str(port),
         "VLLM_OMNI_CPU_PAUSES": str(pauses),
         "VLLM_OMNI_ACCESS_LOG": str(folder / "access.jsonl"),
@@ -289,7 +289,21 @@ def test_packages_that_cannot_be_loaded_are_skipped_by_name(served: Served) -> N
         assert any(f"hook plugin '{name}'" in line and why in line for line in skipped), skipped
 
 
-# The package of docs/tutorial/write-a-hook.md, and the command
+def test_hook_plugins_are_in_the_processes_that_they_ask_for_and_no_other(served: Served) -> None:
+    lines = [line.split() for line in (served.folder / "where").read_text().splitlines()]
+
+    def noted(plugin: str, what: str) -> set[tuple[str, str]]:
+        return {(role, pid) for name, event, role, pid in lines if (name, event) == (plugin, what)}
+
+    [(_, server)] = noted("in_the_server", "imported")
+    assert noted("in_the_server", "called") == {("server", server)}
+    stages = noted("in_the_stages", "called")
+    assert {role for role, _ in stages} == {"stage_engine"}
+    assert len(stages) == 2, "a process for each stage"
+    assert {pid for _, pid in noted("in_the_stages", "imported")} == {pid for _, pid in stages}
+
+
+# The file of docs/tutorial/write-a-hook.md, and the command
 
 
 def test_hook_of_the_walk_is_seen_on_metrics_and_in_the_command(served: Served) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
+import io
 import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -18,11 +21,20 @@ from testbed.pages.fences import blocks
 from testbed.pages.places import DOCS, PLACES, README, render
 from testbed.paths import ROOT
 from vllm_omni_metrics_plugin import catalog, settings
-from vllm_omni_metrics_plugin.hooks import hookimpl, plugins
+from vllm_omni_metrics_plugin.hooks import (
+    HookRegistry,
+    RequestFinished,
+    StageStarted,
+    hookimpl,
+    hookplugin,
+    plugins,
+    specs,
+)
 from vllm_omni_metrics_plugin.hooks.listener import BLOCKED_SECONDS, FAULTS_IN_A_ROW
+from vllm_omni_metrics_plugin.hooks.since import since
 from vllm_omni_metrics_plugin.hooks.worker import CAPACITY
 from vllm_omni_metrics_plugin.patches.seams.releases import RELEASES
-from vllm_omni_metrics_plugin.testing import EVENTS, HookHarness, speech_request
+from vllm_omni_metrics_plugin.testing import EVENTS, HookHarness, make_event, speech_request
 
 #: Every page of the repository; not what is installed or generated beside it.
 PAGES = sorted(
@@ -144,7 +156,7 @@ def test_every_variable_that_the_code_reads_is_a_documented_one() -> None:
 
 def test_options_of_hookimpl_are_explained() -> None:
     rules = (REFERENCE / "hook-rules.md").read_text()
-    for function in (hookimpl, plugins.register):
+    for function in (hookimpl, hookplugin, plugins.register):
         options = inspect.signature(function).parameters.values()
         names = [option.name for option in options if option.kind is option.KEYWORD_ONLY]
         assert names
@@ -316,13 +328,88 @@ def test_hook_of_the_readme_runs(
 ) -> None:
     source = blocks(README)["python"]
     assert len(source.strip().splitlines()) <= 10
-    defined: dict[str, Any] = {}
-    exec(source, defined)
-    omni_hooks.register(defined["SlowStarts"]())
+    module = ModuleType("slow_starts")
+    exec(source, vars(module))
+    omni_hooks.register(module)
     omni_hooks.fire(*speech_request(first_packet_seconds=0.75))
     assert re.fullmatch(r"request-1\S* waited 0\.75 s\n", capsys.readouterr().out)
     omni_hooks.fire(*speech_request(first_packet_seconds=0.25))
     assert capsys.readouterr().out == ""
+
+
+def test_page_of_plugins_prints_what_it_shows() -> None:
+    shown = blocks(REFERENCE / "plugins.md")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(shown["plugins.py"], {"__name__": "plugins"})
+    assert printed.getvalue() == shown["text"]
+
+
+@pytest.mark.parametrize("marked", [hookimpl, hookplugin], ids=lambda marked: marked.__name__)
+def test_page_of_plugins_has_the_marks(marked: Any) -> None:
+    assert f"{marked.__name__}(*, slow" in section(REFERENCE / "plugins.md", marked.__name__)
+
+
+@pytest.mark.parametrize("name", [name for name in dir(HookRegistry) if not name.startswith("_")])
+def test_page_of_plugins_has_everything_that_is_public_but_earlier_names(name: str) -> None:
+    text = (REFERENCE / "plugins.md").read_text()
+    assert (f"\n### plugins.{name}\n" in text) == (name != "accounts"), HINT
+
+
+def _module_of(page: Path, name: str) -> ModuleType:
+    module = ModuleType(name.removesuffix(".py"))
+    exec(blocks(page)[name], vars(module))
+    return module
+
+
+def test_plugin_for_two_versions_works_with_this_one(
+    omni_hooks: HookHarness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = omni_hooks.register(_module_of(REFERENCE / "hook-rules.md", "two_versions.py"))
+    failed = make_event(RequestFinished, outcome="error", failure="stage_error")
+    omni_hooks.fire(failed, make_event(StageStarted))
+    assert capsys.readouterr().out == f"{failed.request_id} stage_error\n"
+    assert module.started == 1
+
+
+def test_plugin_for_two_versions_works_without_what_came_later(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    came = {name: since(name) for name in EVENTS}
+    for name in [name for name, version in came.items() if version != "0.1"]:
+        monkeypatch.delattr(specs, name)
+    registry = HookRegistry(on_error=_raise)
+    assert not hasattr(registry.hooks, "omni_stage_started")
+    registry.register(_module_of(REFERENCE / "hook-rules.md", "two_versions.py"))
+    registry.hooks.omni_request_finished(_EventOf01("error"))  # type: ignore[arg-type]
+    assert capsys.readouterr().out == "a failed\n"
+
+
+class _EventOf01(NamedTuple):
+    """As much of it as the plugin looks at."""
+
+    outcome: str
+    request_id: str = "a"
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+def test_examples_touch_nothing_private_of_prometheus_client() -> None:
+    """What an author copies lasts as long as what it uses."""
+    fenced = re.compile(r"^```\w+[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    sources = {label(page): "\n".join(fenced.findall(page.read_text())) for page in PAGES}
+    folders = (ROOT / "examples", ROOT / "docs" / "examples")
+    for path in (path for folder in folders for path in folder.rglob("*.py")):
+        sources[label(path)] = path.read_text()
+    found = {
+        name: private
+        for name, source in sources.items()
+        if "prometheus_client" in source
+        and (private := re.findall(r"(?<!self)\._[a-z]\w*", source))
+    }
+    assert found == {}
 
 
 # Words

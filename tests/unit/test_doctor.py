@@ -327,6 +327,13 @@ def test_family_without_a_trap_is_left_in_peace(
     assert traps(families) == []
 
 
+def test_family_without_a_trap_is_left_in_peace_by_several_servers(
+    traps: Callable[..., list[tuple[str, str, str]]], tmp_path: Path
+) -> None:
+    families = 'Counter("late_starts", "-")\nGauge("late_now", "-", multiprocess_mode="livesum")'
+    assert traps(families, PROMETHEUS_MULTIPROC_DIR=str(tmp_path)) == []
+
+
 def test_gauge_of_each_process_is_wrong_where_there_are_several_servers(
     traps: Callable[..., list[tuple[str, str, str]]], tmp_path: Path
 ) -> None:

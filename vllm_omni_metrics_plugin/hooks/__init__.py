@@ -1,7 +1,8 @@
 """The public API for hook authors.
 
-A hook plugin is a module or object with functions marked ``@hookimpl``, installed under the entry
-point group ``vllm_omni_metrics_plugin.hooks`` or registered at run time::
+A hook plugin is a module or object with functions marked ``@hookimpl``: a file that
+``VLLM_OMNI_METRICS_HOOKS`` names, a package with an entry point of the group
+``vllm_omni_metrics_plugin.hooks``, or what is registered at run time::
 
     from vllm_omni_metrics_plugin.hooks import hookimpl, plugins
 
