@@ -5,6 +5,7 @@ Most of it is about what is not imported and not said, so each test asks a fresh
 
 from __future__ import annotations
 
+import hmac
 import json
 import multiprocessing
 import os
@@ -496,6 +497,34 @@ def test_requests_are_judged_where_a_file_has_objectives(
     )
     assert process.printed == printed
     assert len(process.warnings) == (text == "")
+
+
+READ = """
+sent = {"headers": [(b"x-team", b"red"), (b"x-api-key", b"key")]}
+print(state.request_headers and dict(state.request_headers(sent)))
+"""
+HASH = hmac.new(b"pepper", b"key", "sha256").hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("named", "printed"),
+    [
+        ("", "None"),
+        ("x-team", "{'x-team': 'red'}"),
+        ("x-api-key:hash", f"{{'x-api-key': '{HASH}'}}"),
+    ],
+)
+def test_headers_are_read_where_they_are_named(
+    interpret: Callable[..., Interpreter], named: str, printed: str
+) -> None:
+    process = interpret(
+        ENGINE_INSTALLED + START + READ,
+        VLLM_OMNI_METRICS="1",
+        VLLM_OMNI_METRICS_HEADERS=named,
+        VLLM_OMNI_METRICS_HEADERS_SALT="pepper",
+    )
+    assert process.printed == [printed]
+    assert process.warnings == []
 
 
 def test_tracing_begins_with_the_very_first_call(interpret: Callable[..., Interpreter]) -> None:
