@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import socket
 import struct
 import sys
 import threading
@@ -183,7 +184,7 @@ class Session:
 
     def hang_up(self) -> None:
         """Be gone without a word."""
-        self._socket.socket.close()
+        self._socket.socket.shutdown(socket.SHUT_RDWR)
         self._heard.closed = "hung up"
 
     # What it waits for

@@ -35,6 +35,10 @@ TRAITS: Mapping[str, Trait] = {
         frozenset({"0.30.0"}),
         "OmniServeCommand.validate refuses --api-server-count under --omni",
     ),
+    "sessions of speech in and out at once": Trait(
+        frozenset({"0.30.0"}),
+        "vllm_omni.experimental.fullduplex has them, for models that the test bed has not",
+    ),
     "pipelines of a writer and a painter": Trait(
         frozenset({"0.30.0"}),
         "what the test bed's CPU platform adds to BAGEL and registers of its own is 0.30's",

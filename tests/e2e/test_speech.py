@@ -285,8 +285,9 @@ def test_every_seam_that_has_a_place_is_reported_as_applied(speech_server: Serve
     }
     assert reported
     waiting = {patch for patch, status in reported.items() if status == "deferred"}
-    # Without diffusion, and outside of a batch script, these have no place.
-    assert waiting == {"denoising", "denoising_stepwise", "offline_batch"}
+    # Without diffusion and sessions, and outside of a batch script, these have no place.
+    sessions = {patch for patch in reported if patch.startswith("session_")}
+    assert waiting == {"denoising", "denoising_stepwise", "offline_batch"} | sessions
     assert set(reported.values()) == {"applied", "deferred"}, reported
 
 

@@ -149,6 +149,13 @@ def test_every_event_that_is_looked_at_is_one_of_the_engines() -> None:
     assert known == set(told._HANDLERS)
 
 
+def test_detector_listens_in_frames_of_32_ms() -> None:
+    from vllm_omni.engine.duplex import vad
+
+    frame = vad.SileroStreamingVAD._WINDOW_SAMPLES / vad.SileroStreamingVAD._SAMPLE_RATE_HZ
+    assert frame * 1000 == told.FRAME_MILLISECONDS
+
+
 #: What is read of each event.
 FIELDS = {
     "AudioDelta": {"response_id", "delta", "format", "sample_rate_hz"},

@@ -277,7 +277,6 @@ def test_text_turn_waits_since_it_was_asked_for_and_its_silence_is_no_broken_str
     clock.advance(0.5)
     turn = talk.turn_starts()
     talk.stages_get("duplex-s-turn1")
-    talk.tell("TranscriptDelta", response_id=turn, delta="hello")
     talk.turn_ends(turn)
     assert recorder.only(RequestArrived).arrived_at == asked_at
     finished = recorder.only(TurnFinished)
@@ -307,6 +306,19 @@ def test_turn_whose_request_is_not_known_is_measured_all_the_same(
     talk.turn_ends(turn)
     assert recorder.only(RequestFinished).request_id == turn
     assert recorder.only(MediaPacket).replica == 0, "there is one that can have made it"
+
+
+def test_audio_is_of_the_stage_that_makes_it_wherever_it_stands(
+    state: EngineState, clock: Any, recorder: Recorder
+) -> None:
+    talk = Conversation(state, clock, pools=[Pool(0), Pool(1), Pool(2)])
+    voice, last = talk.pools[1:]
+    state.stages[voice], state.stages[last] = state.stages[last], state.stages[voice]
+    talk.open()
+    turn = talk.turn_starts()
+    talk.audio(turn)
+    talk.turn_ends(turn)
+    assert recorder.only(MediaPacket).stage == 1
 
 
 def test_packet_has_no_replica_where_any_of_several_may_have_made_it(
@@ -363,6 +375,20 @@ def test_server_that_heard_the_end_of_speech_knows_how_long_it_took_to_hear_it(
     assert finished.heard_latency_seconds == pytest.approx(0.25 + heard_at - said_at)
 
 
+def test_last_piece_with_speech_is_found_by_the_frames_that_the_detector_listens_in(
+    heard: Conversation, clock: Any, recorder: Recorder
+) -> None:
+    heard.speak(5)
+    said_at = clock.now
+    heard.speak(6)
+    # The last frame with some of the 500 ms in it ends at 512, and 16 silent ones follow.
+    heard.tell("SpeechStopped", audio_end_ms=1024, item_id="item-1")
+    heard.commit_is_taken()
+    heard.turn_ends(heard.turn_starts())
+    delay = recorder.only(TurnFinished).endpoint_delay_seconds
+    assert delay == pytest.approx(clock.now - said_at)
+
+
 def test_end_of_speech_that_belongs_to_another_turn_is_not_taken_for_this_one(
     heard: Conversation, clock: Any, recorder: Recorder
 ) -> None:
@@ -392,6 +418,34 @@ def test_clients_commit_counts_though_the_engine_says_that_speech_has_stopped(
     talk.turn_ends(turn)
     assert recorder.only(TurnFinished).origin == "commit"
     assert recorder.only(TurnFinished).latency_seconds == pytest.approx(1.0)
+
+
+def test_commit_where_the_server_listens_too_counts_for_its_own_turn_alone(
+    heard: Conversation, clock: Any, recorder: Recorder
+) -> None:
+    heard.speak(13)
+    heard.send("Commit")
+    heard.tell("SpeechStopped", audio_end_ms=1300, item_id="item-1")
+    heard.commit_is_taken("item-1")
+    heard.turn_ends(heard.turn_starts())
+    clock.advance(5.0)
+    heard.turn_ends(heard.turn_starts())  # nobody said anything
+    heard.speak(13)
+    heard.tell("SpeechStopped", audio_end_ms=2600, item_id="item-2")
+    heard.commit_is_taken("item-2")
+    heard.turn_ends(heard.turn_starts())
+    origins = [turn.origin for turn in recorder.of(TurnFinished)]
+    assert origins == ["commit", "request", "speech"]
+
+
+def test_engines_word_that_speech_has_stopped_is_nothing_where_the_server_does_not_listen(
+    talk: Conversation, recorder: Recorder
+) -> None:
+    talk.speak()
+    talk.tell("SpeechStopped", audio_end_ms=500, item_id="item-1")
+    talk.commit_is_taken("item-1")
+    talk.turn_ends(talk.turn_starts())
+    assert recorder.only(TurnFinished).origin == "commit"
 
 
 @pytest.mark.parametrize("said", ["Listen", "ErrorEvent"])
@@ -489,6 +543,7 @@ def test_barge_in_without_a_cause_that_was_seen_has_no_time(
     talk: Conversation, recorder: Recorder
 ) -> None:
     turn = asked_by_commit(talk)
+    talk.tell("SpeechStarted", audio_start_ms=0, item_id="item-1")
     talk.turn_ends(turn, "cancelled", "barge_in")
     assert recorder.only(BargeIn).reaction_seconds is None
 
@@ -503,8 +558,9 @@ def test_interruption_of_what_is_only_being_played_is_told_once_and_changes_no_o
     clock.advance(1.0)
     heard.tell("SpeechStarted", audio_start_ms=0, item_id="item-2")
     clock.advance(0.25)
-    for _ in range(2):
-        heard.tell("OutputAudioCleared", response_id=turn)
+    heard.tell("OutputAudioCleared", response_id=turn)
+    heard.tell("SpeechStarted", audio_start_ms=0, item_id="item-3")
+    heard.tell("OutputAudioCleared", response_id=turn)
     heard.close()
     barge_in = recorder.only(BargeIn)
     assert (barge_in.generating, barge_in.cause) == (False, "speech")
@@ -525,6 +581,20 @@ def test_answer_that_must_be_over_is_not_interrupted_by_the_next_speech(
     heard.tell("OutputAudioCleared", response_id=turn)
     heard.close()
     assert recorder.of(BargeIn) == []
+    assert recorder.only(TurnPlayed).unknown == RATE
+
+
+def test_answer_that_cannot_be_over_is_interrupted_though_nobody_acknowledged_any_of_it(
+    heard: Conversation, clock: Any, recorder: Recorder
+) -> None:
+    turn = heard.turn_starts()
+    heard.audio(turn, RATE)
+    heard.turn_ends(turn)
+    clock.advance(0.5)
+    heard.tell("SpeechStarted", audio_start_ms=0, item_id="item-2")
+    heard.tell("OutputAudioCleared", response_id=turn)
+    heard.close()
+    assert not recorder.only(BargeIn).generating
     assert recorder.only(TurnPlayed).unknown == RATE
 
 
@@ -642,13 +712,35 @@ def test_session_is_told_from_its_opening_to_its_end(
         clock.now,
     )
     clock.advance(12.5)
-    for activity in ("heartbeat", "detach", "detach"):
-        talk.ask_for("touch", activity=activity)
+    talk.ask_for("touch", activity="heartbeat")
+    assert recorder.of(SessionAttachment) == []
+    for _ in range(2):
+        talk.ask_for("touch", activity="detach")
     talk.ask_for("resume", ok=False)
     talk.close("idle_ttl_expired", "SessionExpired")
     assert [event.attached for event in recorder.of(SessionAttachment)] == [False]
     closed = recorder.only(SessionClosed)
     assert (closed.duration_seconds, closed.turns, closed.attached) == (12.5, 0, False)
+
+
+def test_answer_that_was_over_before_its_client_left_was_not_unheard(
+    talk: Conversation, recorder: Recorder
+) -> None:
+    turn = asked_by_commit(talk)
+    talk.audio(turn)
+    talk.turn_ends(turn)
+    talk.ask_for("touch", activity="detach")
+    talk.close("disconnect_grace_expired", "SessionExpired")
+    assert not recorder.only(TurnPlayed).unheard
+
+
+def test_turn_that_is_told_of_twice_begins_once(talk: Conversation, recorder: Recorder) -> None:
+    turn = asked_by_commit(talk)
+    talk.tell("ResponseCreated", response_id=turn)
+    talk.turn_ends(turn)
+    talk.close()
+    assert len(recorder.of(TurnStarted)) == 1
+    assert recorder.only(SessionClosed).turns == 1
 
 
 def test_session_that_is_refused_is_none_and_an_open_one_goes_on(

@@ -86,12 +86,6 @@ class Session:
                 modalities,
             )
 
-    def text(self, turn_id: str | None) -> None:
-        """Some text of a turn leaves for the client."""
-        turn = self._open.get(turn_id or "")
-        if turn is not None:
-            turn.text()
-
     def audio(
         self, turn_id: str | None, payload: Mapping[str, Any], stage: int, replica: int | None
     ) -> None:

@@ -79,10 +79,6 @@ class Turn:
                 )
             )
 
-    def text(self) -> None:
-        """Some text leaves for the client."""
-        self._request.delivered = True
-
     def audio(self, payload: Mapping[str, Any], stage: int, replica: int | None) -> None:
         """A packet leaves for the client.
 
@@ -94,7 +90,6 @@ class Turn:
         if work is not None:
             work.delivery = "delta"  # what leaves is new, whatever the stage hands on
             replica = work.replica
-        request.delivered = True
         request.audio_output([payload], stage, replica, finished=False)
         output = request.audio[stage]
         self.samples, self._sample_rate = output.samples, output.sample_rate

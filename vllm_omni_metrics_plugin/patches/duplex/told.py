@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import binascii
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,6 +34,9 @@ _REASONS = {
 #: What the engine calls the end of a turn that was cancelled because the user interrupted it.
 _BARGE_INS: Mapping[str, Cause] = {"turn_detected": "speech", "barge_in": "client"}
 _PCM = ("pcm16", "pcm")
+#: The engine's detector says of so much at once whether there is speech in it; where in it speech
+#: ended, nobody knows, so the middle of the last one is taken.
+FRAME_MILLISECONDS = 32
 #: An acknowledgement names the item, which is named after the turn.
 _ITEM = "item_"
 
@@ -82,7 +86,9 @@ def _speech_started(session: Session, event: Any, *_: Any) -> None:
 def _speech_stopped(session: Session, event: Any, manager: Any, _: EngineState) -> None:
     silence = _silence_milliseconds(manager, session)
     if silence is not None:  # else it is the client's commit that the engine says so of
-        session.speech.stops(event.item_id, event.audio_end_ms - silence)
+        quiet = math.ceil(silence / FRAME_MILLISECONDS) * FRAME_MILLISECONDS
+        end = event.audio_end_ms - quiet - FRAME_MILLISECONDS / 2
+        session.speech.stops(event.item_id, end)
 
 
 def _committed(session: Session, event: Any, *_: Any) -> None:
@@ -103,10 +109,6 @@ def _response_created(session: Session, event: Any, manager: Any, _: EngineState
     config = getattr(engine_session, "response_config", None)
     modalities = tuple(map(str, getattr(config, "modalities", None) or ()))
     session.turn_starts(event.response_id, request_id, modalities)
-
-
-def _transcript(session: Session, event: Any, *_: Any) -> None:
-    session.text(event.response_id)
 
 
 def _audio(session: Session, event: Any, manager: Any, state: EngineState) -> None:
@@ -149,8 +151,6 @@ _HANDLERS: dict[str, Handler] = {
     "ResponseDone": _response_done,
     "SpeechStarted": _speech_started,
     "SpeechStopped": _speech_stopped,
-    "TextDelta": _transcript,
-    "TranscriptDelta": _transcript,
 }
 
 
