@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from testbed import prometheus
 from testbed.paths import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -67,3 +70,26 @@ def asked_by_runbook() -> Iterator[Asked]:
     for section in text.split("\n## ")[1:]:
         (query,) = re.findall(r"```\n(.+?)\n```", section, re.DOTALL)
         yield Asked(f"runbook: {section.partition(chr(10))[0]}", query, frozenset())
+
+
+class Promtool:
+    """Has Prometheus' own code compute rules and expressions, over series that a test makes."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises :class:`testbed.prometheus.UnavailableError`."""
+        self._program = prometheus.fetched() / "promtool"
+        self._folder = folder
+
+    def test(self, *groups: Mapping[str, Any]) -> None:
+        """Fails where promtool does, with what it says."""
+        file = self._folder / "tests.yaml"
+        rules = [str(path) for path in RULES]
+        content = {"rule_files": rules, "evaluation_interval": "1m", "tests": groups}
+        file.write_text(json.dumps(content))
+        self.run("test", "rules", str(file))
+
+    def run(self, *arguments: str) -> None:
+        done = subprocess.run(
+            [str(self._program), *arguments], capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stdout + done.stderr

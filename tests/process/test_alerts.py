@@ -7,8 +7,6 @@ series are missing.
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import pytest
 
 from testbed import prometheus
-from tests.operators_kit import RULES, alerts
+from tests.operators_kit import RULES, Promtool, alerts
 from vllm_omni_metrics_plugin.kit.alerts import EXCUSED
 
 TARGET = {"job": "vllm-omni", "instance": "a:8000"}
@@ -282,10 +280,10 @@ def _values(
         was_there = value is not None
 
 
-@pytest.fixture(scope="module")
-def promtool() -> Path:
+@pytest.fixture
+def promtool(tmp_path: Path) -> Promtool:
     try:
-        return prometheus.fetched() / "promtool"
+        return Promtool(tmp_path)
     except prometheus.UnavailableError as reason:
         pytest.skip(str(reason))
 
@@ -306,38 +304,6 @@ def group(
     return {"interval": "1m", "input_series": series, "promql_expr_test": asked}
 
 
-@dataclass
-class Rules:
-    """Asks promtool which alerts fire."""
-
-    promtool: Path
-    folder: Path
-
-    def check(
-        self, name: str, story: Story, series: list[dict[str, str]], states: dict[int, int]
-    ) -> None:
-        """``states``: by minute after the beginning, how many fire by this name."""
-        self.run(group(name, story, series, states))
-
-    def run(self, *groups: dict[str, Any]) -> None:
-        file = self.folder / "alerts.yaml"
-        rules = [str(path) for path in RULES]
-        content = {"rule_files": rules, "evaluation_interval": "1m", "tests": groups}
-        file.write_text(json.dumps(content))
-        done = subprocess.run(
-            [str(self.promtool), "test", "rules", str(file)],
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.fixture
-def decided(promtool: Path, tmp_path: Path) -> Rules:
-    return Rules(promtool, tmp_path)
-
-
 def silent(story: Story) -> dict[int, int]:
     return dict.fromkeys(range(1, story.under, 7), 0)
 
@@ -353,55 +319,49 @@ def test_every_alert_has_a_story() -> None:
     assert set(STORIES) == set(alerts())
 
 
-def test_rules_are_what_prometheus_accepts(promtool: Path) -> None:
-    done = subprocess.run(
-        [str(promtool), "check", "rules", "--lint=all", "--lint-fatal", *map(str, RULES)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_rules_are_what_prometheus_accepts(promtool: Promtool) -> None:
+    promtool.run("check", "rules", "--lint=all", "--lint-fatal", *map(str, RULES))
 
 
 @STORY
-def test_alert_fires_and_is_silent_before(decided: Rules, name: str) -> None:
+def test_alert_fires_and_is_silent_before(promtool: Promtool, name: str) -> None:
     story = STORIES[name]
     series = told(story, "wrong", story.fires + 10)
-    decided.check(
-        name, story, series, {-20: 0, story.early: 0, story.fires: 1, story.fires + 10: 1}
+    promtool.test(
+        group(name, story, series, {-20: 0, story.early: 0, story.fires: 1, story.fires + 10: 1})
     )
 
 
 @STORY
-def test_alert_is_silent_just_under_its_limit(decided: Rules, name: str) -> None:
+def test_alert_is_silent_just_under_its_limit(promtool: Promtool, name: str) -> None:
     story = STORIES[name]
     series = told(story, "under", story.under)
-    decided.check(name, story, series, silent(story))
+    promtool.test(group(name, story, series, silent(story)))
 
 
 @STORY
-def test_alert_ends(decided: Rules, name: str) -> None:
+def test_alert_ends(promtool: Promtool, name: str) -> None:
     story = STORIES[name]
     after = story.fires + story.ends
     series = told(story, "wrong", after + 30, until=story.fires)
-    decided.check(name, story, series, {story.fires: 1, after: 0, after + 30: 0})
+    promtool.test(group(name, story, series, {story.fires: 1, after: 0, after + 30: 0}))
 
 
 @STORY
-def test_alert_is_right_although_the_server_restarts(decided: Rules, name: str) -> None:
+def test_alert_is_right_although_the_server_restarts(promtool: Promtool, name: str) -> None:
     story = STORIES[name]
     wrong = told(story, "wrong", story.fires + 10, restart=max(1, story.fires - 1))
     under = told(story, "under", story.under, restart=story.under // 2)
-    decided.run(
+    promtool.test(
         group(name, story, wrong, {story.fires + 5: 1, story.fires + 10: 1}),
         group(name, story, under, silent(story)),
     )
 
 
 @STORY
-def test_alert_is_silent_without_series(decided: Rules, name: str) -> None:
+def test_alert_is_silent_without_series(promtool: Promtool, name: str) -> None:
     story = STORIES[name]
-    decided.run(
+    promtool.test(
         *(
             group(
                 name, story, told(without(story, *families), "wrong", story.fires), {story.fires: 0}
@@ -424,7 +384,7 @@ def test_alert_is_silent_without_series(decided: Rules, name: str) -> None:
         "OmniMetricsNotListening",
     ],
 )
-def test_first_failure_on_a_quiet_model_fires(decided: Rules, name: str) -> None:
+def test_first_failure_on_a_quiet_model_fires(promtool: Promtool, name: str) -> None:
     """Nothing happened before, and nothing does after it."""
     story = STORIES[name]
     quiet = [
@@ -435,11 +395,11 @@ def test_first_failure_on_a_quiet_model_fires(decided: Rules, name: str) -> None
         if each.labels.get("finished_reason") != "rejected"
     ]
     once = told(replace(story, lines=tuple(quiet)), "wrong", 30, until=1)
-    decided.check(name, story, once, {0: 0, 4: 1, 30: 0})
+    promtool.test(group(name, story, once, {0: 0, 4: 1, 30: 0}))
 
 
 @pytest.mark.parametrize("name", ["OmniTransferLost", "OmniHookFails"])
-def test_series_that_is_born_with_a_failure_fires(decided: Rules, name: str) -> None:
+def test_series_that_is_born_with_a_failure_fires(promtool: Promtool, name: str) -> None:
     story = STORIES[name]
     born = [
         {**each, "values": "_ " * (story.before + 1) + "1 " * 31}
@@ -447,11 +407,11 @@ def test_series_that_is_born_with_a_failure_fires(decided: Rules, name: str) -> 
         else each
         for each in told(story, "wrong", 30)
     ]
-    decided.check(name, story, born, {0: 0, 3: 1, 30: 0})
+    promtool.test(group(name, story, born, {0: 0, 3: 1, 30: 0}))
 
 
 def test_server_that_is_scraped_for_the_first_time_does_not_fire_for_what_was(
-    decided: Rules,
+    promtool: Promtool,
 ) -> None:
     name = "OmniTransferLost"
     story = STORIES[name]
@@ -462,18 +422,20 @@ def test_server_that_is_scraped_for_the_first_time_does_not_fire_for_what_was(
         }
         for each in told(story, "wrong", 30)
     ]
-    decided.check(name, story, new, dict.fromkeys(range(1, 29, 3), 0))
+    promtool.test(group(name, story, new, dict.fromkeys(range(1, 29, 3), 0)))
 
 
-def test_replica_that_is_back_within_the_minute_is_not_gone(decided: Rules) -> None:
+def test_replica_that_is_back_within_the_minute_is_not_gone(promtool: Promtool) -> None:
     name = "OmniReplicaGone"
     story = STORIES[name]
-    decided.check(name, story, told(story, "wrong", 10, until=1), dict.fromkeys(range(10), 0))
+    promtool.test(
+        group(name, story, told(story, "wrong", 10, until=1), dict.fromkeys(range(10), 0))
+    )
 
 
-def test_server_that_is_away_as_a_whole_has_lost_no_replica(decided: Rules) -> None:
+def test_server_that_is_away_as_a_whole_has_lost_no_replica(promtool: Promtool) -> None:
     name = "OmniReplicaGone"
     story = STORIES[name]
     away = [each._replace(wrong=0 if each.name == "up" else None) for each in story.lines]
     series = told(replace(story, lines=tuple(away)), "wrong", 20)
-    decided.check(name, story, series, {5: 0, 20: 0})
+    promtool.test(group(name, story, series, {5: 0, 20: 0}))
