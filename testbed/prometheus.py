@@ -45,6 +45,14 @@ class Element(NamedTuple):
     at: float
 
 
+class Exemplar(NamedTuple):
+    """What a bucket says of one of its samples."""
+
+    series: dict[str, str]
+    labels: dict[str, str]
+    value: float
+
+
 #: Why it could not be had before; asked again, a network that is not there would take its time.
 _refusals: list[str] = []
 
@@ -198,6 +206,25 @@ class Prometheus:
         """The labels of each series that ``selector`` finds, ``__name__`` among them."""
         found: list[dict[str, str]] = self._get("series", {"match[]": selector})
         return found
+
+    def exemplars(self, selector: str, since: float) -> list[Exemplar]:
+        """Those that it has stored of the series that ``selector`` finds, since then.
+
+        ``since`` in seconds since the epoch. It keeps none without the feature
+        ``exemplar-storage``.
+        """
+        # An exemplar may have a time of the near future, where clocks are read one after another.
+        times = {"start": str(since), "end": str(time.time() + 60.0)}
+        return [
+            Exemplar(series["seriesLabels"], one["labels"], float(one["value"]))
+            for series in self._get("query_exemplars", {"query": selector, **times})
+            for one in series["exemplars"]
+        ]
+
+    def types(self, target: str) -> dict[str, str]:
+        """The type that it stored of each family of a target, by name; ``target`` selects it."""
+        found = self._get("targets/metadata", {"match_target": target})
+        return {family["metric"]: family["type"] for family in found}
 
     def _get(self, what: str, parameters: dict[str, str]) -> Any:
         address = f"{self.url}/api/v1/{what}?{urllib.parse.urlencode(parameters)}"

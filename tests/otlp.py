@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -47,6 +48,23 @@ class Received:
     @property
     def seconds(self) -> float:
         return (self.ended_at - self.began_at) / 1e9
+
+
+class Parent:
+    """A span of a client's own, in a trace that it has begun."""
+
+    def __init__(self) -> None:
+        self.trace_id = secrets.token_hex(16)
+        self.span_id = secrets.token_hex(8)
+
+    @property
+    def header(self) -> str:
+        """Its ``traceparent``; the client records its trace."""
+        return f"00-{self.trace_id}-{self.span_id}-01"
+
+    def began(self, root: Received) -> bool:
+        """Whether a server's span continues it."""
+        return (root.trace_id, root.parent_id) == (self.trace_id, self.span_id)
 
 
 class Receiver:

@@ -23,6 +23,7 @@ from testbed.bench import (
     schedulers,
     scrapes,
     speech,
+    traces,
     transfers,
 )
 from vllm_omni_metrics_plugin.tables import aligned
@@ -58,7 +59,7 @@ def main() -> int:
     for figure in routing.figures():
         figures.add(*figure)
     if not options.no_servers:
-        for served in (speech, images, drain):
+        for served in (speech, images, traces, drain):
             for figure in served.figures():
                 figures.add(*figure)
     figures.show()

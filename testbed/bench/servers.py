@@ -51,12 +51,21 @@ class _Asked(NamedTuple):
 
 def figures(pipeline: str, ask: Ask, cpu: str, rounds: int = ROUNDS) -> list[Figure]:
     """Those that ``ask`` names, and ``cpu``."""
+    measured = measure(pipeline, KINDS, ask, cpu, rounds)
+    how = f"{rounds} rounds, five servers asked one by one in random order"
+    return [figure for name in measured for figure in compared(name, measured[name], how)]
+
+
+def measure(
+    pipeline: str, kinds: Mapping[str, Kind], ask: Ask, cpu: str, rounds: int
+) -> dict[str, dict[str, list[float]]]:
+    """What each server of each kind needs, in seconds, by the name of the figure and the kind."""
     with ExitStack() as running:
         asked: list[_Asked] = []
-        starts = [(kind, n) for kind in KINDS for n in range(1, KINDS[kind].servers + 1)]
+        starts = [(kind, n) for kind in kinds for n in range(1, kinds[kind].servers + 1)]
         for kind, number in random.sample(starts, len(starts)):  # who is first may be so for good
             print(f"starting a server of {pipeline}, {kind} {number}", flush=True)
-            server = Server(pipeline, env=KINDS[kind].env, args=KINDS[kind].args)
+            server = Server(pipeline, env=kinds[kind].env, args=kinds[kind].args)
             asked.append(_Asked(kind, number, running.enter_context(server), {}))
         for one in asked * _WARM_UPS:
             ask(one.server.url)
@@ -67,15 +76,13 @@ def figures(pipeline: str, ask: Ask, cpu: str, rounds: int = ROUNDS) -> list[Fig
                     one.measured.setdefault(name, []).append(value)
                 shown = ", ".join(f"{name} {value:.3f} s" for name, value in seconds.items())
                 print(f"  round {number}, {one.kind} {one.number}: {shown}", flush=True)
-    found: list[Figure] = []
+    found: dict[str, dict[str, list[float]]] = {}
     for name in asked[0].measured:
         # Ticks of a hundredth of a second add up right, and have no median worth having.
         middle = statistics.mean if name == cpu else statistics.median
-        by_kind: dict[str, list[float]] = {}
+        by_kind = found[name] = {}
         for one in asked:
             by_kind.setdefault(one.kind, []).append(middle(one.measured[name]))
-        how = f"{rounds} rounds, five servers asked one by one in random order"
-        found += compared(name, by_kind, how)
     return found
 
 

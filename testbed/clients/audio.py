@@ -142,10 +142,12 @@ def speech(
     stream: Stream | None = None,
     hang_up_after_packets: int | None = None,
     hang_up_when: Callable[[], bool] | None = None,
+    traceparent: str | None = None,
     **more: Any,
 ) -> Answer:
     """``/v1/audio/speech``: one WAV, raw PCM as it comes, or server-sent events.
 
+    ``traceparent`` is the client's own trace, as the header has it.
     ``hang_up_when`` is asked again and again while the answer is awaited, until it says to leave.
     """
     body = speech_body(text, tokens=tokens, stream=stream) | more
@@ -165,7 +167,7 @@ def speech(
 
     incoming = IncomingAnswer(hang_up_after_packets)
     incoming.streamed = stream is not None
-    return _post(url, "/v1/audio/speech", body, incoming, read, hang_up_when)
+    return _post(url, "/v1/audio/speech", body, incoming, read, hang_up_when, traceparent)
 
 
 def chat(
@@ -176,6 +178,7 @@ def chat(
     tokens: int = 16,
     stream: bool = False,
     hang_up_after_packets: int | None = None,
+    traceparent: str | None = None,
     **more: Any,
 ) -> Answer:
     """``/v1/chat/completions``, whole or as server-sent events."""
@@ -208,7 +211,7 @@ def chat(
 
     incoming = IncomingAnswer(hang_up_after_packets)
     incoming.streamed = stream
-    return _post(url, "/v1/chat/completions", body, incoming, read)
+    return _post(url, "/v1/chat/completions", body, incoming, read, traceparent=traceparent)
 
 
 def complete(url: str, text: str = "hello", *, tokens: int = 4) -> Answer:
@@ -235,10 +238,14 @@ def _post(
     incoming: IncomingAnswer,
     read: Callable[[IncomingAnswer, http.client.HTTPResponse], None],
     hang_up_when: Callable[[], bool] | None = None,
+    traceparent: str | None = None,
 ) -> Answer:
+    headers = {"content-type": "application/json"}
+    if traceparent is not None:
+        headers["traceparent"] = traceparent
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=_SECONDS)
     try:
-        connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
+        connection.request("POST", path, json.dumps(body), headers)
         if hang_up_when is not None:
             while not hang_up_when():
                 time.sleep(_POLL_SECONDS)

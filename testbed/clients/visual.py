@@ -63,11 +63,16 @@ def images(
     size: str = "64x64",
     steps: int = 2,
     timeout: float = _SECONDS,
+    traceparent: str | None = None,
     **more: Any,
 ) -> Answer:
-    """``/v1/images/generations``; ``timeout`` seconds later this client hangs up."""
+    """``/v1/images/generations``; ``timeout`` seconds later this client hangs up.
+
+    ``traceparent`` is the client's own trace, as the header has it.
+    """
     body = {"prompt": text, "n": n, "size": size, "num_inference_steps": steps, "seed": 1, **more}
-    return _pictures(_post(f"{url}/v1/images/generations", timeout, json=body))
+    headers = {} if traceparent is None else {"traceparent": traceparent}
+    return _pictures(_post(f"{url}/v1/images/generations", timeout, json=body, headers=headers))
 
 
 def edit(

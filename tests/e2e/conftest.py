@@ -21,6 +21,7 @@ from testbed.server import Server, binary, free_port
 from tests.e2e.access import logging_requests
 from tests.e2e.verdicts import OBJECTIVES
 from tests.openmetrics import strictly
+from tests.otlp import Receiver
 from vllm_omni_metrics_plugin import catalog
 from vllm_omni_metrics_plugin.doctor import laws
 from vllm_omni_metrics_plugin.scrape import Scrape, scrape
@@ -79,12 +80,32 @@ def silence(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def collector() -> Iterator[Receiver]:
+    """Who receives the traces of all servers."""
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture(scope="session")
+def tracing(collector: Receiver) -> dict[str, str]:
+    """The environment of a server that traces the requests of clients who trace themselves."""
+    return {
+        "VLLM_OMNI_METRICS_TRACES": "1",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_TRACES_SAMPLER": "parentbased_always_off",
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
+    }
+
+
+@pytest.fixture(scope="session")
 def speech_server(
     logs: Path,
     first_series: dict[str, set[Series]],
     pauses: Path,
     silence: Path,
     judging: dict[str, str],
+    tracing: dict[str, str],
 ) -> Iterator[Server]:
     """Speech, two replicas of the second stage, the engine's own statistics as they come.
 
@@ -92,6 +113,7 @@ def speech_server(
     """
     env = {
         **judging,
+        **tracing,
         "VLLM_OMNI_CPU_PAUSES": str(pauses),
         "VLLM_OMNI_CPU_DELAYS": str(pauses.parent / "delays"),
         "VLLM_OMNI_CPU_SILENCE": str(silence),
@@ -117,20 +139,27 @@ def quiet_server(logs: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def chat_server(
-    logs: Path, pauses: Path, judging: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    logs: Path,
+    pauses: Path,
+    judging: dict[str, str],
+    tracing: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
     """Chat that answers in text and audio: thinker, talker, code2wav; its requests are logged."""
     logged = logging_requests(tmp_path_factory.mktemp("chat"))
-    env = {**judging, **logged, "VLLM_OMNI_CPU_PAUSES": str(pauses)}
+    env = {**judging, **tracing, **logged, "VLLM_OMNI_CPU_PAUSES": str(pauses)}
     with Server("omni", env=env, log_path=logs / "chat.log") as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def image_server(logs: Path, first_series: dict[str, set[Series]]) -> Iterator[Server]:
+def image_server(
+    logs: Path, first_series: dict[str, set[Series]], tracing: dict[str, str]
+) -> Iterator[Server]:
     """Images; the diffusion engine runs inside the server's own process, profiled by the engine."""
     profiled = ("--enable-diffusion-pipeline-profiler",)
-    with Server("image", env=ON, args=profiled, log_path=logs / "image.log") as server:
+    env = {**ON, **tracing}
+    with Server("image", env=env, args=profiled, log_path=logs / "image.log") as server:
         first_series[server.url] = series(scrape(server.url))
         yield server
 
@@ -143,17 +172,18 @@ def video_server(logs: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def mortal_server(logs: Path) -> Iterator[Server]:
+def mortal_server(logs: Path, tracing: dict[str, str]) -> Iterator[Server]:
     """Speech, two replicas of the second stage, for tests that kill them."""
-    with Server("tts", replicas=2, env=ON, log_path=logs / "mortal.log") as server:
+    with Server("tts", replicas=2, env={**ON, **tracing}, log_path=logs / "mortal.log") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """A Prometheus that scrapes, every second, what a test has it watch."""
+    folder = tmp_path_factory.mktemp("prometheus")
     try:
-        server = Prometheus(tmp_path_factory.mktemp("prometheus"))
+        server = Prometheus(folder, features=("exemplar-storage",))
     except UnavailableError as reason:
         pytest.skip(str(reason))
     with server:

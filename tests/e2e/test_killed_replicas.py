@@ -10,13 +10,16 @@ from testbed.clients import audio
 from testbed.clients.audio import Answer
 from testbed.server import Server
 from tests.e2e.conftest import assert_engines_idle, failures, is_idle, observing, outcomes
+from tests.otlp import Parent, Receiver
 from vllm_omni_metrics_plugin.scrape import scrape
 
 
-def _load(server: Server, requests: int) -> list[functools.partial[Answer]]:
+def _load(server: Server, parents: list[Parent]) -> list[functools.partial[Answer]]:
     return [
-        functools.partial(audio.speech, server.url, tokens=120, stream="audio")
-        for _ in range(requests)
+        functools.partial(
+            audio.speech, server.url, tokens=120, stream="audio", traceparent=parent.header
+        )
+        for parent in parents
     ]
 
 
@@ -37,11 +40,14 @@ def _killer(server: Server, replica: str) -> threading.Thread:
     return threading.Thread(target=kill, daemon=True)
 
 
-def test_killed_replica_under_load_loses_no_request(mortal_server: Server) -> None:
+def test_killed_replica_under_load_loses_no_request(
+    mortal_server: Server, collector: Receiver
+) -> None:
     killer = _killer(mortal_server, "1")
+    parents = [Parent() for _ in range(12)]
     with observing(mortal_server) as seen:
         killer.start()
-        answers = audio.together(_load(mortal_server, 12), at_once=6)
+        answers = audio.together(_load(mortal_server, parents), at_once=6)
     killer.join()
 
     accepted = [answer for answer in answers if answer.accepted]
@@ -58,6 +64,21 @@ def test_killed_replica_under_load_loses_no_request(mortal_server: Server) -> No
         count for reason, count in counted.items() if reason in ("stop", "length")
     )
     assert_engines_idle(mortal_server)
+    traces = [
+        collector.trace(parent.began)
+        for parent, answer in zip(parents, answers, strict=True)
+        if answer.accepted
+    ]
+    for trace in traces:
+        trace.assert_is_a_tree()
+        failed = trace.root.attributes["vllm_omni.outcome"] == "error"
+        assert (trace.root.status, trace.root.message) == (
+            (2, "dead_replica") if failed else (0, "")
+        )
+        dead = [stage for stage in trace.named("omni.stage") if stage.status == 2]
+        where = [(s.attributes["vllm_omni.stage.id"], s.message) for s in dead]
+        assert where in ([], [(1, "dead_replica")])
+    assert sum(trace.root.status == 2 for trace in traces) == counted["error"]
 
 
 def test_survivor_serves_on_under_its_own_label(mortal_server: Server) -> None:
@@ -74,7 +95,7 @@ def test_requests_to_a_dead_stage_are_errors_and_leave_nothing_behind(
     killer = _killer(mortal_server, "0")
     with observing(mortal_server) as seen:
         killer.start()
-        answers = audio.together(_load(mortal_server, 4), at_once=4)
+        answers = audio.together(_load(mortal_server, [Parent() for _ in range(4)]), at_once=4)
         killer.join()
         answers += [audio.speech(mortal_server.url, tokens=10) for _ in range(3)]
 

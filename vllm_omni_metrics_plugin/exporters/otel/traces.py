@@ -39,8 +39,9 @@ from vllm_omni_metrics_plugin.hooks import (
 
 logger = logging.getLogger("vllm.omni_metrics")
 
-#: So long after a request its trace is made; later events of it are not in it.
-GRACE_SECONDS = 1.0
+#: So long after a request its trace is made; later events of it are not in it. Starts that are late
+#: are told a second after the stage's end, or with the next request.
+GRACE_SECONDS = 3.0
 #: Requests that are traced at once.
 MOST_STORIES = 4_096
 #: At the end of the process.
@@ -208,11 +209,11 @@ class Traces:
 
     @hookimpl
     def omni_stage_submitted(self, event: StageSubmitted) -> None:
-        story = self._by_id.get(event.parent_request_id or event.request_id)
-        if story is not None:
+        request_id = event.parent_request_id or event.request_id
+        if request_id in self._by_id:
             with self._lock:
-                # Not for one that is over: nobody would take its id out again.
-                if story.submitted(event) and story.request_id in self._by_id:
+                story = self._by_id.get(request_id)
+                if story is not None and story.submitted(event):
                     self._by_id[event.request_id] = story
 
     @hookimpl
