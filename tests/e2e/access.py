@@ -76,7 +76,7 @@ def assert_sums(gained: list[Line], seen: Scrape) -> None:
     pictures = [picture for line in gained for picture in line["images"]]
     films = [film for line in gained for film in line["videos"]]
     sums = {
-        "audio_frames_total": [sound["samples"] for sound in sounds],
+        "audio_duration_seconds_sum": [sound["duration_seconds"] or 0.0 for sound in sounds],
         "audio_rtf_sum": [sound["rtf"] for sound in sounds if sound["rtf"] is not None],
         "image_num_total": [picture["images"] for picture in pictures],
         "video_rtf_sum": [film["rtf"] for film in films if film["rtf"] is not None],

@@ -10,10 +10,12 @@ import hashlib
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,7 +52,7 @@ class Response(NamedTuple):
     digest: str
 
 
-def ask(url: str, number: int) -> Response:
+def ask(url: str, number: int, **headers: str) -> Response:
     """Speech with a seed, which makes the answer the same every time; every second one streams."""
     stream = {"stream": True, "stream_format": "audio"} if number % 2 else {}
     body = {
@@ -63,7 +65,9 @@ def ask(url: str, number: int) -> Response:
         **stream,
     }
     request = urllib.request.Request(
-        f"{url}/v1/audio/speech", json.dumps(body).encode(), {"content-type": "application/json"}
+        f"{url}/v1/audio/speech",
+        json.dumps(body).encode(),
+        {"content-type": "application/json", **headers},
     )
     with urllib.request.urlopen(request, timeout=120) as response:
         sound = response.read()
@@ -130,6 +134,8 @@ def served(
         "VLLM_OMNI_CPU_PAUSES": str(pauses),
         "VLLM_OMNI_ACCESS_LOG": str(folder / "access.jsonl"),
         "VLLM_OMNI_METRICS_OTLP_METRICS": "1",
+        "VLLM_OMNI_METRICS_HEADERS": "authorization:hash,x-team",
+        "VLLM_OMNI_USAGE": str(folder / "usage.sqlite"),
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         "OTEL_METRIC_EXPORT_INTERVAL": "500",
     }
@@ -353,6 +359,49 @@ def test_access_log_has_one_line_per_request_with_the_clients_numbers(served: Se
         assert [stage["stage"] for stage in line["stages"]] == [0, 1]
         assert 0 < line["queue_seconds"] < line["end_to_end_seconds"]
         assert line["packets"] >= 1
+
+
+def test_usage_of_each_customer_is_what_it_got(served: Served) -> None:
+    server, path = served.server, served.folder / "usage.sqlite"
+
+    def rows() -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(path)) as database:
+            columns = "customer, outcome, endpoint, audio_seconds, tokens_in, tokens_out, images"
+            return database.execute(f"select {columns} from requests order by ended_at").fetchall()
+
+    assert served.hooks("flush")
+    calls = served.hooks.accounts("usage_ledger")["omni_request_finished"]["calls"]
+    assert eventually(lambda: len(rows()) == calls), (len(rows()), calls)
+    customers = {"sk-first-secret": [1, 2], "sk-second-secret": [3, 4, 5]}
+    asked = [
+        (key, functools.partial(ask, server.url, number, authorization=f"Bearer {key}"))
+        for key, numbers in customers.items()
+        for number in numbers
+    ]
+    with observing(server) as seen:
+        answers = audio.together([call for _, call in asked], at_once=3)
+    left = audio.speech(server.url, tokens=40, stream="audio", hang_up_after_packets=1)
+    assert eventually(lambda: len(rows()) == calls + len(asked) + 1)
+
+    written = rows()[calls:]
+    got = sorted(
+        (hashlib.sha256(key.encode()).hexdigest()[:16], answer.size / 2 / 24_000)
+        for (key, _), answer in zip(asked, answers, strict=True)
+    )
+    used = sorted((row for row in written if row[0] is not None), key=lambda row: (row[0], row[3]))
+    assert [row[0] for row in used] == [customer for customer, _ in got]
+    assert [row[3] for row in used] == pytest.approx([seconds for _, seconds in got])
+    for row in used:
+        assert row[1] in ("stop", "length")
+        assert (row[2], row[6]) == ("/v1/audio/speech", 0)
+    tokens = ("vllm:omni_prompt_tokens_total", "vllm:omni_generation_tokens_total")
+    assert [sum(row[n] for row in used) for n in (4, 5)] == [
+        seen.gained.by(family, "stage").get("0", 0.0) for family in tokens
+    ]
+    [unknown] = [row for row in written if row[0] is None]
+    assert unknown[3] >= left.audio_seconds > 0, "whoever leaves has used what it got"
+    assert "-secret" not in server.log_path.read_text()
+    assert not any(b"-secret" in file.read_bytes() for file in path.parent.glob("usage.sqlite*"))
 
 
 def test_opentelemetry_collector_receives_every_request(
