@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make check  lint, types and unit tests, without an engine; a minute the first time"
 	@echo "make check-pythons [PYTHONS='3.10 3.13']   those and the process tests on every Python"
-	@echo "make demo   [PIPELINE=tts|omni|image|video]   serve, ask, compare /metrics with the client"
+	@echo "make demo   [PIPELINE=tts|omni|image|video|duplex]   serve, ask, compare /metrics with the client"
 	@echo "make serve  [PORT=8091 REPLICAS=1 PIPELINE=tts|omni|duplex|llm|image|video|bagel|writer METRICS=1]   a server"
 	@echo "make test   every check and test, against the real engine"
 	@echo "make test-engines [ENGINES='0.28.0']   contract and end-to-end tests by engine release, as a table"

@@ -10,19 +10,22 @@ from collections.abc import Callable, Sequence
 
 from testbed.clients import audio, sockets
 from testbed.clients.audio import Answer
-from testbed.demo import visual
+from testbed.demo import sessions, visual
 from testbed.demo.rows import Row, gained_row, idle_rows, settled, table
 from testbed.serve import start_visibly
 from testbed.server import Server, ServerFailedError
 from vllm_omni_metrics_plugin.scrape import Scrape
 from vllm_omni_metrics_plugin.tables import aligned
 
+_PIPELINES = ("tts", "omni", "image", "video", "duplex")
 Ask = Callable[[], Answer]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo")
-    parser.add_argument("--pipeline", choices=("tts", "omni", "image", "video"), default="tts")
+    parser.add_argument(
+        "--pipeline", choices=("tts", "omni", "image", "video", "duplex"), default="tts"
+    )
     pipeline = parser.parse_args().pipeline
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -30,8 +33,8 @@ def main() -> int:
     server = Server(pipeline, replicas=replicas, env={"VLLM_OMNI_METRICS": "1"})
     try:
         start_visibly(server)
-        show = visual.show if pipeline in ("image", "video") else _show
-        return _conclude(show(server))
+        shows = {"image": visual.show, "video": visual.show, "duplex": sessions.show}
+        return _conclude(shows.get(pipeline, _show)(server))
     except ServerFailedError as failure:
         print(failure, file=sys.stderr)
         return 1
