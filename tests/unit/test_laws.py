@@ -12,12 +12,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 import pytest
+from prometheus_client import generate_latest
 
+from tests.unit.feed import Feed
 from vllm_omni_metrics_plugin import catalog, cli, doctor
 from vllm_omni_metrics_plugin.doctor import examine, prometheus
 from vllm_omni_metrics_plugin.doctor.laws import LAWS, Broken, Law, Side, broken
 from vllm_omni_metrics_plugin.doctor.measures import Count
-from vllm_omni_metrics_plugin.scrape import NoAnswerError, Sample, Scrape
+from vllm_omni_metrics_plugin.hooks import PathSegment
+from vllm_omni_metrics_plugin.scrape import NoAnswerError, Sample, Scrape, parse
 
 BY_NAME = {law.name: law for law in LAWS}
 SAMPLES = {
@@ -149,6 +152,53 @@ def test_law_of_idle_servers_is_not_held_to_others() -> None:
     seen = page(law, 8, 7)
     assert of(law, seen)
     assert of(law, Scrape([*seen, Sample(OPEN, {"model_name": "x"}, 1.0)])) == []
+
+
+#: The time that a request takes by :class:`Feed`.
+PATH = (
+    PathSegment(segment="execute", stage=0, began_at=0.0, ended_at=1.5),
+    PathSegment(segment="delivery", stage=0, began_at=1.5, ended_at=2.0),
+)
+
+
+def is_shown(law: Law, page: Scrape) -> bool:
+    return all(any(page.named(p.sample) for p in s.parts) for s in (law.left, law.right))
+
+
+def test_exporter_keeps_every_law_whatever_it_is_told(feed: Feed, exposed: Any) -> None:
+    """One of everything: complete, cut short, without a value, and of nobody known."""
+    exposed.join()
+    outcomes = ("stop", "length", "abort", "error", "rejected", "repetition")
+    for outcome in outcomes:
+        feed.arrive(outcome)
+        feed.submit(outcome)
+        feed.start(outcome)
+        complete = outcome not in ("abort", "error", "rejected")
+        feed.finish(outcome, outcome, critical_path=PATH if complete else ())
+    feed.arrive("open")
+    feed.arrive("late")
+    feed.finish("late", seconds=None)
+    for unknown in ({}, {"replica": None}):
+        feed.finish_audio(**unknown)
+        feed.finish_image(**unknown)
+        feed.finish_video(**unknown)
+    feed.finish_audio(samples=0)
+    feed.finish_audio(generation_seconds=None)
+    feed.finish_image(images=0, pixels=())
+    feed.finish_image(generation_seconds=None)
+    feed.finish_video(frames=None)
+    feed.finish_stage()
+    feed.finish_stream()
+    feed.finish_stream(ending="left_before_audio", underrun_seconds=None, players=())
+    feed.send()
+    feed.send(to_replica=None)
+    feed.send()
+    feed.receive()
+    feed.receive(in_flight_seconds=None)
+    feed.receive(from_replica=None)
+    seen = parse(generate_latest(exposed.registry).decode())
+    assert list(map(str, broken([seen]))) == []
+    assert {law.name for law in LAWS if not is_shown(law, seen)} == {"verdicts", "violations"}
 
 
 # Pages of a server that works meanwhile

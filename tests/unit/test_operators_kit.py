@@ -149,6 +149,12 @@ def test_generator_does_not_ask_for_a_label_that_there_is_not() -> None:
 # Dashboards
 
 
+def test_every_panel_asks_for_the_chosen_job_alone() -> None:
+    for asked in asked_by_panels():
+        selectors = len(re.findall(r"\bvllm:", asked.expression))
+        assert asked.expression.count('{job=~"$job"') == selectors, asked.where
+
+
 @pytest.mark.parametrize(
     ("board", "panel"), [*panels()], ids=lambda value: value if isinstance(value, str) else ""
 )
