@@ -68,7 +68,7 @@ MAY_IMPORT = {
     "settings": {"catalog", "media", "request_headers"},
     "hooks": {"internal_errors", "media", "settings"},
     "objectives": {"catalog", "hooks"},
-    "requests": {"internal_errors", "media", "hooks"},
+    "requests": {"internal_errors", "request_headers", "media", "hooks"},
     "sessions": {"hooks", "requests"},
     "channel": {"internal_errors", "hooks"},
     "exposition": {"internal_errors", "api_servers", "exporters"},

@@ -53,7 +53,7 @@ def test_every_name_of_a_domain_is_public_and_nothing_else_is() -> None:
             if isinstance(value, type) and value.__module__ == module.__name__
         }
     words = {"Departure", "Modality", "Operation", "PatchStatus", "Role", "Segment", "Transport"}
-    words |= {"Unheard", "Verdict"}
+    words |= {"Origin", "Unheard", "Verdict"}
     assert set(events.__all__) == defined | words
 
 

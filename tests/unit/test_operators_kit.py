@@ -193,7 +193,7 @@ def test_links_of_panels_lead_to_headings_of_the_documentation() -> None:
 
 def test_dashboards_have_the_same_variables_and_names_of_their_own() -> None:
     boards = dashboards()
-    assert set(boards) == {"overview", "speech", "images-and-video", "stages"}
+    assert set(boards) == {"overview", "realtime", "speech", "images-and-video", "stages"}
     assert len({board["uid"] for board in boards.values()}) == len(boards)
     for board in boards.values():
         assert [variable["name"] for variable in board["templating"]["list"]] == VARIABLES

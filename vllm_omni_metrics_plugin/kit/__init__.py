@@ -14,6 +14,7 @@ from vllm_omni_metrics_plugin.kit import yaml
 from vllm_omni_metrics_plugin.kit.alerts import ALERTS
 from vllm_omni_metrics_plugin.kit.grafana import dashboard
 from vllm_omni_metrics_plugin.kit.overview import OVERVIEW
+from vllm_omni_metrics_plugin.kit.realtime import REALTIME
 from vllm_omni_metrics_plugin.kit.rules import RECORDED
 from vllm_omni_metrics_plugin.kit.runbook import runbook
 from vllm_omni_metrics_plugin.kit.speech import SPEECH
@@ -26,7 +27,7 @@ __all__ = ["ALERTS", "DASHBOARDS", "NAMES", "RECORDED", "Names", "files"]
 Names = Literal["colon", "underscore"]
 NAMES: tuple[Names, ...] = ("colon", "underscore")
 
-DASHBOARDS = (OVERVIEW, SPEECH, IMAGES_AND_VIDEO, STAGES)
+DASHBOARDS = (OVERVIEW, SPEECH, IMAGES_AND_VIDEO, STAGES, REALTIME)
 
 #: What is the same for everybody: names of files beside this one.
 _WRITTEN_BY_HAND = (

@@ -135,6 +135,7 @@ _PLUGIN = (
         (
             Target(per_second("metrics_dropped_events_total", ("reason",)), "events: {{reason}}"),
             Target(per_second("metrics_internal_errors_total", ("place",)), "errors: {{place}}"),
+            Target(per_second("metrics_spans_dropped_total", ("reason",)), "spans: {{reason}}"),
             Target(
                 per_second("metrics_hook_errors_total", ("plugin", "hook")),
                 "errors of {{plugin}}: {{hook}}",

@@ -385,9 +385,8 @@ class OpenRequest:
 
     def _finish_visual(self) -> list[ImageFinished | VideoFinished]:
         """As of audio, but for videos whose frame rate is said later."""
-        events = []
-        for stage, output in self.visual.items():
-            event = output.finish(
+        events = [
+            output.finish(
                 self.requests.hooks,
                 self.request_id,
                 self.model_name,
@@ -396,6 +395,6 @@ class OpenRequest:
                 requested=self.requested_frame_rates.get(stage),
                 encoding=self.encoding,
             )
-            if event is not None:
-                events.append(event)
-        return events
+            for stage, output in self.visual.items()
+        ]
+        return [event for event in events if event is not None]

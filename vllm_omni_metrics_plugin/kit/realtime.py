@@ -1,0 +1,53 @@
+"""The dashboard of sessions of speech in and out at once: who is in one, and how turns go."""
+
+from __future__ import annotations
+
+from vllm_omni_metrics_plugin.kit.panels import (
+    Dashboard,
+    Panel,
+    Row,
+    Target,
+    legend,
+    level,
+    quantiles,
+    rates,
+)
+from vllm_omni_metrics_plugin.kit.promql import share_of
+
+_FATES = "turn_audio_samples_total"
+_SESSIONS = (
+    level("Open sessions", "sessions", "short", ("state",), form="stacked"),
+    rates("How sessions end", "sessions_closed_total", "short", ("reason",), note="Per second."),
+    rates("Refused", "sessions_refused_total", "short", ("code",), note="Per second."),
+    quantiles("Length of sessions", "session_duration_seconds", "s"),
+)
+_TURNS = (
+    rates("Turns by outcome", "turns_total", "short", ("outcome",), note="Per second."),
+    quantiles("What a user waits", "turn_heard_latency_seconds", "s"),
+    quantiles("End of speech to the first audio", "turn_latency_seconds", "s"),
+    quantiles("To hear that the user has ended", "turn_endpoint_delay_seconds", "s"),
+    quantiles("To react to an interruption", "barge_in_reaction_seconds", "s"),
+)
+_HEARD = (
+    Panel(
+        "What becomes of the audio",
+        "percentunit",
+        _FATES,
+        (Target(share_of(_FATES, ("fate",)), legend(("fate",))),),
+        "stacked",
+        "As shares of all samples.",
+    ),
+    rates("Audio, by replica", _FATES, "short", ("stage", "replica"), note="Samples per second."),
+    rates("Turns that nobody heard", "turns_unheard_total", "short", note="Per second."),
+)
+
+REALTIME = Dashboard(
+    "realtime",
+    "vLLM-Omni / Realtime",
+    "Sessions of speech in and out at once, and the turns in them.",
+    (
+        Row("Sessions", _SESSIONS),
+        Row("Turns", _TURNS),
+        Row("What is heard", _HEARD),
+    ),
+)
