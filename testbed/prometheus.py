@@ -26,6 +26,8 @@ _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
 _ASK_SECONDS = 30.0
 _POLL_SECONDS = 0.1
+#: With which promtool ends when it can read a page and does not like it.
+_FAULTS = 3
 
 
 class UnavailableError(Exception):
@@ -114,6 +116,22 @@ def _run(command: Sequence[str], folder: Path) -> None:
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise UnavailableError(f"{' '.join(command)}: {said[-1] if said else done.returncode}")
+
+
+def faults(page: bytes) -> list[tuple[str, str]]:
+    """What ``promtool check metrics`` finds wrong with a page in the text format: family and fault.
+
+    Raises :class:`UnavailableError`, and :class:`PrometheusFailedError` for a page that cannot be
+    read.
+    """
+    program = fetched() / "promtool"
+    done = subprocess.run(
+        [program, "check", "metrics"], input=page, capture_output=True, timeout=_ASK_SECONDS
+    )
+    said = done.stderr.decode(errors="replace")
+    if done.returncode not in (0, _FAULTS):
+        raise PrometheusFailedError(said)
+    return [(family, fault) for family, _, fault in (s.partition(" ") for s in said.splitlines())]
 
 
 class Prometheus:

@@ -44,12 +44,15 @@ class Exposed:
         registry: CollectorRegistry,
         hooks: Any,
         held: dict[tuple[str, str, str], int],
+        spans_dropped: dict[str, int],
     ) -> None:
         self.exporter = exporter
         self.registry = registry
         self.hooks = hooks
         #: What a guard has counted, by hook plugin, family and label.
         self.held = held
+        #: What traces have lost, by reason.
+        self.spans_dropped = spans_dropped
 
     def join(
         self,
@@ -165,13 +168,19 @@ def expose(registry: HookRegistry) -> Callable[..., AbstractContextManager[Expos
     ) -> Iterator[Exposed]:
         publish_in = CollectorRegistry() if publish_in is None else publish_in
         held: dict[tuple[str, str, str], int] = {}
+        spans_dropped: dict[str, int] = {}
         exporter = PrometheusExporter(
-            buckets or {}, registry.stats, publish_in, held=lambda: held, objectives=objectives
+            buckets or {},
+            registry.stats,
+            publish_in,
+            held=lambda: held,
+            spans_dropped=lambda: spans_dropped,
+            objectives=objectives,
         )
         # As in a server: a machine that is busy does not have it called on a thread of its own.
         registry.register(exporter, "prometheus", timed=False)
         try:
-            yield Exposed(exporter, publish_in, registry.hooks, held)
+            yield Exposed(exporter, publish_in, registry.hooks, held, spans_dropped)
         finally:
             registry.unregister(exporter)
             exporter.close()

@@ -10,9 +10,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from testbed.clients import audio
+from testbed.prometheus import UnavailableError, faults
 from testbed.server import Server
 from tests.e2e.conftest import OPENMETRICS, Page, is_idle, page, settled
 from tests.openmetrics import strictly
+from vllm_omni_metrics_plugin import catalog
 
 #: What belongs to the moment of a scrape, or to being scraped.
 MOMENTARY = ("process_", "python_", "http_", "vllm:omni_oldest_waiting_seconds")
@@ -81,6 +83,22 @@ def test_types_come_with_the_names_of_their_samples(idle_server: Server) -> None
     shown = page(idle_server.url, OPENMETRICS, "/metrics/").body.decode()
     assert "# TYPE vllm:omni_audio_ttfp_seconds histogram\nvllm:omni_audio_ttfp_" in shown
     assert "# TYPE vllm:generation_tokens counter\nvllm:generation_tokens_total{" in shown
+
+
+def test_promtool_has_nothing_to_say_but_of_names_that_are_the_engines_way(
+    idle_server: Server,
+) -> None:
+    try:
+        found = faults(page(idle_server.url).body)
+    except UnavailableError as reason:
+        pytest.skip(str(reason))
+    ours = [(family, fault) for family, fault in found if family.startswith(catalog.PREFIX)]
+    assert ours, "it looks at names"
+    for family, fault in ours:
+        is_of_colons = fault == "metric names should not contain ':'"
+        # The engine gives milliseconds, and families of ours that compare with its own do.
+        is_of_units = fault == "metric names should not contain abbreviated units"
+        assert is_of_colons or (is_of_units and family.endswith("_ms")), (family, fault)
 
 
 def test_page_is_compressed_for_those_who_take_it(idle_server: Server) -> None:

@@ -9,21 +9,24 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from tests.unit.feed import Feed
 from vllm_omni_metrics_plugin import catalog, internal_errors
 from vllm_omni_metrics_plugin.catalog.buckets import SECONDS
+from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
 from vllm_omni_metrics_plugin.exporters.prometheus.requests import RequestSamples
 from vllm_omni_metrics_plugin.hooks import (
     EventsDropped,
     HookRegistry,
     MediaPacket,
+    ReplicaJoined,
     RequestArrived,
     hookimpl,
 )
 from vllm_omni_metrics_plugin.objectives import Objective
 from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests
+from vllm_omni_metrics_plugin.testing import make_event
 
 MODEL = {"model_name": "tiny"}
 STAGE = {**MODEL, "stage": "1", "replica": "3"}
@@ -119,6 +122,7 @@ def feed_every_family(feed: Feed, registry: HookRegistry, exposed: Any) -> None:
     feed.fail()
     exposed.hooks.omni_events_dropped(EventsDropped(reason="lost", count=1))
     exposed.held["late_starts", "late_starts_total", "request_id"] = 1
+    exposed.spans_dropped["queue_full"] = 1
     with internal_errors.suppressed("a place of this test"):
         raise RuntimeError("on purpose")
 
@@ -155,6 +159,33 @@ def test_nothing_but_the_catalogue_is_exposed(
     families = {name.removesuffix("_bucket") for name in names if name.endswith("_bucket")}
     families |= {name for name in names if not name.endswith(("_bucket", "_count", "_sum"))}
     assert families == {family.name for family in catalog.FAMILIES}
+
+
+def test_spans_that_are_lost_are_counted_once_and_each_reason_stands_at_0(exposed: Any) -> None:
+    exposed.join()
+    reasons = catalog.BY_STEM["metrics_spans_dropped_total"].known["reason"]
+
+    def shown() -> list[float | None]:
+        generate_latest(exposed.registry)
+        return [exposed.value("metrics_spans_dropped_total", reason=r) for r in reasons]
+
+    assert shown() == [0, 0, 0]
+    exposed.spans_dropped["export_failed"] = 5
+    assert shown() == shown() == [0, 5, 0]
+    exposed.spans_dropped["export_failed"] = 6
+    assert shown() == [0, 6, 0]
+
+
+def test_server_that_traces_nothing_says_nothing_of_spans() -> None:
+    registry = HookRegistry()
+    shown = CollectorRegistry()
+    exporter = PrometheusExporter({}, registry.stats, shown)
+    registry.register(exporter, "prometheus")
+    registry.hooks.omni_replica_joined(make_event(ReplicaJoined))
+    text = generate_latest(shown).decode()
+    exporter.close()
+    assert "vllm:omni_stage_info{" in text
+    assert "vllm:omni_metrics_spans_dropped_total{" not in text
 
 
 def test_buckets_that_the_operator_chose_replace_the_catalogues(

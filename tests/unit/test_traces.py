@@ -59,9 +59,12 @@ class Told:
         self,
         registry: HookRegistry,
         grace_seconds: float = NEVER,
+        buffer_seconds: float = 0.0,
         make_exporter: Callable[[], Any] | None = None,
     ) -> None:
-        self.traces = Traces(HOST, grace_seconds=grace_seconds, make_exporter=make_exporter)
+        self.traces = Traces(
+            HOST, buffer_seconds, grace_seconds=grace_seconds, make_exporter=make_exporter
+        )
         self.traces.open()
         registry.register(self.traces, "traces")
         self._feed = Feed(registry.hooks)
@@ -318,6 +321,16 @@ def test_silence_in_which_a_client_leaves_is_a_stall(told: Told, receiver: Recei
     trace = only(receiver, told)
     expected = [("first_packet", 1.0), ("stall", 1.5), ("abort", 2.0)]
     assert moments(trace, trace.root) == expected
+
+
+def test_stalls_are_those_of_the_player_that_decides(
+    registry: HookRegistry, receiver: Receiver, at: Any
+) -> None:
+    told = Told(registry, buffer_seconds=0.75)  # so it starts with the second packet
+    trace_id = told.speech()
+    told.finish(trace_id)
+    trace = only(receiver, told)
+    assert moments(trace, trace.root) == [("first_packet", 1.0)]
 
 
 def test_silence_at_the_natural_end_is_none(told: Told, receiver: Receiver) -> None:
