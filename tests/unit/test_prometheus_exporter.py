@@ -22,6 +22,8 @@ from vllm_omni_metrics_plugin.hooks import (
     MediaPacket,
     ReplicaJoined,
     RequestArrived,
+    SessionOpened,
+    TurnPlayed,
     hookimpl,
 )
 from vllm_omni_metrics_plugin.objectives import Objective
@@ -120,6 +122,8 @@ def feed_every_family(feed: Feed, registry: HookRegistry, exposed: Any) -> None:
     feed.receive()
     feed.wait_for_connector()
     feed.fail()
+    exposed.hooks.omni_session_opened(make_event(SessionOpened))
+    exposed.hooks.omni_turn_played(make_event(TurnPlayed, replica=0))
     exposed.hooks.omni_events_dropped(EventsDropped(reason="lost", count=1))
     exposed.held["late_starts", "late_starts_total", "request_id"] = 1
     exposed.spans_dropped["queue_full"] = 1

@@ -20,9 +20,10 @@ Severity = Literal["page", "ticket"]
 
 #: Reasons for missing samples that are no fault of the measurement: what a request had not.
 EXCUSED = (
-    *("during_input", "empty_audio", "left_before_sound", "never_received", "no_audible_sound"),
-    *("no_frame_rate", "no_frames", "no_image", "no_tokens", "on_device", "other_host"),
-    *("unknown_arrival", "unknown_end", "unknown_input", "unknown_start"),
+    *("deferred", "during_input", "empty_audio", "left_before_sound", "never_received"),
+    *("no_audible_sound", "no_frame_rate", "no_frames", "no_image", "no_tokens", "on_device"),
+    *("other_host", "unknown_arrival", "unknown_cause", "unknown_end", "unknown_input"),
+    *("unknown_speech", "unknown_start"),
 )
 _MODEL = ("job", "model_name")
 #: A low target has a budget that cannot burn 14 times too fast.

@@ -88,6 +88,7 @@ class SessionSamples:
 
     def __init__(self, families: Families) -> None:
         self._families = families
+        self._missing = families.missing
         self._models: dict[str, SessionChildren] = {}
         self._replicas = PerReplica(FateChildren, families)
         #: Of replicas that make audio, whose model may have no session ever.
@@ -132,25 +133,25 @@ class SessionSamples:
         if event.endpoint_delay_seconds is not None:
             model.endpoint.observe(event.endpoint_delay_seconds)
         elif event.origin == "speech":
-            self._families.missing("unknown_speech", _ENDPOINT)
+            self._missing("unknown_speech", _ENDPOINT)
         if event.samples == 0:
             return
         if event.deferred:
-            self._families.missing("deferred", _LATENCY, _HEARD)
+            self._missing("deferred", _LATENCY, _HEARD)
             return
         if event.latency_seconds is not None:
             model.latency.observe(event.latency_seconds)
         if event.heard_latency_seconds is not None:
             model.heard.observe(event.heard_latency_seconds)
         elif event.origin != "request":
-            self._families.missing("unknown_speech", _HEARD)
+            self._missing("unknown_speech", _HEARD)
 
     @hookimpl
     def omni_turn_played(self, event: TurnPlayed) -> None:
         if event.unheard:
             self._model(event.model_name).unheard.inc()
         if event.replica is None:
-            self._families.missing("unknown_replica", _SAMPLES)
+            self._missing("unknown_replica", _SAMPLES)
             return
         fates = self._replicas[event.model_name, event.stage, event.replica]
         fates.acknowledged.inc(event.acknowledged)
@@ -160,7 +161,7 @@ class SessionSamples:
     @hookimpl
     def omni_barge_in(self, event: BargeIn) -> None:
         if event.reaction_seconds is None:
-            self._families.missing("unknown_cause", _REACTION)
+            self._missing("unknown_cause", _REACTION)
         else:
             self._model(event.model_name).reaction.observe(event.reaction_seconds)
 
