@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -496,6 +497,19 @@ def test_spans_that_the_collector_refuses_are_counted(
     eventually(lambda: len(receiver.spans()) == 8)
     told.traces.close()
     assert told.traces.dropped() == {"export_failed": 16}
+
+
+def test_spans_for_a_collector_that_is_not_there_are_counted(
+    crowded: Callable[[int], Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    with socket.socket() as taken:  # and nobody listens on it
+        taken.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
+        told = crowded(1)
+        eventually(lambda: told.traces.dropped() == {"export_failed": 8})
+        told.traces.close()
 
 
 def test_collector_that_answers_garbage_has_them_all_the_same(
