@@ -160,6 +160,7 @@ def test_detector_listens_in_frames_of_32_ms() -> None:
 FIELDS = {
     "AudioDelta": {"response_id", "delta", "format", "sample_rate_hz"},
     "InputCommitted": {"item_id", "details"},
+    "Listen": {"details"},
     "OutputAudioCleared": {"response_id"},
     "PlaybackAcknowledged": {"details"},
     "ResponseCreated": {"response_id"},

@@ -138,6 +138,16 @@ ENDPOINT = "turn_endpoint_delay_seconds"
             {(LATENCY, "deferred"), (HEARD, "deferred")},
         ),
         (
+            {
+                "origin": "model",
+                "latency_seconds": None,
+                "heard_latency_seconds": None,
+                "endpoint_delay_seconds": None,
+            },
+            {},
+            {(LATENCY, "unknown_speech"), (HEARD, "unknown_speech")},
+        ),
+        (
             {"samples": 0, "latency_seconds": None, "heard_latency_seconds": None},
             {ENDPOINT: 0.5},
             set(),

@@ -435,7 +435,7 @@ def test_commit_where_the_server_listens_too_counts_for_its_own_turn_alone(
     heard.commit_is_taken("item-2")
     heard.turn_ends(heard.turn_starts())
     origins = [turn.origin for turn in recorder.of(TurnFinished)]
-    assert origins == ["commit", "request", "speech"]
+    assert origins == ["commit", "model", "speech"]
 
 
 def test_engines_word_that_speech_has_stopped_is_nothing_where_the_server_does_not_listen(
@@ -455,7 +455,7 @@ def test_commit_that_is_not_answered_is_no_beginning_of_a_later_turn(
     talk.send("Commit")
     if said == "Listen":
         talk.commit_is_taken()
-    talk.tell(said)
+    talk.tell(said, details={"reason": "silence_or_noise"})
     clock.advance(60.0)
     if said == "ErrorEvent":
         talk.commit_is_taken()
@@ -466,6 +466,30 @@ def test_commit_that_is_not_answered_is_no_beginning_of_a_later_turn(
     talk.audio(turn)
     talk.turn_ends(turn)
     assert recorder.only(TurnFinished).latency_seconds == pytest.approx(0.5)
+
+
+def test_turn_that_nobody_asked_for_has_no_latency(
+    talk: Conversation, clock: Any, recorder: Recorder
+) -> None:
+    turn = talk.turn_starts()
+    clock.advance(0.5)
+    talk.audio(turn)
+    talk.turn_ends(turn)
+    finished = recorder.only(TurnFinished)
+    assert (finished.origin, finished.latency_seconds) == ("model", None)
+    assert recorder.only(MediaPacket).since_arrival_seconds is None
+    assert recorder.only(RequestFinished).end_to_end_seconds is None
+
+
+def test_model_that_listens_on_does_not_undo_what_the_client_committed(
+    talk: Conversation, clock: Any, recorder: Recorder
+) -> None:
+    talk.send("Commit")
+    talk.commit_is_taken()
+    for details in ({}, {"reason": "model_listens"}):
+        talk.tell("Listen", details=details)
+    talk.turn_ends(talk.turn_starts())
+    assert recorder.only(TurnFinished).origin == "commit"
 
 
 def test_turn_that_waited_for_an_earlier_answer_has_no_latency_of_its_own(
@@ -752,6 +776,27 @@ def test_session_that_is_refused_is_none_and_an_open_one_goes_on(
     talk.manager.runners.clear()  # its opening was taken back after it had been told
     talk.ask_for("open", ok=False, error=RuntimeError("timeout"))
     assert recorder.only(SessionClosed).reason == "error"
+
+
+def test_sessions_that_are_over_leave_nothing_behind(
+    talk: Conversation, state: EngineState, clock: Any, recorder: Recorder
+) -> None:
+    for number in range(200):
+        conversation = Conversation(
+            state, clock, session_id=f"duplex-{number}", manager=talk.manager
+        )
+        conversation.open()
+        turn = conversation.turn_starts(f"duplex-s-{number}")
+        conversation.stages_get(f"duplex-s-{number}")
+        conversation.audio(turn, 10)
+        if number % 2:
+            conversation.turn_ends(turn, "cancelled", "barge_in")
+        conversation.close(("client_close", "disconnect_grace_expired")[number % 2])
+    talk.close()
+    assert [len(sessions) for sessions in state.sessions.values()] == [0]
+    assert state.requests.by_id == {}
+    assert len(state.requests.executions) == 0
+    assert len(recorder.of(TurnFinished)) == len(recorder.of(TurnPlayed)) == 200
 
 
 def test_model_has_the_name_that_its_families_carry_or_the_configured_one(

@@ -86,7 +86,7 @@ SESSIONS: tuple[Family, ...] = (
         event="omni_turn_finished",
         formula="latency_seconds",
         buckets=WAIT_SECONDS,
-        missing=("deferred",),
+        missing=("deferred", "unknown_speech"),
     ),
     Family(
         stem="turn_heard_latency_seconds",

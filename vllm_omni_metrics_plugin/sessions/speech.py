@@ -16,7 +16,8 @@ class Asked(NamedTuple):
     """Since when the user waits for an answer, in monotonic seconds."""
 
     origin: Origin
-    at: float
+    #: None where nobody asked.
+    at: float | None
     #: The last piece with speech in it came; None where nobody spoke, or that is not known.
     heard_at: float | None = None
     #: An earlier answer was to be completed first.
@@ -90,6 +91,5 @@ class Speech:
         asked, self._asked = self._asked, None
         requested_at, self._requested_at = self._requested_at, None
         if asked is None:
-            now = time.monotonic()
-            asked = Asked("request", now if requested_at is None else requested_at)
+            asked = Asked("model" if requested_at is None else "request", requested_at)
         return asked

@@ -185,7 +185,7 @@ def _begin(
     turn_id: str,
     request_id: str | None,
     model_name: str,
-    arrived_at: float,
+    arrived_at: float | None,
     modalities: tuple[str, ...],
 ) -> OpenRequest:
     if request_id is None or request_id in requests.by_id:

@@ -141,6 +141,8 @@ class SessionSamples:
             return
         if event.latency_seconds is not None:
             model.latency.observe(event.latency_seconds)
+        else:
+            self._missing("unknown_speech", _LATENCY)
         if event.heard_latency_seconds is not None:
             model.heard.observe(event.heard_latency_seconds)
         elif event.origin != "request":

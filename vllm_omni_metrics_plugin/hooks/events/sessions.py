@@ -11,8 +11,9 @@ from typing import Literal
 from vllm_omni_metrics_plugin.hooks.events.base import Event
 
 #: ``speech``: the server heard the end of the user's speech. ``commit``: the client said that this
-#: was all. ``request``: the client asked for an answer, to a text for example.
-Origin = Literal["speech", "commit", "request"]
+#: was all. ``request``: the client asked for an answer, to a text for example. ``model``: nobody
+#: did; the model began by itself.
+Origin = Literal["speech", "commit", "request", "model"]
 
 
 class SessionOpened(Event, frozen=True, kw_only=True):
@@ -87,7 +88,7 @@ class TurnFinished(Event, frozen=True, kw_only=True):
     outcome: str
     origin: Origin
     #: From the end of the user's speech, as the server heard it, or from the client's word, to the
-    #: first audio; None without audio, and if it was ``deferred``.
+    #: first audio; None without audio, if it was ``deferred``, and if the model began by itself.
     latency_seconds: float | None
     #: The same from the arrival of the last piece with speech in it: what the user waits. None as
     #: well where nobody spoke, or nothing is known of that piece.

@@ -37,6 +37,8 @@ _PCM = ("pcm16", "pcm")
 #: The engine's detector says of so much at once whether there is speech in it; where in it speech
 #: ended, nobody knows, so the middle of the last one is taken.
 FRAME_MILLISECONDS = 32
+#: Why a commit is not answered.
+_NOTHING_SAID = "silence_or_noise"
 #: An acknowledgement names the item, which is named after the turn.
 _ITEM = "item_"
 
@@ -95,8 +97,9 @@ def _committed(session: Session, event: Any, *_: Any) -> None:
     session.speech.is_committed(event.item_id, deferred=bool(event.details.get("overlap_deferred")))
 
 
-def _listens(session: Session, *_: Any) -> None:
-    session.speech.is_ignored()
+def _listens(session: Session, event: Any, *_: Any) -> None:
+    if event.details.get("reason") == _NOTHING_SAID:  # else a model listens on, as it always does
+        session.speech.is_ignored()
 
 
 def _error(session: Session, *_: Any) -> None:
