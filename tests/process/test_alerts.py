@@ -323,6 +323,10 @@ def test_rules_are_what_prometheus_accepts(promtool: Promtool) -> None:
     promtool.run("check", "rules", "--lint=all", "--lint-fatal", *map(str, RULES))
 
 
+def test_configuration_is_what_prometheus_accepts(promtool: Promtool) -> None:
+    promtool.run("check", "config", str(RULES[0].parent / "prometheus.yml"))
+
+
 @STORY
 def test_alert_fires_and_is_silent_before(promtool: Promtool, name: str) -> None:
     story = STORIES[name]

@@ -76,7 +76,7 @@ MAY_IMPORT = {
         *{"", "internal_errors", "api_servers", "catalog", "media", "hooks", "objectives"},
     },
     "compare": {"catalog", "scrape", "tables"},
-    "kit": {"catalog"},
+    "kit": {"catalog", "doctor"},
     "patches": {
         *{"internal_errors", "media", "catalog", "hooks", "requests", "channel", "compare"},
         *{"request_headers", "sessions"},

@@ -376,10 +376,28 @@ def test_prometheus_is_asked_for_the_hours_and_families_that_are_needed() -> Non
     query = {k: v for k, (v,) in urllib.parse.parse_qs(path.partition("?")[2]).items()}
     assert path.startswith("/api/v1/query_range?")
     assert float(query["end"]) - float(query["start"]) == pytest.approx(9000)
+    assert float(query["step"]) == 60
     assert abs(float(query["end"]) - time.time()) < 600
     for law in LAWS:
         for part in (*law.left.parts, *law.right.parts):
             assert part.sample.replace(":", "[:_]") in query["query"]
+
+
+def test_prometheus_is_not_asked_for_more_moments_than_it_answers() -> None:
+    asked: list[str] = []
+    with prometheus_with(asked=asked) as url:
+        prometheus.judge(url, 24 * 30)
+    query = {k: v for k, (v,) in urllib.parse.parse_qs(asked[0].partition("?")[2]).items()}
+    assert (float(query["end"]) - float(query["start"])) / float(query["step"]) < 11_000
+
+
+@pytest.mark.parametrize("hours", ["0", "-1", "soon", "inf", "nan"])
+def test_what_is_no_number_of_hours_is_refused(
+    hours: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["doctor", "--prometheus", "http://127.0.0.1:9", f"--hours={hours}"])
+    assert f"{hours!r} is no number of hours" in capsys.readouterr().err
 
 
 def test_prometheus_that_knows_no_server_is_said() -> None:

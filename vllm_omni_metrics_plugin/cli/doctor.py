@@ -39,7 +39,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument(
         "--hours",
-        type=float,
+        type=_hours,
         default=1.0,
         help="how far back --prometheus is asked (%(default)g)",
     )
@@ -62,6 +62,16 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(text(report, verbose=options.verbose))
     return report.exit_code
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = 0.0
+    if not 0.0 < hours < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of hours, such as 0.5 or 24")
+    return hours
 
 
 @contextlib.contextmanager

@@ -86,7 +86,7 @@ def _measured(name: str, words: str, stem: str, hook: str) -> Law:
     return Law(
         name,
         Side(
-            f"the {stem} over all replicas and the missing ones",
+            f"the samples of {stem} over all replicas, with the missing ones",
             (own(f"{stem}_count"), unmeasured(stem)),
         ),
         "=",

@@ -20,6 +20,8 @@ from vllm_omni_metrics_plugin.scrape import Access, NoAnswerError, Sample, Scrap
 
 #: As long as most scrape intervals or longer, so that two pages are not the same one.
 _EVERY_SECONDS = 60
+#: Prometheus refuses to answer with more than 11,000 moments.
+_MOST_PAGES = 10_000
 _TIMEOUT_SECONDS = 60.0
 #: Pages in a row to which the laws are held at once.
 _AT_ONCE = 3
@@ -64,7 +66,7 @@ def pages(url: str, hours: float, access: Access | None = None) -> dict[Target, 
         "query": f'{{__name__=~"{"|".join(sorted(_names()))}"}}',
         "start": f"{end - 3600 * hours:.3f}",
         "end": f"{end:.3f}",
-        "step": f"{_EVERY_SECONDS}",
+        "step": f"{max(_EVERY_SECONDS, 3600 * hours / _MOST_PAGES):.3f}",
     }
     address = f"{url.rstrip('/')}/api/v1/query_range?{urllib.parse.urlencode(query)}"
     samples: dict[Target, dict[float, list[Sample]]] = {}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vllm_omni_metrics_plugin import catalog
+from vllm_omni_metrics_plugin.doctor.rules import REASONS
 from vllm_omni_metrics_plugin.kit.promql import series, total
 from vllm_omni_metrics_plugin.kit.rules import (
     ERROR_RATIO,
@@ -19,12 +20,7 @@ from vllm_omni_metrics_plugin.kit.rules import (
 Severity = Literal["page", "ticket"]
 
 #: Reasons for missing samples that are no fault of the measurement: what a request had not.
-EXCUSED = (
-    *("deferred", "during_input", "empty_audio", "left_before_sound", "never_received"),
-    *("no_audible_sound", "no_frame_rate", "no_frames", "no_image", "no_tokens", "on_device"),
-    *("other_host", "unknown_arrival", "unknown_cause", "unknown_end", "unknown_input"),
-    *("unknown_speech", "unknown_start"),
-)
+EXCUSED = sorted(reason for reason, (severity, _) in REASONS.items() if severity == "note")
 _MODEL = ("job", "model_name")
 #: A low target has a budget that cannot burn 14 times too fast.
 _NEARLY_ALL = 0.9
