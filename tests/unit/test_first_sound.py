@@ -19,7 +19,13 @@ from vllm_omni_metrics_plugin.hooks import (
 )
 from vllm_omni_metrics_plugin.media import sound as sounds
 from vllm_omni_metrics_plugin.media.onset import Onset
-from vllm_omni_metrics_plugin.requests import OpenRequest, OpenRequests, StreamedInput
+from vllm_omni_metrics_plugin.requests import (
+    Exchange,
+    OpenRequest,
+    OpenRequests,
+    StreamedInput,
+    Utterance,
+)
 from vllm_omni_metrics_plugin.requests.background import Background
 
 np = pytest.importorskip("numpy")
@@ -348,6 +354,26 @@ def test_end_with_one_of_two_streams_looked_at_waits_for_the_other(
     silences = [stream.leading_silence_seconds for stream in recorder.of(StreamFinished)]
     assert silences == pytest.approx([0.0, 0.1], abs=EARLY)
     assert recorder.only(RequestFinished).streams == tuple(recorder.of(StreamFinished))
+
+
+def test_utterance_waits_for_its_packets_and_its_request_does_not(
+    requests: OpenRequests, recorder: Any, busy: threading.Event, clock: Any
+) -> None:
+    request = requests.begin("a", "a", "tiny", clock.now)
+    exchange = Exchange("websocket")
+    exchange.utterance = Utterance(requests)
+    request.answers(exchange)
+    request.submitting(VOCODER, "delta", makes_audio=True)
+    requests.submitted("a", VOCODER, 3, None)
+    packet(request, audio(0.3))
+    request.end(None)
+    exchange.tells(error=False)
+    assert recorder.only(RequestFinished).streams == ()
+    exchange.completes_utterance()
+    assert recorder.of(StreamFinished) == []
+    busy.set()
+    assert requests.background.flush(SECONDS)
+    assert recorder.only(StreamFinished).leading_silence_seconds == pytest.approx(0.3, abs=EARLY)
 
 
 def test_stream_whose_packets_were_looked_at_ends_at_once_before_its_request(

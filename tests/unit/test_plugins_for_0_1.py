@@ -41,18 +41,27 @@ def _nothing_of_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(renamed, "_logged", set())
 
 
+def install(folder: Path, name: str, module: str) -> None:
+    """Leave in ``folder`` what pip leaves of a package with this entry point."""
+    info = folder / f"{name}-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1.0\n")
+    entry = f"{name} = {module}:plugin"
+    (info / "entry_points.txt").write_text(f"[vllm_omni_metrics_plugin.hooks]\n{entry}\n")
+
+
+def load(registry: HookRegistry, *names: str) -> list[str]:
+    """As a server does, these alone."""
+    variables = {"VLLM_OMNI_METRICS": "1", "VLLM_OMNI_METRICS_HOOKS": ",".join(names)}
+    return load_installed(registry, parse(variables))
+
+
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """The three packages, under the entry points that they had."""
     hidden = {name: sys.modules.pop(name) for name in PACKAGES if name in sys.modules}
     for name in PACKAGES:
-        info = tmp_path / f"{name}_of_old-0.1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {name}-of-old\nVersion: 0.1.0\n"
-        )
-        entry = f"{name}_of_old = {name}:plugin"
-        (info / "entry_points.txt").write_text(f"[vllm_omni_metrics_plugin.hooks]\n{entry}\n")
+        install(tmp_path, f"{name}_of_old", name)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.syspath_prepend(str(OLD))
     yield
@@ -71,11 +80,41 @@ def test_packages_of_then_are_loaded_without_a_complaint(
 ) -> None:
     registry = HookRegistry()
     names = [f"{name}_of_old" for name in PACKAGES]
-    settings = parse({"VLLM_OMNI_METRICS": "1", "VLLM_OMNI_METRICS_HOOKS": ",".join(names)})
     with warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)
-        assert sorted(load_installed(registry, settings)) == sorted(names)
+        assert sorted(load(registry, *names)) == sorted(names)
     assert caplog.records == []
+
+
+def test_package_that_imports_an_old_name_is_loaded_and_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = """
+from vllm_omni_metrics_plugin.hooks import Account, HookManager, hookimpl, plugins
+
+class Plugin:
+    @hookimpl
+    def omni_media_packet(self, event): ...
+
+plugin = Plugin()
+HookManager(), plugins.accounts()
+"""
+    (tmp_path / "written_for_0_1.py").write_text(source)
+    install(tmp_path, "mine", "written_for_0_1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as a server does
+        assert load(HookRegistry(), "mine") == ["mine"]
+    hooks = "vllm_omni_metrics_plugin.hooks"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"omni-metrics: hook plugin 'mine': {old} was renamed to {new}; the old name goes with 0.3"
+        for old, new in (
+            (f"{hooks}.Account", f"{hooks}.HookStats"),
+            (f"{hooks}.HookManager", f"{hooks}.HookRegistry"),
+            ("HookRegistry.accounts()", "HookRegistry.stats()"),
+        )
+    ]
+    sys.modules.pop("written_for_0_1")
 
 
 def test_access_log_of_then_writes_its_lines(

@@ -24,6 +24,7 @@ from vllm_omni_metrics_plugin.hooks import (
 )
 from vllm_omni_metrics_plugin.objectives import Objective, ObjectivesListener, listener, with_bounds
 from vllm_omni_metrics_plugin.objectives.values import PER_REQUEST
+from vllm_omni_metrics_plugin.requests import OpenRequests
 from vllm_omni_metrics_plugin.requests.end import tell
 from vllm_omni_metrics_plugin.testing import EVENTS, Recorder, make_event
 
@@ -553,6 +554,23 @@ def test_request_is_told_to_have_ended_whatever_its_judge_raises(
     feed.finish()
     assert recorder.only(RequestFinished).verdicts == ()
     assert "judging a request" in caplog.text
+
+
+def test_request_is_judged_for_whoever_hears_of_verdicts_alone(registry: HookRegistry) -> None:
+    judged: list[RequestJudged] = []
+
+    class Verdicts:
+        @hookimpl
+        def omni_request_judged(self, event: RequestJudged) -> None:
+            judged.append(event)
+
+    registry.register(Verdicts())
+    judging = ObjectivesListener([about("all")])
+    registry.register(judging, "objectives", timed=False)
+    requests = OpenRequests(registry.hooks, judge=judging.judge)
+    requests.begin("a", "a", "tiny", 0.0).end(GeneratorExit())
+    assert [verdict.objective for verdict in judged] == ["all"]
+    assert len(judging) == 0
 
 
 def test_request_is_judged_for_whoever_hears_of_its_end_alone(

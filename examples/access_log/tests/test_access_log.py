@@ -60,7 +60,7 @@ def test_one_line_holds_everything_about_a_request(log: HookHarness, path: Path)
     [audio] = line["audio"]
     assert (audio["samples"], audio["first_packet_seconds"]) == (72_000, 0.25)
     assert audio["rtf"] == pytest.approx(0.84 / 3.0)
-    assert "request_id" not in audio, "the line says it"
+    assert not {"request_id", "model_name", "type"} & set(audio), "the line says it"
     assert datetime.fromisoformat(line["time"].replace("Z", "+00:00")).tzinfo is not None
 
 
@@ -80,6 +80,8 @@ def test_line_has_each_kind_of_media_the_listener_and_the_verdicts(
     [line] = lines(path)
     assert line["images"][0]["images"] == 2
     assert line["videos"][0]["rtf"] == video.rtf
+    for parts in ("images", "videos", "streams"):
+        assert not {"request_id", "model_name", "type"} & set(line[parts][0]), "the line says it"
     assert line["streams"][0]["ending"] == "stalled"
     assert line["streams"][0]["players"][0]["stall_seconds"] == 0.4
     assert line["verdicts"] == [
