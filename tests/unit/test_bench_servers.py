@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
-from testbed.bench import servers
+from testbed.bench import servers, traces
+from vllm_omni_metrics_plugin.exporters.otel import refusal
 
 MEASURED = {"off": [1.0, 1.25], "on": [1.1, 1.3], "native": [1.8]}
 
@@ -38,3 +41,59 @@ def test_there_are_two_servers_of_each_kind_that_is_compared_with_itself() -> No
         "off": 2,
         "native": 1,
     }
+
+
+def test_traces_are_compared_with_none_at_both_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, servers.Kind] = {}
+
+    def measure(
+        pipeline: str, kinds: Mapping[str, servers.Kind], ask: object, cpu: str, rounds: int
+    ) -> dict[str, dict[str, list[float]]]:
+        asked.update(kinds)
+        return {cpu: {"off": [1.0, 1.25], "all": [1.35], "hundredth": [1.125]}, "serve": {}}
+
+    monkeypatch.setattr(servers, "measure", measure)
+    figures = {name: value for name, value, *_ in traces.figures(rounds=3)}
+    assert figures == {
+        "traces_cpu_all_vs_off": pytest.approx(1.2),
+        "traces_cpu_hundredth_vs_off": pytest.approx(1.0),
+        "traces_cpu_off_vs_off": pytest.approx(0.8),
+    }
+    ratio = "OTEL_TRACES_SAMPLER_ARG"
+    assert {kind: asked[kind].env.get(ratio) for kind in asked} == {
+        "off": None,
+        "all": "1",
+        "hundredth": "0.01",
+    }
+    assert refusal(asked["all"].env, "TRACES") is None
+
+
+def test_every_kind_of_server_is_measured_in_every_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Idle:
+        def __init__(self, pipeline: str, *, env: object, args: object) -> None:
+            self.url = str(env)
+
+        def __enter__(self) -> Idle:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def cpu_seconds(self) -> float:
+            return 2.0
+
+    monkeypatch.setattr(servers, "Server", Idle)
+    monkeypatch.setattr(servers, "_AFTERWARDS_SECONDS", 0.0)
+    kinds = {"a": servers.Kind(2, env={"x": "a"}), "b": servers.Kind(1, env={"x": "b"})}
+    calls: list[str] = []
+
+    def ask(url: str) -> dict[str, float]:
+        calls.append(url)
+        return {"serve": 0.5}
+
+    found = servers.measure("tts", kinds, ask, "cpu", rounds=4)
+    assert found == {
+        "serve": {"a": [0.5, 0.5], "b": [0.5]},
+        "cpu": {"a": [0.0, 0.0], "b": [0.0]},
+    }
+    warm_ups = 3
+    assert len(calls) == 3 * (4 + warm_ups)

@@ -140,7 +140,8 @@ class Story:
 
     def replica_left(self, stage: int, replica: int) -> None:
         for part in self.parts.values():
-            if (part.stage, part.replica, part.finished_at) == (stage, replica, None):
+            is_done = part.finished_at is not None and part.finish_reason != "error"
+            if (part.stage, part.replica) == (stage, replica) and not is_done:
                 part.was_left = True
 
     def packet(self, event: MediaPacket) -> None:

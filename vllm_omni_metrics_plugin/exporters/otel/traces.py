@@ -113,7 +113,7 @@ class Traces:
         self._diffusion: set[tuple[str, int]] = set()
 
     def __len__(self) -> int:
-        """How many requests are traced now."""
+        """How many requests are traced whose spans were not handed over yet."""
         return self._stories
 
     def open(self) -> None:
@@ -300,11 +300,12 @@ class Traces:
                 self._closing.wait(left)
             with internal_errors.suppressed("making a trace"):
                 sending.send(story.root, self._take(story))
+            with self._lock:
+                self._stories -= 1
 
     def _take(self, story: Story) -> Any:
         """Its spans; nothing is added to it any more."""
         with self._lock:
-            self._stories -= 1
             for request_id in {story.request_id, *(key[0] for key in story.parts)}:
                 if self._by_id.get(request_id) is story:
                     del self._by_id[request_id]
