@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -85,7 +86,9 @@ class Session:
         ``resume`` takes a session up again, by what :meth:`credentials` said of it.
         """
         address = url.replace("http", "ws", 1) + path
-        self._socket = connect(address, max_size=None, compression=None)
+        self._connection = ExitStack()
+        opening = connect(address, max_size=None, compression=None)
+        self._socket = self._connection.enter_context(opening)
         self._news = threading.Condition()
         self._heard = _Heard()
         #: When something was sent last that the server may answer to.
@@ -106,7 +109,11 @@ class Session:
             "turn_detection": DETECTS_VOICE if detects_voice else None,
         }
         self.send("session.update", session=settings)
-        self._created = self.wait("session.created", or_error=True)
+        try:
+            self._created = self.wait("session.created", or_error=True)
+        except ClosedError:
+            self._connection.close()
+            raise
 
     def __enter__(self) -> Session:
         return self
@@ -180,7 +187,7 @@ class Session:
         """End the session, and wait until it has."""
         self.send("session.close")
         self.until(lambda: bool(self.events("session.closed")) or self._heard.closed is not None)
-        self._socket.close()
+        self._connection.close()
 
     def hang_up(self) -> None:
         """Be gone without a word."""
