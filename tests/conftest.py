@@ -17,6 +17,7 @@ from vllm_omni_metrics_plugin.exporters.prometheus import PrometheusExporter
 from vllm_omni_metrics_plugin.hooks import HookRegistry, ReplicaJoined
 from vllm_omni_metrics_plugin.objectives import Objective
 from vllm_omni_metrics_plugin.patches.state import EngineState
+from vllm_omni_metrics_plugin.requests.background import Background
 from vllm_omni_metrics_plugin.testing import Recorder
 
 # The machine is shared, so how long an example takes says nothing. Fixtures are entered once for
@@ -122,6 +123,19 @@ def _clean_slate(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the settings of the shell, or the errors that another one made on purpose."""
     monkeypatch.delenv("VLLM_OMNI_METRICS", raising=False)
     monkeypatch.setattr(internal_errors, "errors", internal_errors.InternalErrors())
+
+
+@pytest.fixture(autouse=True)
+def nothing_waits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done beside the event loop is done at once, but for modules that test just that."""
+    if getattr(request.module, "BESIDE_THE_LOOP", False):
+        return
+
+    def put(_: Background, call: Callable[[], object]) -> None:
+        with internal_errors.suppressed("working beside the event loop"):
+            call()
+
+    monkeypatch.setattr(Background, "put", put)
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from vllm_omni_metrics_plugin.scrape import Scrape
 
 Line = dict[str, Any]
 _FILE = "VLLM_OMNI_ACCESS_LOG"
+#: Endpoints whose clients get another number of samples than leave the engine for them.
+OWN_PIECES = ("/v1/video/chat/stream",)
 
 
 def logging_requests(folder: Path, *packages: Path) -> dict[str, str]:
@@ -111,6 +113,8 @@ def assert_answered(
         pixels = [size for line in served for made in line["images"] for size in made["pixels"]]
         assert Counter(pixels) == Counter(width * height for width, height in answer.sizes)
         assert sum(made["frames"] for line in served for made in line["videos"]) == answer.frames
+        return
+    if served[0]["endpoint"] in OWN_PIECES:
         return
     assert sum(made["samples"] for line in served for made in line["audio"]) == answer.samples
     streams = [stream for line in served for stream in line["streams"]]

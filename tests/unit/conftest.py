@@ -12,8 +12,6 @@ import pytest
 
 from tests.unit.feed import Feed
 from tests.unit.metrics_page import MetricsPage, building
-from vllm_omni_metrics_plugin import internal_errors
-from vllm_omni_metrics_plugin.requests.background import Background
 
 
 class Clock:
@@ -35,19 +33,6 @@ class Clock:
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
-
-
-@pytest.fixture(autouse=True)
-def nothing_waits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is done beside the event loop is done at once, but for modules that test just that."""
-    if getattr(request.module, "BESIDE_THE_LOOP", False):
-        return
-
-    def put(_: Background, call: Callable[[], object]) -> None:
-        with internal_errors.suppressed("working beside the event loop"):
-            call()
-
-    monkeypatch.setattr(Background, "put", put)
 
 
 @pytest.fixture

@@ -567,7 +567,8 @@ def test_request_is_judged_for_whoever_hears_of_verdicts_alone(registry: HookReg
     registry.register(Verdicts())
     judging = ObjectivesListener([about("all")])
     registry.register(judging, "objectives", timed=False)
-    requests = OpenRequests(registry.hooks, judge=judging.judge)
+    requests = OpenRequests(registry.hooks)
+    requests.judge = judging.judge
     requests.begin("a", "a", "tiny", 0.0).end(GeneratorExit())
     assert [verdict.objective for verdict in judged] == ["all"]
     assert len(judging) == 0

@@ -24,7 +24,6 @@ from vllm_omni_metrics_plugin.request_headers import RequestHeaders
 from vllm_omni_metrics_plugin.requests import OpenRequests
 from vllm_omni_metrics_plugin.requests.arrival import WallClock
 from vllm_omni_metrics_plugin.requests.bindings import Binding
-from vllm_omni_metrics_plugin.requests.end import Judge
 from vllm_omni_metrics_plugin.sessions import Sessions
 
 #: Takes what this process sees of hops and executions.
@@ -45,16 +44,13 @@ class Stage:
 class EngineState:
     """Every patch gets it when it is applied; see ``startup`` for the one of a real process."""
 
-    def __init__(
-        self, hooks: Any, players: Sequence[float] = PLAYERS, judge: Judge | None = None
-    ) -> None:
+    def __init__(self, hooks: Any, players: Sequence[float] = PLAYERS) -> None:
         """``hooks`` are those of a :class:`~vllm_omni_metrics_plugin.hooks.HookRegistry`.
 
-        ``players`` of streamed audio, by the seconds that they buffer. ``judge`` of what each
-        request was like at its end.
+        ``players`` of streamed audio, by the seconds that they buffer.
         """
         self.hooks = hooks
-        self.requests = OpenRequests(hooks, players, judge)
+        self.requests = OpenRequests(hooks, players)
         #: In which endpoints say when a request reached them.
         self.wall_clock = WallClock()
         self.transfers = Transfers(hooks, self._owner)

@@ -35,17 +35,15 @@ from vllm_omni_metrics_plugin.requests.tracing import Accepted, BeginTrace
 class OpenRequests:
     """All open requests of an engine, by the engine's internal id."""
 
-    def __init__(
-        self, hooks: Any, players: Sequence[float] = PLAYERS, judge: Judge | None = None
-    ) -> None:
+    def __init__(self, hooks: Any, players: Sequence[float] = PLAYERS) -> None:
         """``hooks`` are those of a :class:`~vllm_omni_metrics_plugin.hooks.HookRegistry`.
 
-        ``players`` of streamed audio, by the seconds that they buffer. ``judge`` of what each
-        request was like at its end.
+        ``players`` of streamed audio, by the seconds that they buffer.
         """
         self.hooks = hooks
         self.players = players
-        self.judge = judge
+        #: Judges each request at its end; None where nobody has objectives.
+        self.judge: Judge | None = None
         self.background = Background()
         self.stalls = Stalls()
         self.by_id: dict[str, OpenRequest] = {}
