@@ -198,6 +198,7 @@ def test_request_that_is_refused_ends_its_trace_without_an_error_of_the_server(
     trace = collector.trace(parent.began)
     trace.assert_is_a_tree()
     assert_failed(trace.root, "rejected", "invalid_request")
+    assert trace.root.attributes["http.response.status_code"] == 400
 
 
 def assert_failed(root: Received, outcome: str, failure: str) -> None:

@@ -88,7 +88,7 @@ class Told:
         return self.traces.begin(Accepted(request_id, "speech-r", "tiny", 100.0, client))
 
     def finish(self, trace_id: str | None, outcome: str = "stop", **changes: Any) -> None:
-        usual = {"end_to_end_seconds": 2.0, "failure": None}
+        usual = {"end_to_end_seconds": 2.0, "failure": None, "status": 200}
         fields = usual | {"outcome": outcome, "trace_id": trace_id} | changes
         self.tell(RequestFinished, **fields)
 
@@ -184,6 +184,7 @@ def test_spans_of_speech_are_its_events(told: Told, receiver: Receiver, stream_f
         "vllm_omni.request.id": "r-1",
         "vllm_omni.request.external_id": "speech-r",
         "http.route": "/v1/audio/speech",
+        "http.response.status_code": 200,
     }
     assert seconds(trace, root) == about((0.0, 2.0))
     assert moments(trace, root) == [("first_packet", 1.0), ("first_audible", 1.125), ("stall", 1.5)]
@@ -284,9 +285,10 @@ def test_request_that_fails_says_why_and_is_an_error_if_it_is_ours(
 ) -> None:
     trace_id = told.begin()
     told.tell(StageSubmitted, stage=0, replica=0, submitted_at=100.25)
-    told.finish(trace_id, outcome, failure=failure)
+    told.finish(trace_id, outcome, failure=failure, status=None)
     trace = only(receiver, told)
     root = trace.root
+    assert "http.response.status_code" not in root.attributes, "nothing was sent"
     assert (root.status, root.message) == (status, failure if status else "")
     assert root.attributes["error.type"] == failure
     assert root.attributes["vllm_omni.outcome"] == outcome

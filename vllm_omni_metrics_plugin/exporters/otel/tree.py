@@ -140,6 +140,8 @@ def _root(story: Story) -> Span:
     error = None
     if end is not None:
         attributes.update(ended(end.outcome, end.failure))
+        if end.status is not None:
+            attributes["http.response.status_code"] = end.status
         if end.failure is None:
             attributes["gen_ai.response.finish_reasons"] = [end.outcome]
         error = (end.failure or "other") if end.outcome == "error" else None
