@@ -12,7 +12,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import structs
 
@@ -47,7 +48,8 @@ class Owner(Protocol):
 OwnerOf = Callable[[str, int, int], Owner | None]
 
 
-class _Seen(NamedTuple, Generic[Half]):
+@dataclass(frozen=True, slots=True)
+class _Seen(Generic[Half]):
     """A half, and when it came, in monotonic seconds."""
 
     at: float
@@ -151,8 +153,8 @@ class Transfers:
         sent, received = self._see_again(sent), self._see_again(received)
         model_name = sent.model_name or received.model_name
         request_id = sent.request_id or received.request_id
-        sent = sent._replace(model_name=model_name, request_id=request_id)
-        received = received._replace(model_name=model_name, request_id=request_id)
+        sent = replace(sent, model_name=model_name, request_id=request_id)
+        received = replace(received, model_name=model_name, request_id=request_id)
         self._joined[key] = sent
         if len(self._joined) > MOST_JOINED:
             self._joined.popitem(last=False)
