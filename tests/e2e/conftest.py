@@ -213,12 +213,18 @@ class Observation:
 
 
 @contextmanager
-def observing(server: Server) -> Iterator[Observation]:
-    """Compare /metrics before and after the block, once the server is idle again."""
+def observing(
+    server: Server, is_over: Callable[[Scrape], bool] = lambda seen: True
+) -> Iterator[Observation]:
+    """Compare /metrics before and after the block, once the server is idle and it ``is_over``."""
+
+    def is_quiet(seen: Scrape) -> bool:
+        return is_lawful(seen) and is_over(seen)
+
     observation = Observation()
-    before = settled(server, is_lawful)
+    before = settled(server, is_quiet)
     yield observation
-    observation.after = settled(server, is_lawful)
+    observation.after = settled(server, is_quiet)
     assert list(map(str, laws.broken([observation.after]))) == []
     shown = page(server.url, OPENMETRICS)
     if shown.headers["content-type"].startswith("application/openmetrics-text"):

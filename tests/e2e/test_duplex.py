@@ -136,7 +136,7 @@ def assert_turns_agree(gained: Scrape, heard: Sequence[Turn], model: str) -> Non
 def test_sessions_at_once_and_a_chat_beside_them_are_what_their_clients_heard(
     server: Server,
 ) -> None:
-    with observing(server) as seen, ThreadPoolExecutor(MOST_SESSIONS) as pool:
+    with observing(server, is_over) as seen, ThreadPoolExecutor(MOST_SESSIONS) as pool:
         heard = list(pool.map(lambda _: converse(server), range(MOST_SESSIONS)))
 
     assert_turns_agree(seen.gained, heard, server.model)
@@ -145,7 +145,7 @@ def test_sessions_at_once_and_a_chat_beside_them_are_what_their_clients_heard(
     assert is_over(seen.after)
     assert seen.gained.sum("vllm:omni_session_duration_seconds_count") == MOST_SESSIONS
 
-    with observing(server) as seen:
+    with observing(server, is_over) as seen:
         answer = audio.chat(server.url, modalities=("text", "audio"))
     assert sum(outcomes(seen.gained).values()) == 1
     assert seen.gained.sum("vllm:omni_audio_frames_total") == answer.samples > 0
@@ -156,7 +156,7 @@ def test_speech_over_an_answer_interrupts_it_and_is_answered_itself(
     server: Server, pause: Pause
 ) -> None:
     pause(AFTER_THE_FIRST)
-    with observing(server) as seen:
+    with observing(server, is_over) as seen:
         with Session(server.url, detects_voice=True) as session:
             session.speak(0.5)
             session.be_silent(0.8)
@@ -185,7 +185,7 @@ def test_speech_over_an_answer_interrupts_it_and_is_answered_itself(
 
 def test_each_way_to_cut_an_answer_short_is_an_outcome(server: Server, pause: Pause) -> None:
     heard = []
-    with observing(server) as seen:
+    with observing(server, is_over) as seen:
         for word in ("barge_in", "response.cancel", "output_audio_buffer.clear"):
             pause(AFTER_THE_FIRST)
             with Session(server.url) as session:
@@ -204,7 +204,7 @@ def test_each_way_to_cut_an_answer_short_is_an_outcome(server: Server, pause: Pa
 
 def test_session_that_is_closed_in_mid_answer_ends_its_turn(server: Server, pause: Pause) -> None:
     pause(AFTER_THE_FIRST)
-    with observing(server) as seen:
+    with observing(server, is_over) as seen:
         with Session(server.url) as session:
             session.speak(0.5)
             session.commit()
@@ -219,7 +219,7 @@ def test_session_that_is_closed_in_mid_answer_ends_its_turn(server: Server, paus
 
 
 def test_answer_in_text_is_a_turn_without_a_latency(server: Server) -> None:
-    with observing(server) as seen:
+    with observing(server, is_over) as seen:
         with Session(server.url, modalities=("text",)) as session:
             session.ask()
             session.done()
@@ -231,7 +231,7 @@ def test_answer_in_text_is_a_turn_without_a_latency(server: Server) -> None:
 
 def test_client_that_comes_back_has_heard_all(server: Server, pause: Pause) -> None:
     pause(AFTER_THE_FIRST)
-    with observing(server) as seen:
+    with observing(server, is_over) as seen:
         session = Session(server.url)
         session.speak(0.5)
         session.commit()
@@ -254,7 +254,7 @@ def test_client_that_hangs_up_and_stays_away_has_a_turn_that_nobody_heard(
     server: Server, pause: Pause
 ) -> None:
     pause(AFTER_THE_FIRST)
-    with observing(server) as seen:
+    with observing(server, is_over) as seen:
         session = Session(server.url)
         session.speak(0.5)
         session.commit()
@@ -273,7 +273,7 @@ def test_client_that_hangs_up_and_stays_away_has_a_turn_that_nobody_heard(
 
 
 def test_one_session_too_many_is_refused(server: Server) -> None:
-    with observing(server) as seen:
+    with observing(server, is_over) as seen:
         sessions = [Session(server.url) for _ in range(MOST_SESSIONS)]
         with pytest.raises(ClosedError, match="capacity"):
             Session(server.url)
@@ -289,7 +289,7 @@ def test_one_session_too_many_is_refused(server: Server) -> None:
 def test_times_are_the_clients(server: Server, pause: Pause) -> None:
     def measure() -> list[tuple[float, float]]:
         pause(AFTER_THE_FIRST)
-        with observing(server) as seen, Session(server.url, detects_voice=True) as session:
+        with observing(server, is_over) as seen, Session(server.url, detects_voice=True) as session:
             session.speak(0.5)
             session.be_silent(0.7)
             first = session.audio().first_audio_at
