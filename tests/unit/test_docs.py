@@ -434,3 +434,18 @@ def test_term_is_defined_once(term: str) -> None:
     begun = re.compile(rf"^(?:- )?\*\*{term}\.?\*\*", re.MULTILINE)
     defined = [label(page) for page in PAGES for _ in begun.findall(page.read_text())]
     assert defined == ["docs/reference/definitions.md"]
+
+
+def test_page_of_definitions_begins_with_its_words_in_their_order() -> None:
+    contents, *sections = re.split(
+        r"^## ", (DOCS / "reference" / "definitions.md").read_text(), flags=re.MULTILINE
+    )
+    listed = " ".join(contents[contents.index("\n- ") + 3 :].split()).split(" - ")
+    defined = []
+    for section in sections:
+        title, _, text = section.partition("\n")
+        words = re.findall(r"^\*\*(.+?)\.?\*\*", text, re.MULTILINE)
+        shown = [word if word[:2].isupper() else word[0].lower() + word[1:] for word in words]
+        anchor = title.lower().replace(" ", "-")
+        defined.append(f"[{title}](#{anchor}): {', '.join(shown)}")
+    assert listed == defined
