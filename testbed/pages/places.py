@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from testbed.pages import bench, doctor, families, hooks, native, plugins, tables
+from testbed.pages import bench, dashboards, doctor, families, hooks, native, plugins, tables
 from testbed.paths import ROOT
 
 DOCS = ROOT / "docs"
@@ -30,6 +30,10 @@ PLACES: Mapping[Path, tuple[Part, ...]] = {
         doctor.traps,
         doctor.reasons,
         doctor.laws,
+    ),
+    DOCS / "reference" / "engine-families.md": (
+        dashboards.public_totals,
+        dashboards.public_dashboards,
     ),
     DOCS / "reference" / "engine-releases.md": (tables.engines,),
     DOCS / "reference" / "families.md": (families.families, families.sections),
