@@ -8,16 +8,16 @@ import sys
 from pathlib import Path
 
 from testbed.pages.dashboards import PAGE
-from testbed.paths import MODELS, ROOT
+from testbed.paths import ROOT
 
 
 def test_recorded_page_is_the_one_of_the_installed_vllm(tmp_path: Path) -> None:
     now = tmp_path / PAGE.name
     subprocess.run(
-        [sys.executable, "-m", "tests.engine.vllm_families", str(MODELS / "llm"), str(now)],
+        [sys.executable, "-m", "tests.engine.vllm_families", str(now)],
         env={**os.environ, "VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1"},
         cwd=ROOT,
         check=True,
         timeout=300,
     )
-    assert now.read_text() == PAGE.read_text(), f"python -m tests.engine.vllm_families MODEL {PAGE}"
+    assert now.read_text() == PAGE.read_text(), "run `python -m tests.engine.vllm_families`"

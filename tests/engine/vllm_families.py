@@ -2,7 +2,7 @@
 
 It runs by itself, for its registry to hold what vLLM registers and no more. The optional families
 are there as well: those of LoRA, of speculation and of the connectors that the public dashboards
-are about. ``python -m tests.engine.vllm_families MODEL PATH`` records them.
+are about. ``python -m tests.engine.vllm_families`` records them.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from vllm.distributed.kv_transfer.kv_connector.v1.offloading.metrics import Offl
 from vllm.entrypoints.serve.instrumentator.metrics import attach_router
 from vllm.v1.metrics.loggers import PrometheusStatLogger
 
+from testbed.pages.dashboards import PAGE
+from testbed.paths import MODELS
 from tests.engine.against_upstream import engine_config
 
 
@@ -36,9 +38,9 @@ class Connectors:
         return OffloadPromMetrics(*args)
 
 
-def families(model: str) -> dict[str, list[str]]:
+def families() -> dict[str, list[str]]:
     """By name, the kind and then the labels of what the stat logger registers."""
-    config = engine_config(model)
+    config = engine_config(str(MODELS / "llm"))
     config.lora_config = SimpleNamespace(max_loras=1)
     config.kv_transfer_config.kv_connector_extra_config = {"store_threshold": 2}
     KVConnectorFactory.get_connector_class = lambda *_: Connectors
@@ -63,8 +65,8 @@ def server() -> dict[str, list[str]]:
     }
 
 
-def main(model: str, path: str) -> None:
-    record = {"vllm": vllm.__version__, "families": families(model), "server": server()}
+def main(path: str = str(PAGE)) -> None:
+    record = {"vllm": vllm.__version__, "families": families(), "server": server()}
     text = json.dumps(record, indent=1) + "\n"
     Path(path).write_text(re.sub(r"\[[^]]*\]", lambda labels: " ".join(labels[0].split()), text))
 
