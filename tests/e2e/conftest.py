@@ -475,5 +475,7 @@ def assert_counts_agree(
             reason="unknown_start",
         )
         said["queued"] += missed
-    assert said == counted
+    missing = "vllm:omni_metrics_missing_samples_total"
+    lacking = [(labels, gained.sum(missing, **labels)) for labels in gained.label_sets(missing)]
+    assert said == counted, [one for one in lacking if one[1]]
     assert set(outcomes(gained)) <= {"stop", "length"}
