@@ -7,6 +7,7 @@ METRICS ?= 1
 ENGINES ?=
 PYTHONS ?=
 REQUESTS ?= 100000
+SECONDS ?= 150
 
 PYTHON3 := $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 RUN := .venv/bin/python -m
@@ -14,12 +15,13 @@ RUN := .venv/bin/python -m
 # Every server has several processes, and they would all compile the whole engine at every start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help check check-pythons venv demo serve lint test test-engines soak thorough bench clean
+.PHONY: help check check-pythons venv demo kit serve lint test test-engines soak thorough bench clean
 
 help:
 	@echo "make check  lint, types and unit tests, without an engine; a minute the first time"
 	@echo "make check-pythons [PYTHONS='3.10 3.13']   those and the process tests on every Python"
 	@echo "make demo   [PIPELINE=tts|omni|image|video|duplex]   serve, ask, compare /metrics with the client"
+	@echo "make kit    [SECONDS=150]   the dashboards with data: servers, traffic, Prometheus, a page for each"
 	@echo "make serve  [PORT=8091 REPLICAS=1 PIPELINE=tts|omni|duplex|llm|image|video|bagel|writer METRICS=1]   a server"
 	@echo "make test   every check and test, against the real engine"
 	@echo "make test-engines [ENGINES='0.28.0']   contract and end-to-end tests by engine release, as a table"
@@ -46,6 +48,11 @@ venv:
 demo:
 	@$(PYTHON3) -m testbed.install --pipeline $(PIPELINE)
 	@$(RUN) testbed.demo --pipeline $(PIPELINE)
+
+kit:
+	@for pipeline in tts image video duplex; do \
+		$(PYTHON3) -m testbed.install --pipeline $$pipeline || exit 1; done
+	@$(RUN) testbed.kit --seconds $(SECONDS)
 
 serve:
 	@$(PYTHON3) -m testbed.install --pipeline $(PIPELINE)

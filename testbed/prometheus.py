@@ -47,6 +47,13 @@ class Element(NamedTuple):
     at: float
 
 
+class Track(NamedTuple):
+    """One element of a range: its values by seconds since the epoch, where it has one."""
+
+    labels: dict[str, str]
+    values: dict[float, float]
+
+
 class Exemplar(NamedTuple):
     """What a bucket says of one of its samples."""
 
@@ -137,14 +144,17 @@ def faults(page: bytes) -> list[tuple[str, str]]:
 class Prometheus:
     """One Prometheus that scrapes every second, from :meth:`start` to :meth:`stop`."""
 
-    def __init__(self, folder: Path, *, features: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, *, features: Sequence[str] = (), rules: Sequence[Path] = ()
+    ) -> None:
         """It keeps its data in ``folder``; ``features`` are those of ``--enable-feature``.
 
-        Raises :class:`UnavailableError`.
+        ``rules`` are files of recording rules and alerts. Raises :class:`UnavailableError`.
         """
         self._programs = fetched()
         self._folder = folder
         self._features = tuple(features)
+        self._rules = [str(path) for path in rules]
         self._targets: list[dict[str, Any]] = []
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
@@ -170,7 +180,8 @@ class Prometheus:
         discovery = {"files": [str(self._targets_path)]}
         job = {"job_name": "testbed", "file_sd_configs": [discovery]}
         every = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-        config.write_text(json.dumps({"global": every, "scrape_configs": [job]}))
+        content = {"global": every, "rule_files": self._rules, "scrape_configs": [job]}
+        config.write_text(json.dumps(content))
         self._write_targets()
         options = {
             "config.file": config,
@@ -210,15 +221,27 @@ class Prometheus:
         self._targets = [target for target in self._targets if target["targets"] != [host]]
         self._write_targets()
 
-    def ask(self, query: str) -> list[Element]:
-        """The instant vector that ``query`` is now; raises :class:`PrometheusFailedError`.
+    def ask(self, query: str, at: float | None = None) -> list[Element]:
+        """The instant vector that ``query`` is now, or was ``at`` seconds since the epoch.
 
-        A scalar is one element without labels.
+        A scalar is one element without labels. Raises :class:`PrometheusFailedError`.
         """
-        data = self._get("query", {"query": query})
+        time_of = {} if at is None else {"time": str(at)}
+        data = self._get("query", {"query": query, **time_of})
         if data["resultType"] == "scalar":
             return [_element({}, data["result"])]
         return [_element(found["metric"], found["value"]) for found in data["result"]]
+
+    def ask_range(self, query: str, start: float, end: float, step: float) -> list[Track]:
+        """What ``query`` was at ``start`` and each ``step`` after it until ``end``, in seconds.
+
+        Raises :class:`PrometheusFailedError`.
+        """
+        times = {"start": str(start), "end": str(end), "step": str(step)}
+        return [
+            Track(found["metric"], {float(at): float(value) for at, value in found["values"]})
+            for found in self._get("query_range", {"query": query, **times})["result"]
+        ]
 
     def series(self, selector: str) -> list[dict[str, str]]:
         """The labels of each series that ``selector`` finds, ``__name__`` among them."""

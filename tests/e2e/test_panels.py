@@ -122,9 +122,9 @@ def test_panels_show_what_the_client_counted(watched: Watched) -> None:
         for board, title in (
             ("overview", "Requests by outcome"),
             ("overview", "Share of errors"),
-            ("speech", "Samples"),
+            ("speech", "Samples, per second"),
             ("speech", "Speech made"),
-            ("speech", "How streams end"),
+            ("speech", "How streams end, per second"),
             ("overview", "Where the time to the end goes"),
             ("overview", "Open requests"),
         )
@@ -132,9 +132,9 @@ def test_panels_show_what_the_client_counted(watched: Watched) -> None:
     assert shown == {
         "Requests by outcome": len(answers),
         "Share of errors": 0,
-        "Samples": sum(answer.samples for answer in answers),
+        "Samples, per second": sum(answer.samples for answer in answers),
         "Speech made": round(sum(answer.audio_seconds for answer in answers), 6),
-        "How streams end": len(streamed),
+        "How streams end, per second": len(streamed),
         "Where the time to the end goes": 1,
         "Open requests": 0,
     }

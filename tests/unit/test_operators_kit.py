@@ -167,6 +167,65 @@ def test_panel_says_what_it_shows(board: str, panel: dict[str, Any]) -> None:
     assert panel["datasource"]["uid"] == "${datasource}"
 
 
+def legends(panel: dict[str, Any]) -> list[str]:
+    return [target["legendFormat"] for target in panel["targets"]]
+
+
+def test_legend_says_of_what_a_number_is() -> None:
+    numbers = re.compile(
+        r"(?<!stage )\{\{stage\}\}|(?<!buffer of )\{\{player\}\}|(?<!/)\{\{replica\}\}"
+    )
+    for name, panel in panels():
+        for legend in legends(panel):
+            if panel["type"] == "timeseries":
+                assert numbers.findall(legend) == [], (name, panel["title"], legend)
+
+
+def test_title_says_per_second_where_the_unit_does_not() -> None:
+    for name, panel in panels():
+        rated = all("rate(" in target["expr"] for target in panel["targets"])
+        counted = not re.search(r"histogram_quantile| / ", panel["targets"][0]["expr"])
+        if rated and counted and panel["fieldConfig"]["defaults"]["unit"] == "short":
+            assert "per second" in panel["title"], (name, panel["title"])
+
+
+def test_title_names_the_quantile_that_is_the_only_one() -> None:
+    for name, panel in panels():
+        asked = [re.match(r"histogram_quantile\(([\d.]+)", t["expr"]) for t in panel["targets"]]
+        quantiles = [f"p{100 * float(match.group(1)):g}" for match in asked if match]
+        if len(quantiles) == 1:
+            assert panel["title"].endswith(f", {quantiles[0]}"), (name, panel["title"])
+        else:
+            said = [legend.partition(" ")[0] for legend in legends(panel)]
+            assert not quantiles or said == quantiles, (name, panel["title"])
+
+
+def test_shares_of_a_whole_are_drawn_up_to_it() -> None:
+    for name, panel in panels():
+        defaults = panel["fieldConfig"]["defaults"]
+        whole = defaults["unit"] == "percentunit" and "stacking" in defaults["custom"]
+        assert defaults.get("max") == (1 if whole else None), (name, panel["title"])
+
+
+def test_table_shows_its_labels_in_order_and_a_value_that_says_something() -> None:
+    columns = {}
+    for _, panel in panels():
+        for step in panel.get("transformations", ()):
+            if step["id"] == "organize":
+                order, hidden, names = (
+                    step["options"][part]
+                    for part in ("indexByName", "excludeByName", "renameByName")
+                )
+                assert sorted(order.values()) == [*range(len(order))]
+                shown = [name for name in sorted(order, key=order.get) if name not in hidden]
+                columns[panel["title"]] = [names.get(name, name) for name in shown]
+    assert columns == {
+        "Which stage is which": ["stage", "stage_name", "stage_type", "replicas"],
+        "Who listens": ["plugin", "hook", "listening"],
+        "Patches that are not applied": ["patch", "target", "status", "reason"],
+    }
+
+
 def test_panels_of_a_dashboard_do_not_overlap() -> None:
     for name, board in dashboards().items():
         taken: set[tuple[int, int]] = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from vllm_omni_metrics_plugin.kit.panels import PAGES, Dashboard, Panel, Target
@@ -101,6 +102,7 @@ def _panel(panel: Panel) -> dict[str, Any]:
             "defaults": {
                 "unit": panel.unit,
                 "min": 0,
+                **({"max": 1} if panel.unit == "percentunit" and panel.form == "stacked" else {}),
                 "noValue": NO_TRAFFIC,
                 "custom": _drawing(panel),
             },
@@ -108,19 +110,36 @@ def _panel(panel: Panel) -> dict[str, Any]:
         },
     }
     if panel.form == "table":
-        hidden = {"Time": True}
-        content["transformations"] = [{"id": "organize", "options": {"excludeByName": hidden}}]
+        content["transformations"] = [{"id": "organize", "options": _columns(panel)}]
     elif panel.form == "matrix":
         fields = {"rowField": "from", "columnField": "to", "valueField": "Value"}
         content["transformations"] = [{"id": "groupingToMatrix", "options": fields}]
     elif panel.form == "number":
-        content["options"] = {"reduceOptions": {"calcs": ["lastNotNull"]}, "graphMode": "none"}
+        content["options"] = {
+            "reduceOptions": {"calcs": ["lastNotNull"]},
+            "graphMode": "none",
+            # No limit is the same for everybody, and without one all of it would be green.
+            "colorMode": "none",
+        }
     else:
         content["options"] = {
             "legend": {"displayMode": "list", "placement": "bottom"},
             "tooltip": {"mode": "multi", "sort": "desc"},
         }
     return content
+
+
+def _columns(panel: Panel) -> dict[str, Any]:
+    """The labels in the order in which the panel's legend names them, then the value."""
+    labels = [
+        label for target in panel.targets for label in re.findall(r"{{(\w+)}}", target.legend)
+    ]
+    hidden = ["Time", *(["Value"] if panel.column is None else [])]
+    return {
+        "excludeByName": dict.fromkeys(hidden, True),
+        "indexByName": {name: n for n, name in enumerate((*labels, "Value"))},
+        "renameByName": {} if panel.column is None else {"Value": panel.column},
+    }
 
 
 def _drawing(panel: Panel) -> dict[str, Any]:

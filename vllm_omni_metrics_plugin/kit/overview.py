@@ -62,13 +62,7 @@ _OUTCOME = (
         "Errors among all that were not answered with an HTTP 4xx.",
     ),
     rates("Why requests fail", "requests_failed_total", "reqps", ("reason",)),
-    rates(
-        "Tokens",
-        "generation_tokens_total",
-        "short",
-        ("stage",),
-        note="Per second.",
-    ),
+    rates("Tokens", "generation_tokens_total", "short", ("stage",)),
 )
 _VERDICTS = (
     rates("Verdicts", _JUDGED, "reqps", ("objective", "verdict")),
@@ -114,22 +108,15 @@ _TIME = tuple(
     )
 )
 _PLUGIN = (
-    rates(
-        "Events that were counted",
-        "metrics_events_total",
-        "short",
-        ("hook",),
-        note="Per second.",
-    ),
+    rates("Events that were counted", "metrics_events_total", "short", ("hook",)),
     rates(
         "Samples that could not be measured",
         "metrics_missing_samples_total",
         "short",
         ("family", "reason"),
-        note="Per second.",
     ),
     Panel(
-        "Events and errors of the plugin",
+        "Dropped events and errors, per second",
         "short",
         "metrics_dropped_events_total",
         (
@@ -145,10 +132,10 @@ _PLUGIN = (
                 "dropped by {{plugin}}: {{hook}}",
             ),
         ),
-        note="Per second; internal errors and those of hook implementations beside them.",
+        note="Internal errors and those of hook implementations beside them.",
     ),
     Panel(
-        "Hook plugins",
+        "Hook plugins, per second",
         "short",
         "metrics_hook_calls_total",
         (
@@ -161,7 +148,7 @@ _PLUGIN = (
                 "held back of {{plugin}}: {{family}} by {{label}}",
             ),
         ),
-        note="Per second; what is held back are series beyond a family's 2,000.",
+        note="What is held back are series beyond a family's 2,000.",
     ),
     level(
         "Who listens",
@@ -170,6 +157,7 @@ _PLUGIN = (
         ("plugin", "hook"),
         form="table",
         note="What is built in is listed only once it failed.",
+        column="listening",
     ),
     Panel(
         "Patches that are not applied",

@@ -18,6 +18,11 @@ ENGINE_FAMILIES = f"{PAGES}/docs/reference/engine-families.md"
 Form = Literal["lines", "stacked", "number", "table", "matrix"]
 #: Sample names end so, families do not.
 _ENDS = ("_bucket", "_sum", "_count")
+#: Labels of which the values are numbers.
+_NUMBERED = {
+    **{label: f"{label} {{{{{label}}}}}" for label in ("stage", "replica", "code")},
+    "player": "buffer of {{player}} s",
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class Panel:
     note: str = ""
     #: Of the 24 columns of a dashboard.
     width: int = 8
+    #: What a table calls the value; None where it says nothing that the labels do not.
+    column: str | None = None
 
     @property
     def description(self) -> str:
@@ -79,8 +86,13 @@ class Dashboard:
 
 
 def legend(by: Sequence[str], first: str = "") -> str:
-    """``first`` and the values of the labels, as Grafana fills them in."""
-    return " ".join(filter(None, (first, *(f"{{{{{label}}}}}" for label in by)))) or "all"
+    """``first`` and the values of the labels, as Grafana fills them in; replicas as stage/replica.
+
+    The number of a stage or the buffer of a player alone would not say of what it is.
+    """
+    texts = (_NUMBERED.get(label, f"{{{{{label}}}}}") for label in by)
+    words = " ".join(filter(None, (first, *texts))) or "all"
+    return words.replace(" replica {{replica}}", "/{{replica}}")
 
 
 def quantiles(
@@ -92,11 +104,13 @@ def quantiles(
     note: str = "",
     **matchers: str,
 ) -> Panel:
-    """How a histogram is distributed."""
+    """How a histogram is distributed; where it is one quantile, the title names it."""
+    names = [f"p{100 * q:g}" for q in at]
     targets = tuple(
-        Target(promql.quantile(q, stem, by, **matchers), legend(by, f"p{100 * q:g}")) for q in at
+        Target(promql.quantile(q, stem, by, **matchers), legend(by, name if at[1:] else ""))
+        for q, name in zip(at, names, strict=True)
     )
-    return Panel(title, unit, stem, targets, note=note)
+    return Panel(title if at[1:] else f"{title}, {names[0]}", unit, stem, targets, note=note)
 
 
 def rates(
@@ -108,9 +122,10 @@ def rates(
     note: str = "",
     **matchers: str,
 ) -> Panel:
-    """How fast a counter grows, by these labels."""
+    """How fast a counter grows, by these labels; where no unit says so, the title does."""
     about = next((name.removesuffix(end) for end in _ENDS if name.endswith(end)), name)
     target = Target(promql.per_second(name, by, **matchers), legend(by))
+    title = f"{title}, per second" if unit == "short" else title
     return Panel(title, unit, about, (target,), form, note)
 
 
@@ -122,7 +137,8 @@ def level(
     how: str = "sum",
     form: Form = "lines",
     note: str = "",
+    column: str | None = None,
 ) -> Panel:
     """What a gauge says, by these labels."""
     target = Target(promql.total(promql.metric(name), by, how), legend(by))
-    return Panel(title, unit, name, (target,), form, note)
+    return Panel(title, unit, name, (target,), form, note, column=column)

@@ -17,12 +17,12 @@ from vllm_omni_metrics_plugin.kit.promql import share_of
 _FATES = "turn_audio_samples_total"
 _SESSIONS = (
     level("Open sessions", "sessions", "short", ("state",), form="stacked"),
-    rates("How sessions end", "sessions_closed_total", "short", ("reason",), note="Per second."),
-    rates("Refused", "sessions_refused_total", "short", ("code",), note="Per second."),
+    rates("How sessions end", "sessions_closed_total", "short", ("reason",)),
+    rates("Refused", "sessions_refused_total", "short", ("code",)),
     quantiles("Length of sessions", "session_duration_seconds", "s"),
 )
 _TURNS = (
-    rates("Turns by outcome", "turns_total", "short", ("outcome",), note="Per second."),
+    rates("Turns by outcome", "turns_total", "short", ("outcome",)),
     quantiles("What a user waits", "turn_heard_latency_seconds", "s"),
     quantiles("End of speech to the first audio", "turn_latency_seconds", "s"),
     quantiles("To hear that the user has ended", "turn_endpoint_delay_seconds", "s"),
@@ -37,8 +37,8 @@ _HEARD = (
         "stacked",
         "As shares of all samples.",
     ),
-    rates("Audio, by replica", _FATES, "short", ("stage", "replica"), note="Samples per second."),
-    rates("Turns that nobody heard", "turns_unheard_total", "short", note="Per second."),
+    rates("Audio, by replica", _FATES, "short", ("stage", "replica"), note="In samples."),
+    rates("Turns that nobody heard", "turns_unheard_total", "short"),
 )
 
 REALTIME = Dashboard(

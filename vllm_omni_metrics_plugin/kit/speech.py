@@ -67,14 +67,14 @@ _PLAY = (
                     per_second("audio_stall_seconds_total", ("player",)),
                     per_second("audio_played_seconds_total", ("player",)),
                 ),
-                legend(("player",), "buffer"),
+                legend(("player",)),
             ),
         ),
         note="Seconds of silence for each second that was played.",
     ),
-    rates("Stalls", "audio_stalls_total", "short", ("player",), note="Per second."),
+    rates("Stalls", "audio_stalls_total", "short", ("player",)),
     quantiles("Longest stall", "audio_longest_stall_seconds", "s", ("player",), (0.9, 0.99)),
-    rates("How streams end", "audio_streams_total", "short", ("ending",), note="Per second."),
+    rates("How streams end", "audio_streams_total", "short", ("ending",)),
 )
 _SPEED = (
     quantiles("Real-time factor", "audio_rtf", "none"),
@@ -97,11 +97,11 @@ _SPEED = (
     rates(
         "Speech made",
         "audio_duration_seconds_sum",
-        "short",
+        "none",
         _REPLICA,
         note="Seconds of audio for each second.",
     ),
-    rates("Samples", "audio_frames_total", "short", _REPLICA, note="Per second."),
+    rates("Samples", "audio_frames_total", "short", _REPLICA),
 )
 
 SPEECH = Dashboard(

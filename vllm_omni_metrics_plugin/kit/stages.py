@@ -37,12 +37,12 @@ _QUEUES = (
         ("stage", "stage_name", "stage_type"),
         "count",
         "table",
-        "With the number of its replicas.",
+        column="replicas",
     ),
     level("Executing", "stage_requests_running", "short", _REPLICA, form="stacked"),
     level("Waiting", "stage_requests_waiting", "short", _REPLICA, form="stacked"),
-    quantiles("Queue, p90", "stage_queue_time_seconds", "s", _REPLICA, _AT),
-    quantiles("Wait for input, p90", "stage_input_wait_seconds", "s", _REPLICA, _AT),
+    quantiles("Queue", "stage_queue_time_seconds", "s", _REPLICA, _AT),
+    quantiles("Wait for input", "stage_input_wait_seconds", "s", _REPLICA, _AT),
     level("Backlog", "stage_backlog_seconds", "s", _REPLICA),
 )
 _WORK = (
@@ -57,19 +57,19 @@ _WORK = (
         ),
         note="As a share of the time; a stage that batches is at 100 % with one request.",
     ),
-    quantiles("Executing, p90", "stage_execute_time_seconds", "s", _REPLICA, _AT),
-    quantiles("Submit to last output, p90", "stage_generation_time_seconds", "s", _REPLICA, _AT),
-    rates("Tokens made", "generation_tokens_total", "short", _REPLICA, note="Per second."),
-    rates("Tokens of prompts", "prompt_tokens_total", "short", _REPLICA, note="Per second."),
+    quantiles("Executing", "stage_execute_time_seconds", "s", _REPLICA, _AT),
+    quantiles("Submit to last output", "stage_generation_time_seconds", "s", _REPLICA, _AT),
+    rates("Tokens made", "generation_tokens_total", "short", _REPLICA),
+    rates("Tokens of prompts", "prompt_tokens_total", "short", _REPLICA),
 )
 _TRANSFERS = (
     Panel(
-        "Payloads, from row to column",
+        "Payloads per second, from row to column",
         "short",
         "transfer_size_bytes",
         (Target(_named(per_second("transfer_size_bytes_count", _EDGE)), _ARROW),),
         "matrix",
-        "Per second; a row for each sender, a column for each receiver, as stage/replica.",
+        "A row for each sender, a column for each receiver, as stage/replica.",
     ),
     Panel(
         "Bytes by edge",
@@ -98,7 +98,7 @@ _TRANSFERS = (
         )
     ),
     Panel(
-        "Payloads lost",
+        "Payloads lost, per second",
         "short",
         "transfer_failures_total",
         (
@@ -109,9 +109,8 @@ _TRANSFERS = (
                 "{{from_stage}} to {{to_stage}}: {{operation}} {{reason}}",
             ),
         ),
-        note="Per second.",
     ),
-    quantiles("KV cache held, p90", "kv_wait_seconds", "s", (*_REPLICA, "connector_type"), _AT),
+    quantiles("KV cache held", "kv_wait_seconds", "s", (*_REPLICA, "connector_type"), _AT),
 )
 _ENGINES = (
     level("Running in the engine", "vllm:num_requests_running", "short", _REPLICA),

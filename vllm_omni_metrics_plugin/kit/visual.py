@@ -26,13 +26,13 @@ _PROFILED = {
     "vae_decode_seconds": "VAE",
 }
 _IMAGES = (
-    rates("Images", "image_num_total", "short", _REPLICA, note="Per second."),
+    rates("Images", "image_num_total", "short", _REPLICA),
     quantiles("Time for a request", "image_generation_time_seconds", "s"),
     quantiles("Time to the first image", "image_ttfp_seconds", "s"),
     quantiles("Pixels of an image", "image_pixels", "short", at=(0.5, 0.9)),
 )
 _VIDEOS = (
-    rates("Frames", "video_frames_total", "short", _REPLICA, note="Per second."),
+    rates("Frames", "video_frames_total", "short", _REPLICA),
     quantiles("Time for a request", "video_generation_time_seconds", "s"),
     quantiles("Real-time factor", "video_rtf", "none"),
     quantiles("Playing time", "video_duration_seconds", "s", at=(0.5, 0.9)),
@@ -47,12 +47,12 @@ _ENGINE = (
         "Preparing and turning latents into pixels beside it.",
     ),
     quantiles("Whole step of the engine", "diffusion_step_time_ms", "ms"),
-    rates("Denoising steps", "diffusion_steps_total", "short", _REPLICA, note="Per second."),
+    rates("Denoising steps", "diffusion_steps_total", "short", _REPLICA),
     Panel(
         "Denoising steps of a request",
         "short",
         "num_inference_steps",
-        (Target(mean("num_inference_steps", ("stage",)), legend(("stage",), "mean of stage")),),
+        (Target(mean("num_inference_steps", ("stage",)), legend(("stage",), "mean of")),),
     ),
     Panel(
         "Mean time by the engine's profiler",
