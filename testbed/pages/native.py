@@ -23,7 +23,7 @@ class Native:
 
 
 _LAST_STAGE = "Of the stage that ends the request alone"
-_NO_VAD = "Nothing in the engine feeds it, and the plugin does not look into the voice detector."
+_NO_VAD = "Nothing in the engine feeds it."
 
 FAMILIES: tuple[Native, ...] = (
     Native(
@@ -232,14 +232,19 @@ FAMILIES: tuple[Native, ...] = (
         ("transfer_in_flight_time_ms",),
         "Always 0 s, likewise. Ours is each payload's, and missing between hosts.",
     ),
-    Native("realtime_vad_active_sessions", (), _NO_VAD),
-    Native("realtime_vad_inference_latency_s", (), _NO_VAD),
+    Native("realtime_vad_active_sessions", ("voice_detection_sessions",), _NO_VAD),
+    Native(
+        "realtime_vad_inference_latency_s",
+        ("voice_detection_inference_seconds",),
+        f"{_NO_VAD} It would be of a piece as the client sent it. Ours is of a frame of 32 ms, "
+        "whatever pieces the client sends.",
+    ),
     Native(
         "realtime_vad_endpoint_delay_s",
         ("turn_endpoint_delay_seconds",),
-        "Nothing in the engine feeds it. Ours is from the arrival of the last piece with speech.",
+        f"{_NO_VAD} Ours is from the arrival of the last piece with speech.",
     ),
-    Native("realtime_vad_errors_total", (), _NO_VAD),
+    Native("realtime_vad_errors_total", ("voice_detection_errors_total",), _NO_VAD),
 )
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
+import importlib
+import struct
+import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from testbed import paths
 from vllm_omni_metrics_plugin import internal_errors
 from vllm_omni_metrics_plugin.hooks import (
     BargeIn,
@@ -19,9 +23,12 @@ from vllm_omni_metrics_plugin.hooks import (
     SessionRefused,
     TurnFinished,
     TurnPlayed,
+    VoiceDetection,
+    VoiceFailed,
+    VoiceScored,
 )
 from vllm_omni_metrics_plugin.patches import Patches
-from vllm_omni_metrics_plugin.patches.duplex import told
+from vllm_omni_metrics_plugin.patches.duplex import told, voice
 from vllm_omni_metrics_plugin.patches.state import EngineState, Stage
 from vllm_omni_metrics_plugin.testing import Recorder
 
@@ -156,9 +163,154 @@ def test_detector_listens_in_frames_of_32_ms() -> None:
     assert frame * 1000 == told.FRAME_MILLISECONDS
 
 
+@pytest.fixture
+def detector(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The place of the engine's detector model is taken by one to which loud is speech."""
+    monkeypatch.syspath_prepend(str(paths.TESTBED / "detector"))
+    monkeypatch.delitem(sys.modules, "silero_vad", raising=False)
+    yield importlib.import_module("silero_vad")
+    sys.modules.pop("silero_vad", None)
+
+
+def control_of(manager: Any, turn_detection: dict[str, Any] | None) -> Any:
+    """The engine's own control of an open session, with what the engine makes of the settings."""
+    from vllm_omni.engine.duplex import events
+    from vllm_omni.engine.duplex.session.control import SessionControl
+    from vllm_omni.engine.duplex.vad import SileroVADBackendProvider
+
+    async def offload(function: Any, *args: Any, **kwargs: Any) -> Any:
+        return await asyncio.to_thread(function, *args, **kwargs)
+
+    def emit_error(code: str, message: str) -> None:
+        manager._emit_raw(SESSION, events.ErrorEvent(code=code, message=message))
+
+    extra = {"realtime_turn_detection": turn_detection}
+    session = SimpleNamespace(session_id=SESSION, config=SimpleNamespace(extra_body=extra))
+    manager.vad_backend_provider = SileroVADBackendProvider()
+    context: Any = SimpleNamespace(
+        session=session, manager=manager, services=SimpleNamespace(offload=offload)
+    )
+    out: Any = SimpleNamespace(emit_error=emit_error)
+    control = SessionControl(context, out, None, wait_for_append_tail=None)
+    control.init_turn_detection()
+    manager.runners[SESSION] = SimpleNamespace(session=session, control=control)
+    manager._emit_raw(SESSION, events.SessionCreated())
+    return control
+
+
+def hear(control: Any, samples: int, loudness: int = 0, **changes: Any) -> Any:
+    """A piece of sound of so many samples, as the engine hands it to its detector."""
+    audio = base64.b64encode(struct.pack(f"<{samples}h", *[loudness] * samples)).decode()
+    event = {"audio": audio, "format": "pcm16", "sample_rate_hz": 16_000} | changes
+    return asyncio.run(control.run_turn_detection(event))
+
+
+def detection(recorder: Recorder) -> list[bool]:
+    return [event.active for event in recorder.of(VoiceDetection)]
+
+
+def test_each_frame_that_the_engines_detector_scores_is_timed(
+    manager: Any, recorder: Recorder, detector: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm_omni.engine.duplex import events
+
+    now = 0.0
+    load, score = detector.load_silero_vad, detector._Loudness.__call__
+
+    def loads(*args: Any, **kwargs: Any) -> Any:
+        nonlocal now
+        now += 4.0
+        return load(*args, **kwargs)
+
+    def scores(*args: Any) -> Any:
+        nonlocal now
+        now += 0.25
+        return score(*args)
+
+    monkeypatch.setattr(voice, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(detector, "load_silero_vad", loads)
+    monkeypatch.setattr(detector._Loudness, "__call__", scores)
+    control = control_of(manager, {"type": "server_vad"})
+    for samples, loudness in ((1600, 8000), (300, 0), (1600, 0), (1600, 0)):
+        result = hear(control, samples, loudness)
+        assert result is not None
+    manager._emit_raw(SESSION, events.SessionClosed(reason="client_close"))
+    scored = recorder.of(VoiceScored)
+    # What is left over goes before the next piece: 64 samples, 364, then 428.
+    assert [event.inference_seconds for event in scored] == [(0.25,) * 3] * 3
+    assert [event.load_seconds for event in scored] == [4.0, None, None]
+    assert [event.probability for event in scored] == [1.0, 1.0, 0.0]
+    assert [event.speaking for event in scored] == [True] * 3, "no silence of 500 ms came"
+    assert detection(recorder) == [True, False]
+    assert recorder.of(VoiceFailed) == []
+    assert internal_errors.errors.counts() == {}
+
+
+def test_session_whose_detector_cannot_be_had_is_listened_to_no_more(
+    manager: Any, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "silero_vad", None)
+    control = control_of(manager, {"type": "server_vad"})
+    assert [hear(control, 1600) for _ in range(2)] == [None, None]
+    assert recorder.only(VoiceFailed).reason == "unavailable"
+    assert detection(recorder) == [True, False]
+    assert internal_errors.errors.counts() == {}
+
+
+@pytest.mark.usefixtures("detector")
+def test_piece_that_the_detector_cannot_read_fails_alone(manager: Any, recorder: Recorder) -> None:
+    control = control_of(manager, {"type": "server_vad"})
+    assert hear(control, 1600, format="opus") is None
+    assert hear(control, 1600) is not None
+    assert recorder.only(VoiceFailed).reason == "bad_audio"
+    assert detection(recorder) == [True]
+
+
+@pytest.mark.usefixtures("detector")
+def test_what_the_engine_raises_while_it_listens_is_a_failure(
+    manager: Any, recorder: Recorder, detector: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(detector._Loudness, "__call__", fails)
+    control = control_of(manager, {"type": "server_vad"})
+    with pytest.raises(RuntimeError, match="out of memory"):
+        hear(control, 1600)
+    assert recorder.only(VoiceFailed).reason == "failed"
+
+
+def test_settings_that_pass_the_engines_check_and_make_no_detector_are_a_failure(
+    manager: Any, recorder: Recorder
+) -> None:
+    from vllm_omni.engine.duplex.turn_detection import validate_realtime_turn_detection
+
+    settings = {"type": "server_vad", "prefix_padding_ms": None}
+    assert validate_realtime_turn_detection({"turn_detection": settings}) is None
+    control_of(manager, settings)
+    assert recorder.only(VoiceFailed).reason == "settings"
+    assert detection(recorder) == []
+
+
+def test_update_of_a_session_says_whether_it_is_listened_to(
+    manager: Any, recorder: Recorder
+) -> None:
+    from vllm_omni.engine.duplex import events
+    from vllm_omni.engine.duplex.turn_detection import PendingTurnDetectionUpdate
+
+    control = control_of(manager, None)
+    for settings in ({"type": "server_vad"}, None):
+        pending = PendingTurnDetectionUpdate.prepare({"turn_detection": settings})
+        assert pending is not None
+        control._config, control._detector = pending.commit(control._detector)
+        manager._emit_raw(SESSION, events.SessionUpdated())
+    assert detection(recorder) == [True, False]
+
+
 #: What is read of each event.
 FIELDS = {
     "AudioDelta": {"response_id", "delta", "format", "sample_rate_hz"},
+    "ErrorEvent": {"code"},
     "InputCommitted": {"item_id", "details"},
     "Listen": {"details"},
     "OutputAudioCleared": {"response_id"},

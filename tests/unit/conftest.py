@@ -51,6 +51,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr("vllm_omni_metrics_plugin.requests.arrival.time", standing)
     for module in ("session", "speech", "turn"):
         monkeypatch.setattr(f"vllm_omni_metrics_plugin.sessions.{module}.time", standing)
+    monkeypatch.setattr("vllm_omni_metrics_plugin.patches.duplex.voice.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.exporters.prometheus.queues.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.exporters.prometheus.backlog.time", standing)
     monkeypatch.setattr("vllm_omni_metrics_plugin.patches.schedulers.time", standing)

@@ -67,10 +67,17 @@ class DuplexSessionManager:
 
 def patched(state: EngineState) -> type[DuplexSessionManager]:
     """The manager with every patch of sessions on it."""
-    wraps = {seam.attribute.partition(".")[2]: seam.wrap for seam in DUPLEX}
-    original = vars(DuplexSessionManager)
-    methods = {name: wrap(original[name], state) for name, wrap in wraps.items()}
-    return type("DuplexSessionManager", (DuplexSessionManager,), methods)
+    return with_patches(DuplexSessionManager, state)
+
+
+def with_patches(engine_class: type[Any], state: EngineState) -> type[Any]:
+    """A class of the engine with every patch of sessions that is on one of its name."""
+    methods = {}
+    for seam in DUPLEX:
+        name, _, method = seam.attribute.partition(".")
+        if name == engine_class.__name__:
+            methods[method] = seam.wrap(vars(engine_class)[method], state)
+    return type(engine_class.__name__, (engine_class,), methods)
 
 
 def shaped(name: str, **fields: Any) -> Any:
@@ -89,6 +96,10 @@ class Conversation:
     silence: int | None = None
     session_id: str = SESSION
     manager: Any = None
+    #: What listens for speech in the server.
+    detector: Any = None
+    #: What the client wants of it.
+    turn_detection: dict[str, Any] | None = None
     _turns: int = 0
 
     def __post_init__(self) -> None:
@@ -107,11 +118,13 @@ class Conversation:
         control = SimpleNamespace(
             _config=None
             if self.silence is None
-            else SimpleNamespace(silence_duration_ms=self.silence)
+            else SimpleNamespace(silence_duration_ms=self.silence),
+            _detector=self.detector,
         )
         session = SimpleNamespace(
             active_request_id=None,
             response_config=SimpleNamespace(modalities=["text", "audio"]),
+            config=SimpleNamespace(extra_body={"realtime_turn_detection": self.turn_detection}),
         )
         self.manager.runners[self.session_id] = SimpleNamespace(control=control, session=session)
         self.tell("SessionCreated")

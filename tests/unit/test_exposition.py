@@ -52,6 +52,9 @@ from vllm_omni_metrics_plugin.hooks import (
     TurnFinished,
     TurnPlayed,
     VideoFinished,
+    VoiceDetection,
+    VoiceFailed,
+    VoiceScored,
     hookimpl,
 )
 from vllm_omni_metrics_plugin.objectives import Objective
@@ -114,6 +117,12 @@ def sessions() -> Iterator[Event]:
     yield make_event(TurnPlayed, **whose, stage=1, replica=None)
     for seconds in (0.25, None):
         yield make_event(BargeIn, **whose, reaction_seconds=seconds)
+    for active in (True, True, False):
+        yield make_event(VoiceDetection, **whose, active=active)
+    yield make_event(VoiceScored, **whose, inference_seconds=(0.00025, 0.5))
+    yield make_event(VoiceScored, **whose, inference_seconds=(0.000125,))
+    for reason in ("unavailable", "failed", "failed"):
+        yield make_event(VoiceFailed, **whose, reason=reason)
     for reason, attached in (("client", True), ("disconnect", False)):
         yield make_event(SessionClosed, **whose, reason=reason, attached=attached)
 

@@ -455,7 +455,7 @@ def test_commit_that_is_not_answered_is_no_beginning_of_a_later_turn(
     talk.send("Commit")
     if said == "Listen":
         talk.commit_is_taken()
-    talk.tell(said, details={"reason": "silence_or_noise"})
+    talk.tell(said, details={"reason": "silence_or_noise"}, code="bad_event")
     clock.advance(60.0)
     if said == "ErrorEvent":
         talk.commit_is_taken()

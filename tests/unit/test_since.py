@@ -54,6 +54,11 @@ RELEASED = {
     "omni_session_refused": "model_name code",
     "omni_session_attachment": "session_id model_name attached",
     "omni_session_closed": "session_id model_name reason duration_seconds turns attached",
+    "omni_voice_detection": "session_id model_name active",
+    "omni_voice_scored": (
+        "session_id model_name inference_seconds load_seconds probability speaking"
+    ),
+    "omni_voice_failed": "session_id model_name reason",
     "omni_turn_started": ("session_id turn_id request_id model_name origin started_at deferred"),
     "omni_turn_finished": (
         "session_id turn_id request_id model_name outcome origin latency_seconds "

@@ -50,6 +50,8 @@ WAITS = {
     "barge_in_reaction_seconds",
 }
 TURNS = WAITS | {"turns_total", "turns_unheard_total", "turn_audio_samples_total"}
+LISTENING = {"voice_detection_sessions", "voice_detection_errors_total"}
+INFERENCE = {"voice_detection_inference_seconds"}
 #: Written down by hand, patch by patch; families that came later are not in it.
 FED = {
     "engine_init": STAGES,
@@ -85,10 +87,13 @@ FED = {
     "diffusion_starts": SCHEDULERS,
     "diffusion_ends": ENDS,
     "connectors": TRANSFERS,
-    "session_events": SESSIONS | TURNS,
+    "session_events": SESSIONS | TURNS | LISTENING,
     "session_commands": WAITS,
     "session_control": {"sessions", "sessions_refused_total"},
     "session_shutdown": SESSIONS,
+    "voice_detection": LISTENING | INFERENCE,
+    "voice_inference": INFERENCE,
+    "voice_model": INFERENCE,
     "iterations": ENGINE,
     "iterations_recorded": ENGINE,
     "idle_recorded": ENGINE,

@@ -9,6 +9,11 @@ SECONDS = (
 )
 #: The same without the sparse end: nobody waits an hour for a first packet or in a queue.
 WAIT_SECONDS = (0.001, 0.0025, 0.005, *(bound for bound in SECONDS if bound <= 240.0))
+#: Of one frame of a voice detector; 32 ms is how long a frame lasts.
+INFERENCE_SECONDS = (
+    *(0.00005, 0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.005),
+    *(0.0075, 0.01, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0),
+)
 #: 1 ms to 2 h; bounds as of SECONDS.
 MILLISECONDS = (
     *(1.0, 2.5, 5.0),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vllm_omni_metrics_plugin.catalog.buckets import SECONDS, WAIT_SECONDS
+from vllm_omni_metrics_plugin.catalog.buckets import INFERENCE_SECONDS, SECONDS, WAIT_SECONDS
 from vllm_omni_metrics_plugin.catalog.family import MODEL, STAGE, Family
 
 #: Why the engine refuses a session; any other word of its counts as ``other``.
@@ -52,6 +52,37 @@ SESSIONS: tuple[Family, ...] = (
         event="omni_session_closed",
         formula="duration_seconds",
         buckets=SECONDS,
+    ),
+    Family(
+        stem="voice_detection_sessions",
+        kind="gauge",
+        labels=MODEL,
+        unit="sessions",
+        help="Open sessions in which the server listens for speech now.",
+        event="omni_voice_detection",
+        formula="+1 when active, -1 when not",
+    ),
+    Family(
+        stem="voice_detection_inference_seconds",
+        kind="histogram",
+        labels=MODEL,
+        unit="seconds",
+        help="How long the voice detector took to score one frame of 32 ms, loading of its model "
+        "left out.",
+        event="omni_voice_scored",
+        formula="each of inference_seconds",
+        buckets=INFERENCE_SECONDS,
+    ),
+    Family(
+        stem="voice_detection_errors_total",
+        kind="counter",
+        labels=("model_name", "reason"),
+        unit="errors",
+        help="Times when the server wanted to listen for speech and could not; unavailable when a "
+        "session goes on without a detector.",
+        event="omni_voice_failed",
+        formula="+1 per failure",
+        known={"reason": ("unavailable", "settings", "bad_audio", "failed")},
     ),
     Family(
         stem="turns_total",

@@ -57,6 +57,9 @@ from vllm_omni_metrics_plugin.hooks.events import (
     TurnPlayed,
     TurnStarted,
     VideoFinished,
+    VoiceDetection,
+    VoiceFailed,
+    VoiceScored,
 )
 from vllm_omni_metrics_plugin.hooks.hooks import Hooks
 from vllm_omni_metrics_plugin.hooks.marks import Process, hookimpl, hookplugin
@@ -107,6 +110,9 @@ __all__ = [
     "TurnPlayed",
     "TurnStarted",
     "VideoFinished",
+    "VoiceDetection",
+    "VoiceFailed",
+    "VoiceScored",
     "hookimpl",
     "hookplugin",
     "plugins",

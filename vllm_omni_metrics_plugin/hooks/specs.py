@@ -235,6 +235,30 @@ def omni_session_closed(event: events.SessionClosed) -> None:
 
 @hookspec(
     since="0.2",
+    used_for="How many of the sessions have the server listen for speech.",
+)
+def omni_voice_detection(event: events.VoiceDetection) -> None:
+    """The server begins to listen for speech in a session, or listens no more."""
+
+
+@hookspec(
+    since="0.2",
+    used_for="Finding a threshold for a noisy line; whether the detector keeps up.",
+)
+def omni_voice_scored(event: events.VoiceScored) -> None:
+    """The detector has listened to a piece of sound; some ten times a second in each session."""
+
+
+@hookspec(
+    since="0.2",
+    used_for="An alert when sessions go on without a detector.",
+)
+def omni_voice_failed(event: events.VoiceFailed) -> None:
+    """The server wanted to listen for speech, and could not."""
+
+
+@hookspec(
+    since="0.2",
     used_for="A log of who is being answered.",
 )
 def omni_turn_started(event: events.TurnStarted) -> None:

@@ -28,6 +28,19 @@ _TURNS = (
     quantiles("To hear that the user has ended", "turn_endpoint_delay_seconds", "s"),
     quantiles("To react to an interruption", "barge_in_reaction_seconds", "s"),
 )
+_VOICE = (
+    level("Listened to", "voice_detection_sessions", "short"),
+    quantiles(
+        "Scoring a frame", "voice_detection_inference_seconds", "s", note="A frame lasts 32 ms."
+    ),
+    rates(
+        "Why it cannot listen",
+        "voice_detection_errors_total",
+        "short",
+        ("reason",),
+        note="Per second.",
+    ),
+)
 _HEARD = (
     Panel(
         "What becomes of the audio",
@@ -49,5 +62,6 @@ REALTIME = Dashboard(
         Row("Sessions", _SESSIONS),
         Row("Turns", _TURNS),
         Row("What is heard", _HEARD),
+        Row("Voice detection", _VOICE),
     ),
 )

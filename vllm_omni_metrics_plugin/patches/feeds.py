@@ -38,3 +38,5 @@ WAITS = (
     *("turn_latency_seconds", "turn_heard_latency_seconds", "turn_endpoint_delay_seconds"),
     "barge_in_reaction_seconds",
 )
+#: Whether the server listens for speech in them, and how that goes.
+VOICE = ("omni_voice_detection", "omni_voice_scored", "omni_voice_failed")

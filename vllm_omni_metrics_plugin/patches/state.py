@@ -24,7 +24,7 @@ from vllm_omni_metrics_plugin.request_headers import RequestHeaders
 from vllm_omni_metrics_plugin.requests import OpenRequests
 from vllm_omni_metrics_plugin.requests.arrival import WallClock
 from vllm_omni_metrics_plugin.requests.bindings import Binding
-from vllm_omni_metrics_plugin.sessions import Sessions
+from vllm_omni_metrics_plugin.sessions import Piece, Sessions
 
 #: Takes what this process sees of hops and executions.
 Report = Callable[[WireEvent], None]
@@ -71,6 +71,8 @@ class EngineState:
         self.model_names: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
         #: By the manager of an engine's sessions.
         self.sessions: weakref.WeakKeyDictionary[Any, Sessions] = weakref.WeakKeyDictionary()
+        #: By the id of a voice detector, the piece of sound that it listens to now.
+        self.voices: dict[int, Piece] = {}
         #: By stage pool, the stat logger and the engine numbers that its orchestrator gave out.
         self.stat_loggers: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 

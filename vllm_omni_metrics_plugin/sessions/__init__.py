@@ -8,5 +8,6 @@ from __future__ import annotations
 
 from vllm_omni_metrics_plugin.sessions.session import Cause, Session
 from vllm_omni_metrics_plugin.sessions.table import Sessions
+from vllm_omni_metrics_plugin.sessions.voice import Piece
 
-__all__ = ["Cause", "Session", "Sessions"]
+__all__ = ["Cause", "Piece", "Session", "Sessions"]

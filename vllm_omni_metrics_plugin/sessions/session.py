@@ -11,6 +11,7 @@ from vllm_omni_metrics_plugin.hooks import BargeIn, SessionAttachment, SessionCl
 from vllm_omni_metrics_plugin.requests import OpenRequests
 from vllm_omni_metrics_plugin.sessions.speech import Speech
 from vllm_omni_metrics_plugin.sessions.turn import Turn
+from vllm_omni_metrics_plugin.sessions.voice import Voice
 
 #: Turns that are over and of whose audio it is not certain what became.
 _MOST_PLAYING = 4
@@ -36,10 +37,12 @@ class Session:
         "attached",
         "session_id",
         "speech",
+        "voice",
     )
 
     def __init__(self, requests: OpenRequests, session_id: str, model_name: str) -> None:
         self.speech = Speech()
+        self.voice = Voice(requests.hooks, session_id, model_name)
         self.attached = True
         self._requests = requests
         self.session_id = session_id
@@ -136,6 +139,7 @@ class Session:
         for turn in self._playing.values():
             turn.settle(hooks, unheard=not self.attached)
         self._playing.clear()
+        self.voice.detect(False)
         if hooks.omni_session_closed.listeners:
             hooks.omni_session_closed(
                 SessionClosed(

@@ -22,6 +22,7 @@ from vllm_omni_metrics_plugin.exporters.prometheus.sessions import SessionSample
 from vllm_omni_metrics_plugin.exporters.prometheus.tokens import TokenSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.transfers import TransferSamples
 from vllm_omni_metrics_plugin.exporters.prometheus.visual import VisualSamples
+from vllm_omni_metrics_plugin.exporters.prometheus.voice import VoiceSamples
 from vllm_omni_metrics_plugin.hooks import Event, HookStats, hookimpl
 from vllm_omni_metrics_plugin.media.playback import PLAYERS
 from vllm_omni_metrics_plugin.objectives import Objective
@@ -74,7 +75,8 @@ class PrometheusExporter:
         )
         joined = [part.expect for part in parts]
         left = [transfers.forget, self._backlog.forget, self._queues.forget, visual.forget]
-        self._take_in(*parts, PipelineSamples(families, self._publish, joined, left))
+        pipeline = PipelineSamples(families, self._publish, joined, left)
+        self._take_in(*parts, VoiceSamples(families), pipeline)
 
     def close(self) -> None:
         """Withdraw the families."""

@@ -59,6 +59,9 @@ from vllm_omni_metrics_plugin.hooks.events.sessions import (
     TurnFinished,
     TurnPlayed,
     TurnStarted,
+    VoiceDetection,
+    VoiceFailed,
+    VoiceScored,
 )
 from vllm_omni_metrics_plugin.hooks.events.transfers import (
     EventsDropped,
@@ -117,4 +120,7 @@ __all__ = [
     "Unheard",
     "Verdict",
     "VideoFinished",
+    "VoiceDetection",
+    "VoiceFailed",
+    "VoiceScored",
 ]

@@ -58,6 +58,49 @@ class SessionClosed(Event, frozen=True, kw_only=True):
     attached: bool
 
 
+class VoiceDetection(Event, frozen=True, kw_only=True):
+    """The server begins to listen for speech in a session (``server_vad``), or listens no more.
+
+    Whoever was listened to is listened to no more before its :class:`SessionClosed`.
+    """
+
+    session_id: str
+    model_name: str
+    #: False when the client has switched it off, the detector cannot be had, or the session ends.
+    active: bool
+
+
+class VoiceScored(Event, frozen=True, kw_only=True):
+    """The detector has listened to one piece of sound that the client sent.
+
+    It listens in frames of 32 ms, so to what is left over with the next piece; where no frame is
+    full, it has not listened.
+    """
+
+    session_id: str
+    model_name: str
+    #: How long each frame took to score, in seconds, without waiting for a thread.
+    inference_seconds: tuple[float, ...]
+    #: How long it took to get the model, which the first piece in a session waits for; None for
+    #: any other.
+    load_seconds: float | None
+    #: Of speech, from 0 to 1, in the frame with the most of it.
+    probability: float
+    #: Somebody speaks at the end of the piece.
+    speaking: bool
+
+
+class VoiceFailed(Event, frozen=True, kw_only=True):
+    """The server wanted to listen for speech, and could not."""
+
+    session_id: str
+    model_name: str
+    #: ``unavailable``: the detector cannot be had, and the session goes on without. ``settings``:
+    #: what the client wants of the detector is refused. ``bad_audio``: a piece cannot be read.
+    #: ``failed``: the engine raised while it listened to a piece.
+    reason: str
+
+
 class TurnStarted(Event, frozen=True, kw_only=True):
     """The engine begins to answer (``ResponseCreated``)."""
 

@@ -17,6 +17,7 @@ from vllm_omni_metrics_plugin.patches.duplex.tables import (
     sessions_of,
     speaking_stage,
 )
+from vllm_omni_metrics_plugin.patches.duplex.voice import begins, listens
 from vllm_omni_metrics_plugin.patches.state import EngineState
 from vllm_omni_metrics_plugin.sessions import Cause, Session
 
@@ -39,6 +40,8 @@ _PCM = ("pcm16", "pcm")
 FRAME_MILLISECONDS = 32
 #: Why a commit is not answered.
 _NOTHING_SAID = "silence_or_noise"
+#: What the client wants of the voice detector is not what one can have.
+_REFUSED_SETTINGS = "unsupported_turn_detection"
 #: An acknowledgement names the item, which is named after the turn.
 _ITEM = "item_"
 
@@ -69,7 +72,11 @@ def reason_of(word: str) -> str:
 def _take(manager: Any, session_id: str, event: Any, state: EngineState) -> None:
     name = type(event).__name__
     if name == "SessionCreated":
-        sessions_of(manager, state).open(session_id)
+        sessions = sessions_of(manager, state)
+        sessions.open(session_id)
+        session = sessions.get(session_id)
+        if session is not None:
+            begins(manager, session)
         return
     if name in ("SessionClosed", "SessionExpired"):
         sessions_of(manager, state).close(session_id, reason_of(event.reason))
@@ -102,8 +109,14 @@ def _listens(session: Session, event: Any, *_: Any) -> None:
         session.speech.is_ignored()
 
 
-def _error(session: Session, *_: Any) -> None:
+def _error(session: Session, event: Any, *_: Any) -> None:
     session.speech.is_refused()
+    if event.code == _REFUSED_SETTINGS:
+        session.voice.fail("settings")
+
+
+def _updated(session: Session, event: Any, manager: Any, _: EngineState) -> None:
+    session.voice.detect(listens(manager, session))
 
 
 def _response_created(session: Session, event: Any, manager: Any, _: EngineState) -> None:
@@ -152,6 +165,7 @@ _HANDLERS: dict[str, Handler] = {
     "PlaybackAcknowledged": _acknowledged,
     "ResponseCreated": _response_created,
     "ResponseDone": _response_done,
+    "SessionUpdated": _updated,
     "SpeechStarted": _speech_started,
     "SpeechStopped": _speech_stopped,
 }

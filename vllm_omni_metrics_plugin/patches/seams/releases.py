@@ -30,6 +30,8 @@ _SESSIONS = (
     *("turns_total", "turns_unheard_total", "turn_audio_samples_total"),
     *("turn_latency_seconds", "turn_heard_latency_seconds", "turn_endpoint_delay_seconds"),
     "barge_in_reaction_seconds",
+    *("voice_detection_sessions", "voice_detection_inference_seconds"),
+    "voice_detection_errors_total",
 )
 _NO_SESSIONS = dict.fromkeys(_SESSIONS, "the engine has no sessions of speech in and out at once")
 _OTHER_SESSIONS = dict.fromkeys(
