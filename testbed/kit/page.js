@@ -16,7 +16,8 @@ function draw(board, panel, section) {
       stroke: colour,
       width: 1.5,
       fill: panel.stacked ? `${colour}4d` : undefined,
-      points: { size: 4 },
+      // Only of what no line leads to.
+      points: { size: 4, space: 60 },
       // Of the time that is pointed at, else of the last.
       value: (_, __, ___, at) => inUnit(one.values[at ?? last], panel.unit),
     };

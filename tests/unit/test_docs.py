@@ -273,11 +273,22 @@ def repository() -> str:
 def test_links_of_the_readme_work_on_a_package_index_too() -> None:
     """There nothing of the repository is beside it: each link is whole, and names a file."""
     base = f"{repository()}/blob/main/"
-    found = links(README.read_text())
-    assert found
+    text = README.read_text()
+    shown = set(re.findall(r"!\[[^\]]+\]\(([^)\s]+)\)", text))
+    found = links(text)
+    assert found - shown
+    assert shown
     for link in found:
-        assert link.startswith(base), link
-        assert (ROOT / link.removeprefix(base)).is_file(), link
+        # Pictures are shown as they are, not within a page about them.
+        start = base.replace("/blob/", "/raw/") if link in shown else base
+        assert link.startswith(start), link
+        assert (ROOT / link.removeprefix(start)).is_file(), link
+
+
+def test_pictures_are_small() -> None:
+    pictures = [*(DOCS / "images").iterdir()]
+    assert pictures
+    assert [path.name for path in pictures if path.stat().st_size > 250_000] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=label)

@@ -200,6 +200,11 @@ def test_title_names_the_quantile_that_is_the_only_one() -> None:
             assert not quantiles or said == quantiles, (name, panel["title"])
 
 
+def test_legend_has_the_last_values() -> None:
+    shown = [panel["options"]["legend"] for _, panel in panels() if panel["type"] == "timeseries"]
+    assert {tuple(legend["calcs"]) for legend in shown} == {("lastNotNull",)}
+
+
 def test_shares_of_a_whole_are_drawn_up_to_it() -> None:
     for name, panel in panels():
         defaults = panel["fieldConfig"]["defaults"]
@@ -222,8 +227,17 @@ def test_table_shows_its_labels_in_order_and_a_value_that_says_something() -> No
     assert columns == {
         "Which stage is which": ["stage", "stage_name", "stage_type", "replicas"],
         "Who listens": ["plugin", "hook", "listening"],
-        "Patches that are not applied": ["patch", "target", "status", "reason"],
+        "Patches that are not applied": ["patch", "status", "reason", "target"],
     }
+
+
+@pytest.mark.parametrize(
+    ("board", "row"), [("images-and-video", "Images"), ("realtime", "Sessions")]
+)
+def test_four_panels_stand_beside_each_other(board: str, row: str) -> None:
+    panels = dashboards()[board]["panels"]
+    first = [panel["title"] for panel in panels].index(row) + 1
+    assert [panel["gridPos"]["x"] for panel in panels[first : first + 4]] == [0, 6, 12, 18]
 
 
 def test_panels_of_a_dashboard_do_not_overlap() -> None:

@@ -6,11 +6,10 @@ import json
 import re
 from typing import Any
 
-from vllm_omni_metrics_plugin.kit.panels import PAGES, Dashboard, Panel, Target
+from vllm_omni_metrics_plugin.kit.panels import COLUMNS, PAGES, Dashboard, Panel, Target
 from vllm_omni_metrics_plugin.kit.promql import series
 
 _SCHEMA = 39
-_COLUMNS = 24
 _HEIGHT = 8
 _DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 #: What a panel says that has no data.
@@ -64,7 +63,7 @@ def _placed(board: Dashboard) -> list[dict[str, Any]]:
     placed: list[dict[str, Any]] = []
     y = 0
     for row in board.rows:
-        grid = {"x": 0, "y": y, "w": _COLUMNS, "h": 1}
+        grid = {"x": 0, "y": y, "w": COLUMNS, "h": 1}
         placed.append(
             {
                 "id": len(placed) + 1,
@@ -77,7 +76,7 @@ def _placed(board: Dashboard) -> list[dict[str, Any]]:
         )
         x, y = 0, y + 1
         for panel in row.panels:
-            if x + panel.width > _COLUMNS:
+            if x + panel.width > COLUMNS:
                 x, y = 0, y + _HEIGHT
             grid = {"x": x, "y": y, "w": panel.width, "h": _HEIGHT}
             placed.append({"id": len(placed) + 1, "gridPos": grid, **_panel(panel)})
@@ -123,7 +122,11 @@ def _panel(panel: Panel) -> dict[str, Any]:
         }
     else:
         content["options"] = {
-            "legend": {"displayMode": "list", "placement": "bottom"},
+            "legend": {
+                "displayMode": "list",
+                "placement": "bottom",
+                "calcs": ["lastNotNull"],
+            },
             "tooltip": {"mode": "multi", "sort": "desc"},
         }
     return content

@@ -18,7 +18,7 @@ from vllm_omni_metrics_plugin.kit.promql import metric, per_second, ratio, total
 _OUTCOMES = "requests_success_total"
 _JUDGED = "slo_requests_total"
 _PATH = "critical_path_seconds_total"
-_PATCH = ("patch", "target", "status", "reason")
+_PATCH = ("patch", "status", "reason", "target")
 _TRAFFIC = (
     rates("Requests by outcome", _OUTCOMES, "reqps", ("finished_reason",)),
     Panel(

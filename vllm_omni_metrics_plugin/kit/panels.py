@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from vllm_omni_metrics_plugin import catalog
@@ -16,11 +16,12 @@ ENGINE_FAMILIES = f"{PAGES}/docs/reference/engine-families.md"
 #: How a panel draws: lines, areas that add up, one number, rows of labels and numbers, or a matrix
 #: of the labels ``from`` and ``to``.
 Form = Literal["lines", "stacked", "number", "table", "matrix"]
+COLUMNS = 24
 #: Sample names end so, families do not.
 _ENDS = ("_bucket", "_sum", "_count")
 #: Labels of which the values are numbers.
 _NUMBERED = {
-    **{label: f"{label} {{{{{label}}}}}" for label in ("stage", "replica", "code")},
+    **{label: f"{label} {{{{{label}}}}}" for label in ("stage", "replica")},
     "player": "buffer of {{player}} s",
 }
 
@@ -83,6 +84,11 @@ class Dashboard:
     @property
     def panels(self) -> tuple[Panel, ...]:
         return tuple(panel for row in self.rows for panel in row.panels)
+
+
+def beside(*panels: Panel) -> tuple[Panel, ...]:
+    """All of them in one row of the grid, however wide they would be by themselves."""
+    return tuple(replace(panel, width=COLUMNS // len(panels)) for panel in panels)
 
 
 def legend(by: Sequence[str], first: str = "") -> str:

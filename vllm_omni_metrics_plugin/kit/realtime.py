@@ -7,6 +7,7 @@ from vllm_omni_metrics_plugin.kit.panels import (
     Panel,
     Row,
     Target,
+    beside,
     legend,
     level,
     quantiles,
@@ -15,7 +16,7 @@ from vllm_omni_metrics_plugin.kit.panels import (
 from vllm_omni_metrics_plugin.kit.promql import share_of
 
 _FATES = "turn_audio_samples_total"
-_SESSIONS = (
+_SESSIONS = beside(
     level("Open sessions", "sessions", "short", ("state",), form="stacked"),
     rates("How sessions end", "sessions_closed_total", "short", ("reason",)),
     rates("Refused", "sessions_refused_total", "short", ("code",)),

@@ -7,6 +7,7 @@ from vllm_omni_metrics_plugin.kit.panels import (
     Panel,
     Row,
     Target,
+    beside,
     legend,
     level,
     quantiles,
@@ -25,13 +26,13 @@ _PROFILED = {
     "diffusion_forward_seconds": "denoising",
     "vae_decode_seconds": "VAE",
 }
-_IMAGES = (
+_IMAGES = beside(
     rates("Images", "image_num_total", "short", _REPLICA),
     quantiles("Time for a request", "image_generation_time_seconds", "s"),
     quantiles("Time to the first image", "image_ttfp_seconds", "s"),
     quantiles("Pixels of an image", "image_pixels", "short", at=(0.5, 0.9)),
 )
-_VIDEOS = (
+_VIDEOS = beside(
     rates("Frames", "video_frames_total", "short", _REPLICA),
     quantiles("Time for a request", "video_generation_time_seconds", "s"),
     quantiles("Real-time factor", "video_rtf", "none"),
