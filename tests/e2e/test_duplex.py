@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from testbed.clients import audio
-from testbed.clients.sessions import ClosedError, Session, Turn
+from testbed.clients.sessions import DETECTS_VOICE, ClosedError, Session, Turn
 from testbed.server import Server
 from tests.e2e.conftest import (
     ON,
@@ -34,6 +34,7 @@ _SESSIONS = "sessions of speech in and out at once"
 pytestmark = pytest.mark.skipif(not engine_has(_SESSIONS), reason=TRAITS[_SESSIONS].otherwise)
 
 MOST_SESSIONS = 3
+INFERENCE = "voice_detection_inference_seconds"
 RESUMING = "/v1/realtime?duplex=1&resume=1"
 #: The first packet comes at once, the others are far apart.
 AFTER_THE_FIRST = "0 " + "1.5 " * 20
@@ -178,9 +179,46 @@ def test_speech_over_an_answer_interrupts_it_and_is_answered_itself(
     }
     for family in ("turn_endpoint_delay_seconds", "turn_heard_latency_seconds"):
         assert seen.gained.sum(f"vllm:omni_{family}_count") == 2, family
+    # Each end of speech takes 3 frames with a voice and 16 without; 2.6 s have no more than 81.
+    assert 2 * 19 <= seen.gained.sum(f"vllm:omni_{INFERENCE}_count") <= 81
     delay = seen.gained.sum("vllm:omni_turn_endpoint_delay_seconds_sum")
     waited = seen.gained.sum("vllm:omni_turn_heard_latency_seconds_sum")
     assert waited - seen.gained.sum("vllm:omni_turn_latency_seconds_sum") == pytest.approx(delay)
+
+
+def test_every_frame_that_the_server_listens_to_is_timed(server: Server) -> None:
+    # Silence alone, as the detector drops what is left over when a turn ends; 50 frames of 32 ms.
+    frames = 50
+    before = settled(server, is_over)
+    with Session(server.url, detects_voice=True) as session:
+        session.be_silent(frames * 0.032)
+
+        def are_heard(seen: Scrape) -> bool:
+            return (seen - before).sum(f"vllm:omni_{INFERENCE}_count") >= frames
+
+        open_ = settled(server, are_heard)
+    after = settled(server, is_over)
+    gained = after - before
+
+    assert open_.sum("vllm:omni_voice_detection_sessions") == 1
+    assert after.sum("vllm:omni_voice_detection_sessions") == 0
+    assert gained.sum(f"vllm:omni_{INFERENCE}_count") == frames
+    assert gained.sum(f"vllm:omni_{INFERENCE}_sum") > 0
+    assert gained.sum("vllm:omni_voice_detection_errors_total") == 0
+    assert turns(gained) == {}
+
+
+def test_settings_that_no_detector_can_be_made_of_are_counted(server: Server) -> None:
+    refused = {**DETECTS_VOICE, "prefix_padding_ms": None}
+    with observing(server, is_over) as seen, Session(server.url, detects_voice=True) as session:
+        session.send("session.update", session={"turn_detection": refused})
+        assert session.wait("error")["error"]["code"] == "unsupported_turn_detection"
+        kept = settled(server, lambda now: now.sum("vllm:omni_voice_detection_sessions") == 1)
+
+    assert kept.sum("vllm:omni_voice_detection_sessions") == 1
+    failed = seen.gained.by("vllm:omni_voice_detection_errors_total", "reason")
+    assert {reason: count for reason, count in failed.items() if count} == {"settings": 1}
+    assert seen.after.sum("vllm:omni_voice_detection_sessions") == 0
 
 
 def test_each_way_to_cut_an_answer_short_is_an_outcome(server: Server, pause: Pause) -> None:
