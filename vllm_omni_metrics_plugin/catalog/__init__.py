@@ -29,6 +29,7 @@ __all__ = [
     "MODEL",
     "PLUGIN",
     "PREFIX",
+    "SESSIONS",
     "STAGE",
     "TRANSFERS",
     "Family",
