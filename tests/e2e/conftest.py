@@ -30,6 +30,8 @@ from vllm_omni_metrics_plugin.scrape import Scrape, scrape
 Series = tuple[str, frozenset[tuple[str, str]]]
 
 ON = {"VLLM_OMNI_METRICS": "1"}
+#: How the names of the patches begin that have a place only with sessions.
+OF_SESSIONS = ("session_", "voice_")
 PATHS = [law for law in laws.LAWS if law.name.startswith("path_to_")]
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 

@@ -15,6 +15,7 @@ from testbed.clients.audio import together
 from testbed.server import Server
 from tests.e2e.backlog import assert_queue_takes_what_the_backlog_says
 from tests.e2e.conftest import (
+    OF_SESSIONS,
     Series,
     assert_times_agree,
     is_idle,
@@ -293,7 +294,7 @@ def test_every_seam_is_reported_as_applied(image_server: Server) -> None:
     }
     assert {"denoising", "denoising_stepwise", "video_endpoint"} <= set(reported)
     assert reported.pop("offline_batch") == "deferred", "a server never imports it"
-    others = {patch: reported[patch] for patch in reported if not patch.startswith("session_")}
+    others = {patch: reported[patch] for patch in reported if not patch.startswith(OF_SESSIONS)}
     assert set(others.values()) == {"applied"}, reported
 
 
