@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 
 from testbed.pipelines import PIPELINES
-from testbed.server import Server, ServerFailedError
+from testbed.server import PLUGIN_PREFIX, Server, ServerFailedError
 
 _IMAGE = (
     "curl {url}/v1/images/generations -H 'content-type: application/json' \\\n"
@@ -42,6 +44,11 @@ _TRY = {
 }
 
 
+def own_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """The plugin's, which the servers of tests do without, whatever shell they are started from."""
+    return {name: environ[name] for name in environ if name.startswith(PLUGIN_PREFIX)}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make serve")
     parser.add_argument("--pipeline", choices=sorted(PIPELINES), default="tts")
@@ -55,7 +62,7 @@ def main() -> int:
         options.pipeline,
         replicas=options.replicas,
         port=options.port,
-        env={"VLLM_OMNI_METRICS": options.metrics},
+        env={**own_variables(os.environ), "VLLM_OMNI_METRICS": options.metrics},
     )
     try:
         start_visibly(server)

@@ -43,7 +43,7 @@ _ENVIRONMENT = {
     # Of a plain vLLM server; the deploy files say it for the stages.
     "VLLM_CPU_KVCACHE_SPACE": "1",
 }
-_PLUGIN_PREFIX = "VLLM_OMNI_METRICS"
+PLUGIN_PREFIX = "VLLM_OMNI_METRICS"
 _POLL_SECONDS = 0.2
 #: The engine ends its stages one after the other, and gives each five seconds.
 _GRACE_SECONDS = 20.0
@@ -90,7 +90,7 @@ class Server:
         self._async_chunk = async_chunk
         self._deploy = deploy
         self._arguments = tuple(args)
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(_PLUGIN_PREFIX)}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(PLUGIN_PREFIX)}
         self.environment = {**inherited, **_ENVIRONMENT, **(env or {})}
         if self.pipeline.stand_ins is not None:
             paths = [str(self.pipeline.stand_ins), self.environment.get("PYTHONPATH")]
