@@ -700,10 +700,8 @@ def test_request_on_a_websocket_has_its_route_and_no_status(recorder: Any) -> No
     assert finished.status is None
 
 
-@pytest.mark.parametrize("begins_before_the_response_is_over", [True, False])
-def test_job_has_the_route_of_its_order_and_no_status(
-    recorder: Any, begins_before_the_response_is_over: bool
-) -> None:
+async def ordered(begins_before_the_response_is_over: bool, **asked: Any) -> None:
+    """A client orders a video, which is made in a job."""
     jobs = []
 
     async def generate_video_bytes(call: Call) -> None:
@@ -717,11 +715,15 @@ def test_job_has_the_route_of_its_order_and_no_status(
             await asyncio.sleep(0)
         await call.answer()
 
-    async def both() -> None:
-        await serve(endpoint, path="/v1/videos", route="/v1/videos")
-        await asyncio.wait(jobs)
+    await serve(endpoint, path="/v1/videos", **asked)
+    await asyncio.wait(jobs)
 
-    asyncio.run(both())
+
+@pytest.mark.parametrize("begins_before_the_response_is_over", [True, False])
+def test_job_has_the_route_of_its_order_and_no_status(
+    recorder: Any, begins_before_the_response_is_over: bool
+) -> None:
+    asyncio.run(ordered(begins_before_the_response_is_over, route="/v1/videos"))
     for event in (recorder.only(RequestArrived), recorder.only(RequestFinished)):
         assert (event.endpoint, event.transport) == ("/v1/videos", "job")
     assert recorder.only(RequestFinished).status is None
@@ -776,24 +778,7 @@ def test_each_request_of_a_connection_has_its_own_headers(recorder: Any) -> None
 def test_job_carries_the_headers_of_whoever_ordered_it(
     recorder: Any, begins_before_the_response_is_over: bool
 ) -> None:
-    jobs = []
-
-    async def generate_video_bytes(call: Call) -> None:
-        await call.outputs(*ALL)
-
-    generate = wrap_generate_bytes(generate_video_bytes, None)
-
-    async def endpoint(call: Call) -> None:
-        jobs.append(asyncio.create_task(generate(call)))
-        if begins_before_the_response_is_over:
-            await asyncio.sleep(0)
-        await call.answer()
-
-    async def both() -> None:
-        await serve(endpoint, path="/v1/videos", headers=HEADERS)
-        await asyncio.wait(jobs)
-
-    asyncio.run(both())
+    asyncio.run(ordered(begins_before_the_response_is_over, headers=HEADERS))
     assert recorder.only(RequestFinished).headers == (("x-team", "red"),)
 
 
